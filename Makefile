@@ -1,0 +1,53 @@
+# Everything runs in .venv, which holds the built wheel and the tools; the source tree is not importable there.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
+
+.DEFAULT_GOAL := all
+.PHONY: all help demo check test test-floors chaos format clean
+
+all: check test ## lint, format, types and tests
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /: /'
+
+demo: .venv/wheel ## the main job on the embedded sandbox
+	@$(BIN)/ocp-stripe-balance demo
+
+check: .venv/tools ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: .venv/wheel ## all tests, against the wheel
+	$(BIN)/pytest -n 2
+
+test-floors: .venv/wheel ## all tests, with the oldest dependencies we promise to work with
+	$(PYTHON) tests/floors.py > build/floors.txt
+	$(PYTHON) -m venv build/floors
+	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
+	build/floors/bin/pytest -n 2
+
+chaos: .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
+	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
+	$(BIN)/python tests/chaos.py --race 500 --processes 16
+
+format: .venv/tools ## apply lint and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what was built and installed
+	rm -rf .venv build dist
+
+.venv/tools: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "Setting up .venv with the package's dependencies and tools, once; this takes about a minute."
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev]'
+	@touch $@
+
+.venv/wheel: .venv/tools $(SOURCES)
+	rm -rf build/dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/dist .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/dist/*.whl
+	@touch $@

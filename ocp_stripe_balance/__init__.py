@@ -1,0 +1,50 @@
+"""
+Credit or debit a Stripe customer's balance from an LLM agent: once per decision, with the outcome always told.
+
+Every error is in `ocp_stripe_balance.errors`, the embedded Stripe in `ocp_stripe_balance.sandbox`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.agent import OCPAgent
+    from ocp_stripe_balance.errors import (
+        APINotFound,
+        ConfigurationError,
+        InvalidParametersError,
+        NotSentError,
+        OutcomeUnknownError,
+        RejectedError,
+        ToolError,
+    )
+    from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
+    from ocp_stripe_balance.settings import Settings
+
+__all__ = [
+    "APINotFound",
+    "ConfigurationError",
+    "CustomerBalanceTransaction",
+    "InvalidParametersError",
+    "NotSentError",
+    "OCPAgent",
+    "OutcomeUnknownError",
+    "RejectedError",
+    "Settings",
+    "ToolError",
+    "ToolResult",
+]
+
+_HOMES = {"OCPAgent": "agent", "CustomerBalanceTransaction": "models", "ToolResult": "models", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> object:
+    """
+    Import a public name when it is first used: pydantic alone would double the import time.
+    """
+    if name not in __all__:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)

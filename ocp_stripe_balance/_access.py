@@ -1,0 +1,81 @@
+"""
+Whose Stripe account a call acts on: what the settings say, and what headers say instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from ocp_stripe_balance._schema import shown
+from ocp_stripe_balance.errors import ConfigurationError
+from ocp_stripe_balance.settings import check_api_key, check_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """
+    Whose Stripe account a call acts on.
+    """
+
+    api_key: SecretStr | None
+    account: str | None
+    api_version: str
+    idempotency_key: str | None = None
+
+    @property
+    def secret(self) -> str:
+        """
+        The bare API key, for the one header it goes into.
+        """
+        return "" if self.api_key is None else self.api_key.get_secret_value()
+
+    def override(self, headers: object) -> Access:
+        """
+        With what *headers* say; any header but the four is refused.
+
+        Raises:
+            ConfigurationError: a header may not be set, or has an impossible value.
+        """
+        if not isinstance(headers, Mapping):
+            message = f"headers is a Python {type(headers).__name__}, not a mapping of names to values."
+            raise ConfigurationError(message)
+        access, seen = self, set()
+        for name, value in headers.items():
+            take = _HEADERS.get(name.lower()) if isinstance(name, str) else None
+            if take is None:
+                message = f"The header {shown(name)} cannot be set so."
+                hint = "Only Authorization, Stripe-Account, Stripe-Version and Idempotency-Key can, to a text each."
+                raise ConfigurationError(message, hint=hint)
+            if name.lower() in seen:
+                message = f"The header {name} is given twice."
+                raise ConfigurationError(message)
+            seen.add(name.lower())
+            try:
+                access = take(access, value)
+            except (ValueError, AttributeError, TypeError) as error:
+                message = f"The header {name} is impossible: {error}."
+                raise ConfigurationError(message) from None
+        return access
+
+
+def _take_authorization(access: Access, value: str) -> Access:
+    scheme, _, key = value.partition(" ")
+    if scheme.lower() != "bearer":
+        message = "it reads 'Bearer ' and the API key"
+        raise ValueError(message)
+    return replace(access, api_key=SecretStr(check_api_key(key)))
+
+
+_HEADERS: dict[str, Callable[[Access, str], Access]] = {
+    "authorization": _take_authorization,
+    "stripe-account": lambda access, value: replace(access, account=check_header("it", value)),
+    "stripe-version": lambda access, value: replace(access, api_version=check_header("it", value)),
+    "idempotency-key": lambda access, value: replace(access, idempotency_key=value),
+}

@@ -1,0 +1,354 @@
+"""
+One call made once: claimed in the journal, sent, and its outcome recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import re
+import uuid
+from dataclasses import replace
+from functools import cache, partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._executor import Executor, Reply
+from ocp_stripe_balance._journal import Call, Journal, State, Verdict
+from ocp_stripe_balance._reconcile import Finding, look_for
+from ocp_stripe_balance._replay import (
+    conflict,
+    derived_key,
+    differing_words,
+    interrupted,
+    known_elsewhere,
+    recall,
+    still_running,
+    too_old,
+)
+from ocp_stripe_balance._request import WireRequest, build_request, encode_headers
+from ocp_stripe_balance._schema import ResponseValidator
+from ocp_stripe_balance.errors import (
+    InvalidParametersError,
+    NotSentError,
+    OutcomeUnknownError,
+    Problem,
+    RejectedError,
+    ToolError,
+)
+from ocp_stripe_balance.models import ToolResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ocp_stripe_balance._access import Access
+    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance.agent import AgentContext, APIOptions
+    from ocp_stripe_balance.settings import Mode
+
+_KEY_PARAMETER = "idempotency_key"
+_POLL_S = 0.02
+_MAX_POLL_S = 0.25
+
+
+class Calls:
+    """
+    The journal and the executor of one registered API, and what happens between them.
+    """
+
+    def __init__(self, base_url: str, tools: Sequence[ToolSpec], options: APIOptions) -> None:
+        """
+        Prepare; nothing is opened before the first call.
+        """
+        settings = options.settings
+        self._base_url = base_url
+        self._tools = tools
+        self._options = options
+        self._journal = Journal(settings.journal_path)
+        self._executor = Executor(
+            timeout_s=settings.timeout, max_attempts=settings.max_attempts, transport=options.transport
+        )
+        self._responses = {tool.name: ResponseValidator(tool.response_json_schema) for tool in tools}
+
+    async def make(
+        self, tool: ToolSpec, arguments: dict[str, Any], key: str | None, access: Access, mode: Mode
+    ) -> ToolResult:
+        """
+        The result of a validated call: sent, or answered from the one it repeats.
+
+        Raises:
+            ToolError: with the outcome.
+            asyncio.CancelledError: cancelled before anything was sent.
+        """
+        draft = self._draft(tool, arguments, access, mode, key)
+        return await self._once(tool, draft, access, has_own_key=key is not None)
+
+    async def resume(self, key: str, access: Access, mode: Mode) -> ToolResult:
+        """
+        The result of the recorded call of that key, sent again under the same key where its outcome is open.
+
+        Raises:
+            InvalidParametersError: there is no such call in this mode and account.
+            OutcomeUnknownError: it is older than 23 hours, or its outcome is still open.
+            ToolError: as for every call.
+        """
+        account = access.account or ""
+        call = await self._journal.find(key, base_url=self._base_url, mode=mode, account=account)
+        if call is None:
+            hint = "ocp-stripe-balance journal list shows the calls there are"
+            message = f"the journal has no call of that key for {self._base_url} in {mode} mode"
+            raise InvalidParametersError([Problem(path="key", message=message, hint=hint)])
+        tool = next(tool for tool in self._tools if tool.name == call.tool)
+        return await self._once(tool, call, access, has_own_key=True)
+
+    async def reconcile(self, access: Access, mode: Mode, progress: Callable[[int, int], None]) -> list[Finding]:
+        """
+        Settle every unknown or interrupted call of this base URL and mode by reading Stripe; moves no money.
+
+        *progress* is told after each call how many of how many are done.
+
+        Raises:
+            NotSentError: there is no API key, or the journal cannot be used.
+        """
+        unsettled = await self._journal.select(states=(State.SENDING, State.UNKNOWN))
+        calls = [
+            call
+            for call in unsettled
+            if (call.base_url, call.mode) == (self._base_url, mode) and not self._journal.is_owned_by_the_living(call)
+        ]
+        findings = []
+        for done, call in enumerate(calls, 1):
+            known = {other.key for other in await self._journal.select(customer=call.customer)}
+            finding = await look_for(call, partial(self._read, access), known)
+            if finding.transaction is not None:
+                await self._journal.settle(
+                    call, State.SUCCEEDED, is_final=True, status=200, answer=finding.transaction, note="reconciled"
+                )
+            elif finding.outcome == "not_sent":
+                await self._journal.settle(call, State.NOT_SENT, note="reconciled: it was never applied")
+            findings.append(finding)
+            progress(done, len(calls))
+        return findings
+
+    async def aclose(self) -> None:
+        """
+        Close the HTTP client and the journal.
+        """
+        await self._executor.aclose()
+        await self._journal.aclose()
+
+    async def _once(  # noqa: C901  one branch per verdict
+        self, tool: ToolSpec, draft: Call, access: Access, *, has_own_key: bool
+    ) -> ToolResult:
+        """
+        Send the call, or answer with the one it repeats.
+        """
+        loop = asyncio.get_running_loop()
+        timeout_s = self._options.settings.timeout
+        deadline, poll_s = loop.time() + timeout_s, _POLL_S
+        while True:
+            try:
+                claim, cancelled = await self._journal.claim(draft, has_own_key=has_own_key, lease_s=timeout_s)
+            except NotSentError as error:
+                error.tool, error.idempotency_key = tool.name, draft.key
+                raise
+            call = claim.call
+            if cancelled is not None:
+                if claim.verdict in {Verdict.SEND, Verdict.KEY_TAKEN, Verdict.REFERENCE_TAKEN}:
+                    raise cancelled
+                raise interrupted(call) from cancelled
+            match claim.verdict:
+                case Verdict.SEND | Verdict.RESUME:
+                    is_resumed = claim.verdict is Verdict.RESUME
+                    return await self._send(tool, call, access, differing_words(call, draft), is_resumed=is_resumed)
+                case Verdict.FINISHED:
+                    return recall(call, differing_words(call, draft))
+                case Verdict.KEY_TAKEN | Verdict.REFERENCE_TAKEN:
+                    raise conflict(claim, draft)
+                case Verdict.EXPIRED:
+                    raise too_old(call)
+            poll_s = min(poll_s * 1.5, _MAX_POLL_S, max(deadline - loop.time(), 0.0))
+            try:
+                await asyncio.sleep(poll_s)
+            except asyncio.CancelledError as error:
+                raise interrupted(call) from error
+            if loop.time() >= deadline:
+                raise still_running(call)
+
+    async def _send(
+        self, tool: ToolSpec, call: Call, access: Access, notes: list[str], *, is_resumed: bool
+    ) -> ToolResult:
+        """
+        Send the recorded bytes, and record what became of them.
+        """
+        headers = {
+            **self._headers(access, call.api_version),
+            **encode_headers(tool, {_KEY_PARAMETER: call.key}),
+        }
+        request = WireRequest(method=tool.method, url=self._base_url + call.path, body=call.body, headers=headers)
+        try:
+            reply = await self._executor.execute(
+                request, tool=tool.name, idempotency_key=call.key, is_resumed=is_resumed
+            )
+        except ToolError as error:
+            if isinstance(error, RejectedError) and error.type == "idempotency_error" and call.key.startswith("ref-"):
+                error = known_elsewhere(call)
+            if not await self._record_failure(call, error):
+                raise interrupted(call) from error
+            raise error  # noqa: TRY201  not always the one that was caught
+        except asyncio.CancelledError as error:
+            if not await self._record(call, State.NOT_SENT, note="cancelled before it was sent"):
+                raise interrupted(call) from error
+            raise
+        result = self._result(tool, json.loads(call.arguments), reply, call.key, notes)
+        try:
+            await self._journal.settle(
+                call,
+                State.SUCCEEDED,
+                is_final=True,
+                attempts=result.attempts,
+                status=result.status_code,
+                request_id=result.request_id,
+                answer=result.data,
+                note=json.dumps(result.warnings) if result.warnings else None,
+            )
+        except NotSentError as error:
+            return replace(result, warnings=(*result.warnings, f"the outcome is not in the journal: {error.args[0]}"))
+        except asyncio.CancelledError as error:
+            message = "The call was cancelled after it had succeeded; the result is in the journal."
+            raise OutcomeUnknownError(message, tool=tool.name, idempotency_key=call.key) from error
+        return result
+
+    async def _record_failure(self, call: Call, error: ToolError) -> bool:
+        """
+        Record how the call failed; False where another caller may have taken it over, and may have moved money.
+        """
+        return await self._record(
+            call,
+            State(error.outcome),
+            is_final=isinstance(error, RejectedError) and error.is_verdict,
+            attempts=error.attempts,
+            status=getattr(error, "status", None),
+            request_id=getattr(error, "request_id", None),
+            answer=error.to_dict(),
+        )
+
+    async def _record(self, call: Call, state: State, **facts: Any) -> bool:
+        """
+        Record an outcome that is no success; False where it is no longer ours to record.
+
+        A journal that fails leaves the row as it is: it may have been sent, and may be taken over after the lease.
+        """
+        try:
+            return await self._journal.settle(call, state, **facts)
+        except (NotSentError, asyncio.CancelledError):
+            return self._journal.is_still_held(call)
+
+    async def _read(self, access: Access, account: str, path: str) -> Any:
+        """
+        What Stripe answers to a GET, as JSON.
+        """
+        access = replace(access, account=account or None)
+        headers = self._headers(access, access.api_version)
+        request = WireRequest(method="GET", url=self._base_url + path, body=b"", headers=headers)
+        return (await self._executor.execute(request, tool="reconcile", idempotency_key="")).data
+
+    def _draft(self, tool: ToolSpec, arguments: dict[str, Any], access: Access, mode: Mode, key: str | None) -> Call:
+        """
+        The call as it would be recorded and sent.
+        """
+        amount, currency = int(arguments["amount"]), arguments["currency"].lower()
+        normal = {**arguments, "amount": amount, "currency": currency}
+        intent = (access.account or "", mode, tool.name, arguments["customer"], currency, amount)
+        reference = arguments.get("reference")
+        key = key or (str(uuid.uuid4()) if reference is None else derived_key(*intent, reference))
+        tagged = {**arguments, _KEY_PARAMETER: key}
+        if self._options.settings.tag_calls:
+            tagged["metadata"] = {**(arguments.get("metadata") or {}), "ocp_call": key}
+        request = build_request(tool, tagged, base_url="", headers={})
+        return Call(
+            base_url=self._base_url,
+            mode=mode,
+            account=access.account or "",
+            key=key,
+            tool=tool.name,
+            customer=arguments["customer"],
+            amount=amount,
+            currency=currency,
+            reference=reference,
+            arguments=json.dumps(normal, sort_keys=True),
+            path=request.url,
+            body=request.body,
+            api_version=access.api_version,
+            context_id=self._options.context.context_id,
+        )
+
+    def _headers(self, access: Access, api_version: str) -> dict[str, str]:
+        headers = {
+            "Authorization": f"Bearer {access.secret}",
+            "Stripe-Version": api_version,
+            "User-Agent": _user_agent(),
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            **_context_headers(self._options.context, share=self._options.settings.share_context),
+        }
+        if access.account:
+            headers["Stripe-Account"] = access.account
+        return headers
+
+    def _result(
+        self, tool: ToolSpec, arguments: Mapping[str, Any], reply: Reply, key: str, notes: list[str]
+    ) -> ToolResult:
+        warnings = [*notes, reply.lost_body] if reply.lost_body else [*notes]
+        if isinstance(reply.data, dict):
+            warnings += self._responses[tool.name].warnings(reply.data)
+            warnings += _differences(tool, arguments, reply.data)
+        else:
+            warnings.append("the response body is not a JSON object")
+        return ToolResult(
+            data=reply.data if isinstance(reply.data, dict) else {},
+            status_code=reply.status,
+            headers=reply.headers,
+            idempotency_key=key,
+            request_id=reply.request_id,
+            attempts=reply.attempts,
+            replayed=reply.is_replayed,
+            warnings=tuple(warnings),
+        )
+
+
+def _differences(tool: ToolSpec, arguments: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """
+    Where the entry Stripe made is not the one that was asked for.
+    """
+    found = []
+    for name, spec in tool.parameters.items():
+        sent, got = arguments.get(name), data.get(name)
+        if isinstance(got, dict):
+            got = got.get("id")
+        if spec["required"] and got is not None and str(got).lower() != str(sent).lower() and got != sent:
+            found.append(f"{name} was sent as {sent!r} and is {got!r} in the response")
+    return found
+
+
+@cache
+def _user_agent() -> str:
+    return f"ocp-stripe-balance/{version('ocp-stripe-balance')} Python/{platform.python_version()}"
+
+
+def _context_headers(context: AgentContext, *, share: bool) -> dict[str, str]:
+    """
+    OCP's headers; never OCP-Session, which would carry the whole conversation to Stripe.
+    """
+    headers = {"OCP-Context-ID": context.context_id, "OCP-Agent-Type": context.agent_type, "OCP-Version": "1.0"}
+    if share:
+        optional = {
+            "OCP-User": (context.user, 64),
+            "OCP-Workspace": (context.workspace, 128),
+            "OCP-Current-Goal": (context.current_goal, 256),
+        }
+        for name, (value, limit) in optional.items():
+            if value:
+                headers[name] = re.sub(r"[^ -~]", "?", value)[:limit].strip()
+    return headers

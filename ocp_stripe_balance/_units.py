@@ -1,0 +1,51 @@
+"""
+Amounts in words: how many minor units a currency has, and what a number of them means.
+
+Source: https://docs.stripe.com/currencies (zero-decimal and three-decimal currencies; isk and ugx
+are sent with two decimals).
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+_ZERO_DECIMAL = frozenset(
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
+)
+_THREE_DECIMAL = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
+
+
+def exponent(currency: str) -> int:
+    """
+    The number of decimals the currency has in Stripe's API: 0, 2 or 3.
+    """
+    code = currency.lower()
+    if code in _ZERO_DECIMAL:
+        return 0
+    return 3 if code in _THREE_DECIMAL else 2
+
+
+def to_text(amount_minor: int, currency: str) -> str:
+    """
+    The amount as people write it: ``-500, "usd"`` is ``-5.00 usd``.
+    """
+    places = exponent(currency)
+    return f"{Decimal(amount_minor).scaleb(-places):,.{places}f} {currency.lower()}"
+
+
+def effect(amount_minor: int, currency: str) -> str:
+    """
+    What an entry of this amount does, as ``credit 5.00 usd`` or ``debit 5.00 usd``.
+    """
+    return f"{'credit' if amount_minor < 0 else 'debit'} {to_text(abs(amount_minor), currency)}"
+
+
+def to_minor(text: str, currency: str) -> int | None:
+    """
+    The minor units a decimal text stands for, or None where it has too many decimals or is no number.
+    """
+    if not re.fullmatch(r"\s*[+-]?\d{1,12}(\.\d{1,6})?\s*", text, re.ASCII):
+        return None
+    minor = Decimal(text.strip()).scaleb(exponent(currency))
+    return int(minor) if minor == minor.to_integral_value() else None

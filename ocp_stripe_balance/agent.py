@@ -1,0 +1,412 @@
+"""
+A small async OCP host with the surface of the OCP Python SDK, for when the SDK is not installed.
+
+APIs come from installed packages: each publishes a factory under the entry point group
+``ocp_agent.apis``, called with `APIOptions`, that returns an `API`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from ocp_stripe_balance._schema import shown
+from ocp_stripe_balance.errors import (
+    APINotFound,
+    ConfigurationError,
+    InvalidParametersError,
+    Problem,
+    ToolError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import httpx
+
+    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._reconcile import Finding
+    from ocp_stripe_balance.models import ToolResult
+    from ocp_stripe_balance.settings import Settings
+
+_GROUP = "ocp_agent.apis"
+_MAX_HISTORY = 1000
+
+
+@dataclass(slots=True, kw_only=True)
+class AgentContext:
+    """
+    Who the agent is, and what it did lately; the fields of OCP's context object (ocp-context.json).
+    """
+
+    agent_type: str = "ai_agent"
+    user: str | None = None
+    workspace: str | None = None
+    current_goal: str | None = None
+    context_summary: str | None = None
+    context_id: str = field(default_factory=lambda: f"ocp-{uuid.uuid4().hex[:16]}")
+    api_specs: dict[str, str] = field(default_factory=dict)
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    last_updated: datetime = field(default_factory=lambda: datetime.now(UTC))
+    history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_HISTORY))
+    """The newest interactions: ``{timestamp, action, api_endpoint, result, metadata}``, without call parameters."""
+    interaction_count: int = 0
+
+    def add_interaction(
+        self,
+        action: str,
+        api_endpoint: str | None = None,
+        result: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """
+        Note what was done.
+        """
+        self.last_updated = datetime.now(UTC)
+        self.interaction_count += 1
+        self.history.append(
+            {
+                "timestamp": self.last_updated.isoformat(),
+                "action": action,
+                "api_endpoint": api_endpoint,
+                "result": result,
+                "metadata": metadata or {},
+            }
+        )
+
+    def update_goal(self, goal: str, summary: str | None = None) -> None:
+        """
+        Set what the agent is after.
+        """
+        self.current_goal = goal
+        self.context_summary = summary or self.context_summary
+        self.last_updated = datetime.now(UTC)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        The context as JSON, as ocp-context.json prescribes.
+        """
+        return {
+            "context_id": self.context_id,
+            "agent_type": self.agent_type,
+            "user": self.user,
+            "workspace": self.workspace,
+            "current_goal": self.current_goal,
+            "context_summary": self.context_summary,
+            "session": {
+                "start_time": self.created_at.isoformat(),
+                "interaction_count": self.interaction_count,
+                "agent_type": self.agent_type,
+            },
+            "history": list(self.history),
+            "api_specs": dict(self.api_specs),
+            "created_at": self.created_at.isoformat(),
+            "last_updated": self.last_updated.isoformat(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class APIOptions:
+    """
+    What an agent hands to the factory of an API.
+    """
+
+    context: AgentContext
+    settings: Settings
+    base_url: str | None
+    headers: Mapping[str, str] = field(repr=False)
+    transport: httpx.AsyncBaseTransport | None
+
+
+class API(Protocol):
+    """
+    A registered API: what it offers, and the way to call it.
+    """
+
+    name: str
+    title: str
+    base_url: str
+    tools: Sequence[ToolSpec]
+
+    async def call(
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
+    ) -> ToolResult:
+        """
+        Run one tool.
+
+        Raises:
+            ToolError: with the outcome.
+        """
+
+    def documentation(self, tool: ToolSpec) -> str:
+        """
+        The tool explained in Markdown.
+        """
+
+    async def resume(self, key: str) -> ToolResult:
+        """
+        The result of a recorded call, sent again under the same key where its outcome is open.
+        """
+
+    async def reconcile(self, progress: Callable[[int, int], None] = ...) -> list[Finding]:
+        """
+        Settle every call whose outcome is open by reading, without moving money.
+        """
+
+    async def aclose(self) -> None:
+        """
+        Close what the API opened.
+        """
+
+
+class OCPAgent:
+    """
+    Registers installed APIs, finds their tools and calls them.
+
+    Use it as ``async with OCPAgent() as agent``, or call `aclose` at the end.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  the SDK's signature, and two seams
+        self,
+        agent_type: str = "ai_agent",
+        user: str | None = None,
+        workspace: str | None = None,
+        agent_goal: str | None = None,
+        registry_url: str | None = None,
+        enable_cache: bool = True,  # noqa: FBT001, FBT002  the SDK's signature
+        *,
+        settings: Settings | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """
+        Read the settings; nothing is opened before the first call.
+
+        Args:
+            agent_type: sent as OCP-Agent-Type: letters, digits, ``_``, ``-`` and ``.``.
+            user: kept here; sent only where the setting ``share_context`` is on.
+            workspace: kept here; sent only where the setting ``share_context`` is on.
+            agent_goal: kept here; sent only where the setting ``share_context`` is on.
+            registry_url: accepted for the SDK's sake; APIs come from installed packages.
+            enable_cache: accepted for the SDK's sake; there is nothing to cache.
+            settings: instead of those from the environment.
+            transport: what is under httpx, instead of the default.
+
+        Raises:
+            ConfigurationError: a setting is misspelt or impossible, or *agent_type* cannot be a header.
+        """
+        from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic costs 100 ms
+
+        del registry_url, enable_cache
+        if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,128}", agent_type):
+            message = f"agent_type {agent_type!r} is not 1 to 128 letters, digits, '_', '-' or '.'."
+            raise ConfigurationError(message)
+        self.context = AgentContext(agent_type=agent_type, user=user, workspace=workspace, current_goal=agent_goal)
+        self._settings = settings or Settings()
+        self._transport = transport
+        self._apis: dict[str, API] = {}
+        self._replaced: list[API] = []
+
+    async def register_api(
+        self,
+        name: str,
+        spec_url: str | None = None,
+        base_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> API:
+        """
+        The API that an installed package publishes as *name*, ready to be called; ours is ``stripe``.
+
+        Registering again returns the same API, or, with *base_url* or *headers*, replaces it.
+
+        Raises:
+            APINotFound: no installed package publishes it; OpenAPI discovery is the SDK's job.
+            ConfigurationError: *base_url* or *headers* are impossible.
+        """
+        name = name.lower().strip()
+        found = entry_points(group=_GROUP)
+        if name not in found.names or spec_url is not None:
+            near = difflib.get_close_matches(name, sorted(found.names), n=3)
+            raise APINotFound(name, [name] if name in found.names else near)
+        if name in self._apis and base_url is None and headers is None:
+            return self._apis[name]
+        factory: Callable[[APIOptions], API] = found[name].load()
+        api = factory(
+            APIOptions(
+                context=self.context,
+                settings=self._settings,
+                base_url=base_url,
+                headers=headers or {},
+                transport=self._transport,
+            )
+        )
+        if name in self._apis:
+            self._replaced.append(self._apis[name])  # its calls may still be running
+        self._apis[name] = api
+        self.context.api_specs[name] = api.base_url
+        self.context.add_interaction("api_registered", api.base_url, f"{len(api.tools)} tools", {"api_name": name})
+        return api
+
+    def list_tools(self, api_name: str | None = None) -> list[ToolSpec]:
+        """
+        All tools, or those of one API.
+
+        Raises:
+            ValueError: *api_name* is not registered.
+        """
+        return [tool for api in self._select(api_name) for tool in api.tools]
+
+    def get_tool(self, tool_name: str, api_name: str | None = None) -> ToolSpec | None:
+        """
+        The tool of that very name, or None.
+        """
+        return next((tool for tool in self.list_tools(api_name) if tool.name == tool_name), None)
+
+    def search_tools(self, query: str, api_name: str | None = None) -> list[ToolSpec]:
+        """
+        The tools that share words with *query*, the best match first; all tools for an empty query.
+        """
+        words = _words(query)
+        tools = self.list_tools(api_name)
+        if not query.strip():
+            return tools
+        ranked = [(_score(tool, words), tool) for tool in tools]
+        return [tool for score, tool in sorted(ranked, key=lambda pair: -pair[0]) if score > 0]
+
+    def get_tool_documentation(self, tool_name: str, api_name: str | None = None) -> str:
+        """
+        The tool explained in Markdown: what it does, every parameter, examples, and what a call can end with.
+        """
+        for api in self._select(api_name):
+            for tool in api.tools:
+                if tool.name == tool_name:
+                    return api.documentation(tool)
+        return f"Tool '{tool_name}' not found"
+
+    async def call_tool(
+        self,
+        tool_name: str,
+        parameters: Mapping[str, Any] | None = None,
+        api_name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> ToolResult:
+        """
+        Call a tool once: the money moves once or not at all, and you are told which.
+
+        Args:
+            tool_name: as `list_tools` names it.
+            parameters: by name, as the tool's schema prescribes.
+            api_name: where two APIs have a tool of that name.
+            headers: Authorization, Stripe-Account, Stripe-Version and Idempotency-Key for this call only.
+            idempotency_key: the name of this one decision; drawn where it is left out.
+
+        Raises:
+            NotSentError: nothing was sent; see its subclasses.
+            RejectedError: Stripe said no, nothing moved.
+            OutcomeUnknownError: it may have moved; call again with the same key.
+            asyncio.CancelledError: cancelled before anything was sent.
+        """
+        api, tool = self._find(tool_name, api_name)
+        endpoint = f"{tool.method} {tool.path}"
+        try:
+            result = await api.call(tool, parameters, headers=headers, idempotency_key=idempotency_key)
+        except ToolError as error:
+            self.context.add_interaction(f"tool_error:{tool.name}", endpoint, error.outcome)
+            raise
+        facts = {"request_id": result.request_id, "replayed": result.replayed}
+        self.context.add_interaction(f"tool_response:{tool.name}", endpoint, str(result.status_code), facts)
+        return result
+
+    async def reconcile(self) -> list[Finding]:
+        """
+        What the ledger says of every unknown or interrupted call; settles them in the journal and moves no money.
+
+        Raises:
+            NotSentError: there is no API key, or the journal cannot be used.
+        """
+        return [finding for api in self._apis.values() for finding in await api.reconcile()]
+
+    def update_goal(self, goal: str, summary: str | None = None) -> None:
+        """
+        Set what the agent is after.
+        """
+        self.context.update_goal(goal, summary)
+
+    async def aclose(self) -> None:
+        """
+        Close all connections; the agent may be used again, and then opens new ones.
+        """
+        for api in [*self._apis.values(), *self._replaced]:
+            await api.aclose()
+        self._replaced.clear()
+
+    async def __aenter__(self) -> Self:
+        """
+        The agent itself.
+        """
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """
+        Close all connections.
+        """
+        await self.aclose()
+
+    def _select(self, api_name: str | None) -> list[API]:
+        if api_name is None:
+            return list(self._apis.values())
+        name = api_name.lower().strip()
+        if name not in self._apis:
+            message = f"Unknown API: {api_name}. Register it first: await agent.register_api({api_name!r})"
+            raise ValueError(message)
+        return [self._apis[name]]
+
+    def _find(self, tool_name: object, api_name: object) -> tuple[API, ToolSpec]:
+        if api_name is not None and (not isinstance(api_name, str) or api_name.lower().strip() not in self._apis):
+            message = f"{shown(api_name)} is not registered"
+            hint = "register it first: await agent.register_api(...)"
+            raise InvalidParametersError([Problem(path="api_name", message=message, hint=hint)])
+        apis = self._select(api_name if isinstance(api_name, str) else None)
+        for api in apis:
+            for tool in api.tools:
+                if isinstance(tool_name, str) and tool.name == tool_name:
+                    return api, tool
+        names = {tool.name.lower(): tool.name for api in apis for tool in api.tools}
+        asked = tool_name if isinstance(tool_name, str) else ""
+        near = difflib.get_close_matches(asked[:255].lower(), names, n=3, cutoff=0.4)
+        if near:
+            hint = f"did you mean {' or '.join(names[name] for name in near)}?"
+        elif names:
+            hint = f"the tools are {', '.join(names.values())}"
+        else:
+            hint = "no API is registered yet: await agent.register_api('stripe')"
+        message = f"there is no tool {shown(tool_name)}"
+        raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
+
+
+def _words(text: str) -> set[str]:
+    """
+    The words of a text in lower case, camelCase taken apart, plurals and single letters aside.
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
+    return {re.sub(r"s$", "", word) for word in re.findall(r"[a-z0-9]{2,}", spaced.lower())}
+
+
+def _score(tool: ToolSpec, words: set[str]) -> int:
+    """
+    How well a tool answers a query: a word found in its name counts most, then tags, description and parameters.
+    """
+    places = (
+        (8, _words(tool.name)),
+        (4, _words(" ".join(tool.tags))),
+        (2, _words(tool.description)),
+        (1, _words(" ".join(tool.parameters))),
+    )
+    return sum(next((weight for weight, place in places if word in place), 0) for word in words)

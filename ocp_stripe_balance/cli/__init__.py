@@ -1,0 +1,404 @@
+"""
+The command line: ocp-stripe-balance demo, tools, call, journal, sandbox and doctor.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 succeeded, 2 not sent, 3 rejected, 4 unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance import _units
+from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._policy import check_mode
+from ocp_stripe_balance.agent import OCPAgent
+from ocp_stripe_balance.cli import _journal
+from ocp_stripe_balance.cli._demo import demo
+from ocp_stripe_balance.cli._output import print_json, printable, say, show_error, show_result, wrap
+from ocp_stripe_balance.errors import (
+    ConfigurationError,
+    InvalidParametersError,
+    OutcomeUnknownError,
+    PolicyRefusedError,
+    Problem,
+    RejectedError,
+    ToolError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance.models import ToolResult
+    from ocp_stripe_balance.settings import Settings
+
+_NO_KEY = "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY; without a Stripe account, try ocp-stripe-balance sandbox"
+_EXIT_CODES = {"succeeded": 0, "not_sent": 2, "rejected": 3, "unknown": 4}
+_TOOL = "postCustomersCustomerBalanceTransactions"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run one command and return its exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if options.command == "call" and all("=" in word and word[0] != "-" for word in rest):
+        options.assignments += rest  # argparse takes no positional after an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return asyncio.run(_run(options))
+    except ToolError as error:
+        show_error(error, as_json=getattr(options, "as_json", False))
+        if isinstance(error, OutcomeUnknownError) and error.retryable:
+            say(f"To find out: {sys.argv[0]} journal resume {shlex.quote(error.idempotency_key or '')}")
+        return _EXIT_CODES[error.outcome]
+    except KeyboardInterrupt:
+        # A call under way is not interrupted so: see _call.
+        say("Interrupted." if options.command != "call" else "Interrupted; nothing was sent.")
+        return 0 if options.command == "sandbox" else _EXIT_CODES["not_sent"]
+    except OSError as error:
+        return _cannot_print(error, getattr(options, "done", None))
+
+
+def _cannot_print(error: OSError, done: ToolResult | None) -> int:
+    """
+    Standard output is closed or full; what was done stays done, and is said where it still can be.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if done is not None:
+            say(f"{done.outcome}: {done.describe()} (idempotency key {done.idempotency_key})")
+        if not isinstance(error, BrokenPipeError):
+            say(f"The output cannot be written: {error}.")
+    with contextlib.suppress(OSError):  # or Python complains once more when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0 if done is not None else 1
+
+
+def _run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    commands = {
+        "demo": demo,
+        "journal": _journal.run,
+        "tools": _tools,
+        "call": _call,
+        "sandbox": _sandbox,
+        "doctor": _doctor,
+    }
+    return commands[options.command](options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ocp-stripe-balance",
+        description="Credit or debit a Stripe customer's balance: once per decision, with the outcome always told.",
+        epilog="exit codes: 0 succeeded, 2 not sent, 3 rejected by Stripe, 4 outcome unknown",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('ocp-stripe-balance')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser("demo", help="an agent credits a customer of the sandbox; needs no key")
+
+    tools = commands.add_parser("tools", help="the tools, or one of them explained")
+    tools.add_argument("name", nargs="?", metavar="NAME", help="a tool's name")
+    tools.add_argument("--json", dest="as_json", action="store_true", help="definitions and schemas as JSON")
+
+    call = commands.add_parser(
+        "call",
+        help="call a tool",
+        epilog=f"example: ocp-stripe-balance call {_TOOL} customer=cus_… amount=-500 currency=usd",
+    )
+    call.add_argument("tool", metavar="TOOL", help="a tool's name")
+    call.add_argument(
+        "assignments", nargs="*", metavar="KEY=VALUE", help="a parameter; metadata[key]=value, expand[]=field"
+    )
+    call.add_argument(
+        "--json",
+        dest="json_source",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print the result as JSON; with FILE (or - for standard input) also read the parameters from there",
+    )
+    call.add_argument("--idempotency-key", metavar="KEY", help="the name of this one decision")
+    call.add_argument("--yes", action="store_true", help="do not ask before sending")
+
+    sandbox = commands.add_parser("sandbox", help="run an embedded Stripe until Ctrl-C")
+    sandbox.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: any free one)")
+    sandbox.add_argument("--file", metavar="PATH", help="keep the state in this file, over restarts")
+    sandbox.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND[:OPTION=VALUE,…]",
+        help="let something go wrong, such as reset:executed=true,times=2 (docs/sandbox.md has the list)",
+    )
+    sandbox.add_argument("--seed", type=int, default=0, metavar="N", help="of the faults that happen by chance")
+    sandbox.add_argument(
+        "--json", dest="as_json", action="store_true", help="url, api_key and customer as one JSON line"
+    )
+
+    _journal.add_parser(commands)
+
+    doctor = commands.add_parser("doctor", help="which key, which mode, and does Stripe answer")
+    doctor.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
+    return parser
+
+
+async def _tools(options: argparse.Namespace) -> int:
+    async with OCPAgent() as agent:
+        await agent.register_api("stripe")
+        if options.name is None:
+            if options.as_json:
+                print_json([_definition(tool) for tool in agent.list_tools()])
+            else:
+                for tool in agent.list_tools():
+                    print(f"{tool.name}\n{wrap(tool.description)}\n")
+            return 0
+        tool = await _tool_named(agent, options.name)
+        if options.as_json:
+            print_json(_definition(tool))
+        else:
+            print(agent.get_tool_documentation(tool.name))
+        return 0
+
+
+async def _call(options: argparse.Namespace) -> int:
+    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+
+    options.as_json = options.json_source is not None
+    settings = Settings()
+    if "=" in options.tool:
+        raise _fail(
+            "TOOL", f"{options.tool!r} is not a tool's name", "write the tool's name before --json and KEY=VALUE"
+        )
+    async with OCPAgent(settings=settings) as agent:
+        await agent.register_api("stripe")
+        tool = await _tool_named(agent, options.tool)
+        parameters = _parameters(tool, options)
+        if not options.yes and sys.stdin is not None and sys.stdin.isatty() and not _confirm(parameters, settings):
+            say("Not sent.")
+            return _EXIT_CODES["not_sent"]
+        calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=options.idempotency_key))
+        # Ctrl-C cancels the call, which then says whether it may have been sent; pressed again, it changes nothing.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, calling.cancel)
+        try:
+            options.done = await calling
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        show_result(options.done, as_json=options.as_json)
+        sys.stdout.flush()
+        return 0
+
+
+async def _sandbox(options: argparse.Namespace) -> int:
+    from ocp_stripe_balance.sandbox import Sandbox  # noqa: PLC0415  a server that few commands need
+
+    try:
+        async with Sandbox(port=options.port, seed=options.seed, path=options.file) as stripe:
+            for fault in options.fault:
+                stripe.faults.add_text(fault)
+            customer = stripe.create_customer(name="Ada Lovelace")
+            if options.as_json:
+                print(json.dumps({"url": stripe.url, "api_key": stripe.api_key, "customer": customer}), flush=True)
+            else:
+                say(f"An embedded Stripe listens at {stripe.url}, in memory, until Ctrl-C.")
+                say("In another terminal:")
+                print(f"export STRIPE_API_BASE={stripe.url}\nexport STRIPE_SECRET_KEY={stripe.api_key}")
+                print(f"export CUSTOMER={customer}", flush=True)
+                say(f"{sys.argv[0]} call {_TOOL} customer=$CUSTOMER amount=-500 currency=usd")
+            await asyncio.Event().wait()
+    except (OSError, OverflowError) as error:
+        message = f"The sandbox cannot listen on port {options.port}, or use its file: {error}."
+        raise ConfigurationError(message, hint="Choose another --port or --file.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"The sandbox cannot start: {error}."
+        raise ConfigurationError(message, hint="Mend --fault or --file.") from error
+    return 0
+
+
+async def _doctor(options: argparse.Namespace) -> int:
+    from ocp_stripe_balance.settings import Settings, mode_of  # noqa: PLC0415  pydantic
+
+    settings = Settings()
+    key = settings.api_key
+    findings: dict[str, Any] = {
+        "api_key": f"from {settings.key_source()}" if key else _NO_KEY,
+        "mode": mode_of(key.get_secret_value()) if key else None,
+        "calls_allowed": _are_calls_allowed(settings),
+        "journal": str(settings.journal_path or "off: kept in memory only"),
+        "journal_usable": await _is_journal_usable(settings),
+        "api_base": settings.api_base,
+        "api_version": settings.api_version,
+        "account": settings.account or "the key's own",
+        "reaches_stripe": None,
+        "may_read_customers": None,
+    }
+    findings["reaches_stripe"], findings["may_read_customers"] = await _try_reading(settings)
+    if options.as_json:
+        print_json(findings)
+    else:
+        for name, value in findings.items():
+            shown = (
+                {True: "yes", False: "no", None: "not known"}.get(value, value) if not isinstance(value, str) else value
+            )
+            print(f"{name.replace('_', ' '):<20} {printable(str(shown))}")
+    is_healthy = all(findings[name] is True for name in ("may_read_customers", "calls_allowed", "journal_usable"))
+    return 0 if is_healthy else _EXIT_CODES["not_sent"]
+
+
+async def _is_journal_usable(settings: Settings) -> bool | str:
+    journal = Journal(settings.journal_path)
+    try:
+        await journal.select(limit=1)
+    except ToolError as error:
+        return f"no: {error.args[0]}"
+    finally:
+        await journal.aclose()
+    return True
+
+
+def _are_calls_allowed(settings: Settings) -> bool | str:
+    from ocp_stripe_balance.settings import mode_of  # noqa: PLC0415  pydantic
+
+    if settings.api_key is None:
+        return "no: there is no API key"
+    try:
+        check_mode(mode_of(settings.api_key.get_secret_value()), allow_live=settings.allow_live, tool=_TOOL)
+    except PolicyRefusedError as error:
+        return f"no: {error.hint}"
+    return True
+
+
+async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | None]:
+    """
+    Whether Stripe answers, and whether the key may read customers; a sentence where not.
+    """
+    from ocp_stripe_balance._executor import Executor  # noqa: PLC0415  httpx
+    from ocp_stripe_balance._request import WireRequest  # noqa: PLC0415
+
+    secret = settings.api_key.get_secret_value() if settings.api_key else ""
+    headers = {"Stripe-Version": settings.api_version, "Authorization": f"Bearer {secret}"}
+    if settings.account:
+        headers["Stripe-Account"] = settings.account
+    request = WireRequest(method="GET", url=f"{settings.api_base}/v1/customers?limit=1", body=b"", headers=headers)
+    executor = Executor(timeout_s=min(settings.timeout, 10.0), max_attempts=1)
+    try:
+        await executor.execute(request, tool="doctor", idempotency_key="")
+    except RejectedError as error:
+        return True, f"no: HTTP {error.status}: {error.message}"
+    except ToolError as error:
+        return f"no: {error.args[0]}", None
+    finally:
+        await executor.aclose()
+    return True, True
+
+
+async def _tool_named(agent: OCPAgent, name: str) -> ToolSpec:
+    tool = agent.get_tool(name)
+    if tool is None:
+        await agent.call_tool(name)  # raises, naming the near ones
+        raise AssertionError
+    return tool
+
+
+def _parameters(tool: ToolSpec, options: argparse.Namespace) -> Any:
+    if "=" in (options.json_source or "") and not Path(options.json_source).exists():
+        options.assignments.insert(0, options.json_source)  # argparse took it for the FILE of --json
+        options.json_source = ""
+    if not options.json_source:
+        return _assigned(tool, options.assignments)
+    if options.assignments:
+        raise _fail("--json", "there are both a JSON source and KEY=VALUE parameters", "pass one of the two")
+    try:
+        source = sys.stdin.read() if options.json_source == "-" else Path(options.json_source).read_text("utf-8")
+        return json.loads(source)
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "pass a file with one JSON object, or - for standard input"
+        raise _fail("--json", f"{options.json_source!r} cannot be read ({error})", hint) from error
+    except (ValueError, RecursionError) as error:
+        raise _fail("--json", f"{options.json_source!r} is not JSON ({error})", "pass one JSON object") from error
+
+
+def _assigned(tool: ToolSpec, assignments: Sequence[str]) -> dict[str, Any]:
+    """
+    Parameters from KEY=VALUE, typed as the tool's schema says; what does not fit is left to the validation.
+    """
+    parameters: dict[str, Any] = {}
+    for assignment in assignments:
+        target, equals, value = assignment.partition("=")
+        match = re.fullmatch(r"([^\[\]]+)(?:\[([^\[\]]*)\])?", target)
+        if not equals or match is None:
+            raise _fail(
+                repr(assignment), "is not a parameter", "write KEY=VALUE, metadata[key]=value or expand[]=field"
+            )
+        name, key = match[1], match[2]
+        kind = tool.parameters.get(name, {}).get("type")
+        if kind in {"array", "object"} and value[:1] in {"[", "{"} and key is None:
+            parameters[name] = _json_value(name, value)
+        elif kind == "array":
+            parameters.setdefault(name, []).extend(value.split(",") if key is None else [value])
+        elif kind == "object" and key is not None and isinstance(parameters.get(name, {}), dict):
+            parameters.setdefault(name, {})[key] = value
+        elif name in parameters:
+            raise _fail(name, "is given twice", "pass it once")
+        elif kind == "integer" and re.fullmatch(r"[+-]?\d{1,30}", value, re.ASCII):
+            parameters[name] = int(value)
+        else:
+            parameters[target] = value
+    return parameters
+
+
+def _json_value(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _fail(
+            name, f"{text[:60]!r} is not JSON ({error})", "write metadata[key]=value or expand[]=field"
+        ) from error
+
+
+def _fail(path: str, message: str, hint: str) -> InvalidParametersError:
+    return InvalidParametersError([Problem(path=path, message=message, hint=hint)])
+
+
+def _confirm(parameters: object, settings: Settings) -> bool:
+    """
+    Ask the person at the terminal; parameters that are not valid go on, to be refused with reasons.
+    """
+    from ocp_stripe_balance.settings import mode_of  # noqa: PLC0415
+
+    if not isinstance(parameters, dict) or settings.api_key is None:
+        return True
+    amount, currency = parameters.get("amount"), parameters.get("currency")
+    if not isinstance(amount, int) or not isinstance(currency, str):
+        return True
+    mode = mode_of(settings.api_key.get_secret_value())
+    effect = f"{_units.effect(amount, currency)} to {parameters.get('customer')} ({mode} mode at {settings.api_base})"
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # waiting for a line blocks the loop
+    try:
+        print(f"{printable(effect)}\nSend it? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
+
+
+def _definition(tool: ToolSpec) -> dict[str, Any]:
+    schemas = {"parameters": tool.parameters_json_schema, "response": tool.response_json_schema}
+    return {**asdict(tool), "json_schema": schemas}

@@ -1,0 +1,55 @@
+"""
+What the commands print: data on stdout, everything else on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance.errors import redact
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.errors import ToolError
+    from ocp_stripe_balance.models import ToolResult
+
+
+def show_result(result: ToolResult, *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print(f"{result.outcome}: {printable(result.describe())}")
+        print(f"transaction      {printable(str(result.data.get('id')))}")
+        print(f"idempotency key  {printable(result.idempotency_key)}")
+        print(f"request          {printable(str(result.request_id))}")
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+
+
+def show_error(error: ToolError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(error.to_dict(), indent=2), file=sys.stderr)
+    else:
+        say(f"{error.outcome}: {error}")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def say(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def wrap(text: str, indent: str = "    ") -> str:
+    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False)
+
+
+def printable(text: str) -> str:
+    """
+    Control characters and terminal escapes shown instead of obeyed, keys masked.
+    """
+    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return redact(shown)

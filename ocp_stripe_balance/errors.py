@@ -1,0 +1,369 @@
+"""
+Every way a call can fail, branched by what the caller may do next.
+
+    ToolError                         .outcome .tool .idempotency_key .retryable .hint .to_dict()
+    ├── NotSentError                  not_sent: nothing left this process; mend it and call again
+    │   ├── InvalidParametersError    also a ValueError; .problems: path, message and hint each
+    │   ├── ConfigurationError        a setting, a key or a base URL is missing or impossible
+    │   │   └── APINotFound           no installed package publishes that API
+    │   ├── PolicyRefusedError        .rule names the guardrail
+    │   └── IdempotencyConflictError  the key already belongs to another call
+    ├── RejectedError                 rejected: Stripe said no, nothing moved
+    │   ├── AuthenticationError       401
+    │   ├── PermissionDeniedError     403
+    │   ├── ResourceMissingError      404, code resource_missing
+    │   └── RateLimitError            429, wait and call again with the same key
+    └── OutcomeUnknownError           unknown: it may have moved; find out with the same key
+
+Cancelling a call before anything was sent raises `asyncio.CancelledError` as usual; cancelling it
+afterwards raises `OutcomeUnknownError`, because a caller that saw a bare timeout would pay again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Outcome = Literal["succeeded", "rejected", "not_sent", "unknown"]
+
+_API_KEY = re.compile(r"\b([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
+
+
+def redact(text: str, secret: str | None = None) -> str:
+    """
+    The text with Stripe keys masked: *secret* wherever it stands, and all that look like one.
+    """
+    if secret:
+        text = text.replace(secret, "[api key]")
+    return _API_KEY.sub(r"\1[masked]", text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """
+    One thing wrong with the parameters of a call.
+    """
+
+    path: str
+    """Where: a parameter's name, or a path below it such as ``metadata.ticket`` or ``expand[0]``."""
+    message: str
+    """What was wrong with it."""
+    hint: str = ""
+    """What would be right."""
+
+    def __str__(self) -> str:
+        """
+        One line: path, message and hint.
+        """
+        return f"{self.path}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+
+
+class ToolError(Exception):
+    """
+    The root: catches every error a call can end with.
+    """
+
+    outcome: Outcome
+    """What became of the money: nothing moved for ``not_sent`` and ``rejected``."""
+    code_for_model: ClassVar[str] = "tool_error"
+
+    def __init__(  # noqa: D107, PLR0913  fields are documented on the class; each is a fact of the failure
+        self,
+        message: str,
+        *,
+        tool: str | None = None,
+        idempotency_key: str | None = None,
+        retryable: bool = False,
+        hint: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(redact(message))
+        self.tool = tool
+        self.idempotency_key = idempotency_key
+        self.retryable = retryable
+        """Whether the same call, with the same parameters and this key, may end otherwise."""
+        self.hint = redact(hint)
+        """What to do next, in a sentence for a model or a person."""
+        self.attempts = attempts
+        """How many times a connection to Stripe was tried."""
+
+    def __str__(self) -> str:
+        """
+        What happened, what did not, and what to do next.
+        """
+        key = f"(idempotency key {self.idempotency_key})" if self.idempotency_key else ""
+        message = str(self.args[0])
+        rest = " ".join(part for part in (self.hint, key) if part)
+        return message + ("" if message.endswith("\n") else " ") * bool(rest) + rest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """
+        Pickle by fields, so that a worker process can hand an error to its parent.
+        """
+        return _restore, (type(self), self.args, self.__dict__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        The error as JSON for the model: ``error``, ``outcome``, ``message``, ``hint``, ``retryable`` and more.
+        """
+        facts: dict[str, Any] = {
+            "error": self.code_for_model,
+            "outcome": self.outcome,
+            "message": str(self.args[0]),
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "tool": self.tool,
+            "idempotency_key": self.idempotency_key,
+        }
+        return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _restore(cls: type[ToolError], args: tuple[Any, ...], fields: dict[str, Any]) -> ToolError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class NotSentError(ToolError):
+    """
+    Nothing left this process, so nothing moved.
+    """
+
+    outcome = "not_sent"
+    code_for_model = "not_sent"
+
+
+class InvalidParametersError(NotSentError, ValueError):
+    """
+    The parameters break the tool's schema; `problems` lists all that is wrong at once.
+    """
+
+    code_for_model = "invalid_parameters"
+
+    def __init__(self, problems: Sequence[Problem], **facts: Any) -> None:
+        """
+        Describe *problems*, of which there is at least one.
+        """
+        self.problems = tuple(
+            Problem(path=redact(p.path), message=redact(p.message), hint=redact(p.hint)) for p in problems
+        )
+        lines = "\n".join(f"- {problem}" for problem in self.problems)
+        facts.setdefault("hint", "Mend the parameters and call again.")
+        super().__init__(f"Nothing was sent: the call is not valid.\n{lines}\n", **facts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As for every error, with ``problems``: a list of path, message and hint.
+        """
+        message = "Nothing was sent: the call is not valid. " + " | ".join(map(str, self.problems))
+        return {**super().to_dict(), "message": message, "problems": [asdict(problem) for problem in self.problems]}
+
+
+class ConfigurationError(NotSentError):
+    """
+    A person must mend the set-up: a setting, a key or a base URL is missing or impossible.
+    """
+
+    code_for_model = "configuration"
+
+
+class APINotFound(ConfigurationError):  # noqa: N818  the name on the SDK's surface
+    """
+    No installed package publishes an API of that name.
+    """
+
+    code_for_model = "api_not_found"
+
+    def __init__(self, api_name: str, suggestions: Sequence[str], **facts: Any) -> None:
+        """
+        Name the API that was asked for and the nearest ones there are.
+        """
+        self.api_name = api_name
+        self.suggestions = list(suggestions)
+        near = f"Did you mean {' or '.join(suggestions)}? " if suggestions else ""
+        facts.setdefault(
+            "hint",
+            f"{near}This host publishes the APIs of installed packages; "
+            "to discover an API from an OpenAPI document, use the OCP SDK.",
+        )
+        super().__init__(f"API {api_name!r} is not installed.", **facts)
+
+
+class PolicyRefusedError(NotSentError):
+    """
+    A guardrail stopped the call before anything was sent.
+    """
+
+    code_for_model = "policy_refused"
+
+    def __init__(self, message: str, *, rule: str, **facts: Any) -> None:
+        """
+        Say what was refused; *rule* names the guardrail.
+        """
+        super().__init__(message, **facts)
+        self.rule = rule
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As for every error, with ``rule``.
+        """
+        return {**super().to_dict(), "rule": self.rule}
+
+
+class IdempotencyConflictError(NotSentError):
+    """
+    The idempotency key already belongs to a call with other parameters.
+    """
+
+    code_for_model = "idempotency_conflict"
+
+
+class RejectedError(ToolError):
+    """
+    Stripe answered and said no; nothing moved.
+
+    The fields are those of Stripe's error object: https://docs.stripe.com/api/errors
+    """
+
+    outcome = "rejected"
+    code_for_model = "rejected"
+
+    def __init__(  # noqa: PLR0913  the fields of Stripe's error object
+        self,
+        message: str,
+        *,
+        status: int,
+        type: str | None = None,  # noqa: A002  Stripe's name
+        code: str | None = None,
+        param: str | None = None,
+        request_id: str | None = None,
+        doc_url: str | None = None,
+        retry_after_s: float | None = None,
+        is_verdict: bool = False,
+        **facts: Any,
+    ) -> None:
+        """
+        Carry what Stripe said; *message* is Stripe's own sentence.
+        """
+        self.is_verdict = is_verdict
+        """Whether Stripe examined the request itself, so that the same call would be told the same."""
+        self.message = redact(message)
+        stop = "" if self.message.endswith((".", "!", "?")) else "."
+        # Another request stands under the key of an idempotency_error, so only this one moved nothing.
+        said = "This request moved nothing" if type == "idempotency_error" else "Nothing moved"
+        super().__init__(f"{said}: Stripe rejected the call ({status}): {self.message}{stop}", **facts)
+        self.status = status
+        self.type = type
+        self.code = code
+        self.param = param
+        self.request_id = request_id
+        self.doc_url = doc_url
+        self.retry_after_s = retry_after_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As for every error, with Stripe's ``status``, ``type``, ``code``, ``param``, ``request_id`` and ``doc_url``.
+        """
+        names = ("status", "type", "code", "param", "request_id", "doc_url", "retry_after_s")
+        stripe = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**super().to_dict(), "stripe_message": self.message, **stripe}
+
+
+class AuthenticationError(RejectedError):
+    """
+    Stripe does not know the API key, or it has expired (401).
+    """
+
+    code_for_model = "authentication"
+
+
+class PermissionDeniedError(RejectedError):
+    """
+    The API key may not do this (403).
+    """
+
+    code_for_model = "permission_denied"
+
+
+class ResourceMissingError(RejectedError):
+    """
+    There is no such customer in this account and mode (404).
+    """
+
+    code_for_model = "resource_missing"
+
+
+class RateLimitError(RejectedError):
+    """
+    Too many requests, or another one holds the customer's lock (429); wait and call again with the same key.
+    """
+
+    code_for_model = "rate_limit"
+
+
+def rejection_class(status: int, code: str | None) -> type[RejectedError]:
+    """
+    The class for an answer of Stripe's that is a no.
+    """
+    if status == 404 and code != "resource_missing":  # noqa: PLR2004  an unknown URL
+        return RejectedError
+    classes: dict[int, type[RejectedError]] = {
+        401: AuthenticationError,
+        403: PermissionDeniedError,
+        404: ResourceMissingError,
+        429: RateLimitError,
+    }
+    return classes.get(status, RejectedError)
+
+
+def rejection(told: dict[str, Any], **facts: Any) -> RejectedError:
+    """
+    The error whose `RejectedError.to_dict` was kept as *told*.
+    """
+    names = ("status", "type", "code", "param", "request_id", "doc_url")
+    stripe = {name: told[name] for name in names if name in told}
+    cls = rejection_class(told["status"], told.get("code"))
+    return cls(told["stripe_message"], is_verdict=True, hint=told.get("hint", ""), **stripe, **facts)
+
+
+class OutcomeUnknownError(ToolError):
+    """
+    The money may have moved: find out with the same idempotency key, never with a new one.
+    """
+
+    outcome = "unknown"
+    code_for_model = "outcome_unknown"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        **facts: Any,
+    ) -> None:
+        """
+        Say what was seen; *status* and *request_id* are those of the last answer, where there was one.
+        """
+        key = facts.get("idempotency_key")
+        facts.setdefault(
+            "hint",
+            f"Call again with the same parameters and idempotency_key {key!r} to find out: Stripe then answers with "
+            "the first result instead of moving money again. Never use a new key.",
+        )
+        facts.setdefault("retryable", True)
+        super().__init__(f"The outcome is unknown: the balance may have changed. {message}", **facts)
+        self.status = status
+        self.request_id = request_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As for every error, with ``status`` and ``request_id`` where Stripe answered.
+        """
+        seen = {"status": self.status, "request_id": self.request_id}
+        return {**super().to_dict(), **{name: value for name, value in seen.items() if value is not None}}

@@ -1,0 +1,252 @@
+"""
+The settings, read from the environment once, where an agent or the command line starts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance._schema import nearest
+from ocp_stripe_balance.errors import ConfigurationError
+
+_PREFIX = "OCP_STRIPE_"
+_KEY_VARIABLES = ("STRIPE_SECRET_KEY", "STRIPE_API_KEY")
+
+Mode = Literal["test", "live"]
+
+
+class Settings(BaseSettings):
+    """
+    All settings of one agent; every field is also an argument, and arguments win over the environment.
+
+    Raises:
+        ConfigurationError: naming the setting that is misspelt or impossible.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    api_key: SecretStr | None = Field(None, validation_alias=AliasChoices(*_KEY_VARIABLES))
+    """Secret or restricted key. ``STRIPE_SECRET_KEY``, else ``STRIPE_API_KEY``."""
+    api_base: str = Field(load_manifest().base_url, validation_alias="STRIPE_API_BASE")
+    """Where Stripe answers. https, or http to loopback only."""
+    account: str | None = Field(None, validation_alias="STRIPE_ACCOUNT")
+    """Connected account to act on (``acct_…``), sent as Stripe-Account."""
+    api_version: str = load_manifest().version
+    """Stripe-Version to pin. https://docs.stripe.com/api/versioning"""
+    timeout: float = Field(60.0, gt=0, le=3600, allow_inf_nan=False)
+    """Seconds one call may take, waiting and retries included."""
+    max_attempts: int = Field(4, ge=1, le=20)
+    """How often one call may be sent, always under one idempotency key."""
+    journal: str | None = None
+    """Path of the durable record of calls, or ``off``; by default in the user's state directory."""
+    tag_calls: bool = True
+    """Whether an entry's metadata names its call (``ocp_call``), so that it can be found in the ledger later."""
+    share_context: bool = False
+    """Whether OCP-User, OCP-Workspace and OCP-Current-Goal go to Stripe as headers."""
+    allow_live: bool = False
+    """Whether live-mode keys may be used."""
+
+    def __init__(self, **values: Any) -> None:
+        """
+        Read what *values* leaves out from the environment.
+        """
+        if "api_key" not in values:
+            _refuse_two_keys()
+        _refuse_misspelt()
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError(_explain(error), hint="Mend the setting and start again.") from None
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(check_api_key(value.get_secret_value()))
+
+    @field_validator("api_base")
+    @classmethod
+    def _check_api_base(cls, value: str) -> str:
+        return check_api_base(value)
+
+    @field_validator("journal")
+    @classmethod
+    def _check_journal(cls, value: str | None) -> str | None:
+        if value is None or value == "off":
+            return value
+        if value.startswith((":", "file:")) or "\0" in value or Path(value).is_dir():
+            msg = "it is the path of a file, or off to keep the record in memory only"
+            raise ValueError(msg)
+        try:
+            return str(Path(value).expanduser())
+        except RuntimeError:
+            msg = "there is no such home folder"
+            raise ValueError(msg) from None
+
+    @field_validator("account", "api_version")
+    @classmethod
+    def _check_header(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else check_header(str(info.field_name), value)
+
+    def key_source(self) -> str | None:
+        """
+        The environment variable the API key came from, ``argument``, or None where there is no key.
+        """
+        if self.api_key is None:
+            return None
+        secret = self.api_key.get_secret_value()
+        return next((name for name in _KEY_VARIABLES if os.environ.get(name) == secret), "argument")
+
+    @property
+    def journal_path(self) -> Path | None:
+        """
+        The journal's file, or None where it is kept in memory only.
+        """
+        if self.journal == "off":
+            return None
+        if self.journal is not None:
+            return Path(self.journal)
+        import platformdirs  # noqa: PLC0415  only a call needs it
+
+        return platformdirs.user_state_path("ocp-stripe-balance", appauthor=False) / "journal.sqlite3"
+
+
+def check_api_key(key: str) -> str:
+    """
+    The key, if it can be one.
+
+    Raises:
+        ValueError: it is a publishable key, or has characters no key has; the message has no part of it.
+    """
+    if not re.fullmatch(r"[!-~]+", key):
+        msg = "the API key is empty, or has a space, a line break or a character that is not printable ASCII"
+        raise ValueError(msg)
+    if key.startswith("pk_"):
+        msg = "this is a publishable key (pk_…), which cannot change balances; use a secret or restricted key"
+        raise ValueError(msg)
+    return key
+
+
+def check_api_base(url: str) -> str:
+    """
+    The base URL without a slash at its end.
+
+    Raises:
+        ValueError: it is not https (http only to loopback), or has more than a host, a port and a path.
+    """
+    parts = urlsplit(url)
+    try:
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_valid = False
+    if parts.scheme not in {"https", "http"} or not parts.hostname or not port_is_valid:
+        msg = "a base URL begins with https:// (or http:// to loopback), such as https://api.stripe.com"
+        raise ValueError(msg)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        msg = "plain http is for loopback (127.0.0.1, localhost) only; use https"
+        raise ValueError(msg)
+    if not re.fullmatch(r"\w+://[A-Za-z0-9.:\[\]_-]+[A-Za-z0-9._~/-]*", url):
+        msg = "a base URL has a host, perhaps a port and a path, but no user, password, query or fragment"
+        raise ValueError(msg)
+    if not _is_host(parts.hostname):
+        msg = f"{parts.hostname} cannot be a host's name"
+        raise ValueError(msg)
+    # One spelling, because keys in the journal belong to a base URL.
+    default_port = {"https": 443, "http": 80}[parts.scheme]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = f":{parts.port}" if parts.port not in {None, default_port} else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
+
+
+def check_header(name: str, value: str) -> str:
+    """
+    The value, if it can stand in an HTTP header.
+
+    Raises:
+        ValueError: it is empty or has a character that is not printable ASCII.
+    """
+    if not re.fullmatch(r"[!-~]{1,255}", value):
+        msg = f"{name} is 1 to 255 printable ASCII characters without spaces"
+        raise ValueError(msg)
+    return value
+
+
+def mode_of(api_key: str) -> Mode:
+    """
+    Test or live, by the key's prefix; a key that does not say test is taken for a live one.
+    """
+    return "test" if re.match(r"[srp]k_test_", api_key) else "live"
+
+
+def _is_host(host: str) -> bool:
+    """
+    Whether it is an IP address or a DNS name: labels of 1 to 63 characters, the last one no number.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.removesuffix(".").split(".")
+        is_name = all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", label) for label in labels)
+        return is_name and not labels[-1].isdigit() and not any(label.startswith("xn--") for label in labels)
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _refuse_two_keys() -> None:
+    values = {os.environ[name] for name in _KEY_VARIABLES if os.environ.get(name)}
+    if len(values) > 1:
+        message = f"{' and '.join(_KEY_VARIABLES)} are both set, to different keys."
+        raise ConfigurationError(message, hint="Unset one of them.")
+
+
+def _refuse_misspelt() -> None:
+    known = [_variable(name).removeprefix(_PREFIX) for name in Settings.model_fields]
+    known = [name for name in known if not name.startswith("STRIPE_")]
+    for name in os.environ:
+        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in known:
+            near = nearest(name.removeprefix(_PREFIX), known)
+            ours = ", ".join(_PREFIX + variable for variable in known)
+            hint = f"Did you mean {_PREFIX}{near[0]}?" if near else f"The settings are {ours}."
+            message = f"{name} is not a setting."
+            raise ConfigurationError(message, hint=hint)
+
+
+def _variable(field: str) -> str:
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return alias if isinstance(alias, str) else (_PREFIX + field).upper()
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            near = nearest(name, Settings.model_fields)
+            lines.append(f"{name} is not a setting" + (f" (did you mean {near[0]}?)" if near else ""))
+        else:
+            variable = _variable(name) if name in Settings.model_fields else name
+            lines.append(f"{variable}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines) + "."

@@ -1,0 +1,457 @@
+"""
+The chaos run: workers that share a journal, are killed and restarted, against a Stripe that fails.
+
+At the end, three witnesses must agree on every call: what callers were told, the journal, the ledger.
+
+    python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
+    python tests/chaos.py --race 500 --processes 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from ocp_stripe_balance import OCPAgent, Settings, ToolError
+from ocp_stripe_balance._journal import Journal, State
+from ocp_stripe_balance.sandbox import FaultKind, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOOL = "postCustomersCustomerBalanceTransactions"
+IN_FLIGHT = 16
+CUSTOMERS = 20
+MAX_ISSUES = 4
+# Drawn for each request; refused connections come from the run itself, at random moments.
+DRAWN = [kind for kind in FaultKind if kind is not FaultKind.REFUSE]
+EXECUTED_OR_NOT = {
+    FaultKind.RESET,
+    FaultKind.STALL,
+    FaultKind.SERVER_ERROR,
+    FaultKind.SERVER_ERROR_STORED,
+    FaultKind.BAD_GATEWAY,
+}
+
+
+@dataclass
+class Job:
+    """
+    One decision, and all that its callers were told.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    key: str | None
+    told: list[dict[str, Any]] = field(default_factory=list)
+    issues: int = 0
+
+
+def make_jobs(calls: int, customers: list[str], chance: random.Random) -> list[Job]:
+    jobs = []
+    for number in range(calls):
+        parameters: dict[str, Any] = {
+            "customer": chance.choice(customers),
+            "amount": -chance.randint(1, 9),
+            "currency": "usd",
+        }
+        kind = chance.random()
+        if kind < 0.02:
+            parameters["customer"] = f"cus_none{number}"  # Stripe will reject it
+        elif kind < 0.03:
+            parameters["amount"] = "5.00"  # we will
+        elif kind < 0.15:
+            parameters["reference"] = f"ticket-{number}"
+        key = None if "reference" in parameters else f"job-{number}"
+        jobs.append(Job(number, parameters, key))
+    return jobs
+
+
+# A worker: calls from stdin, what it was told to stdout.
+
+
+async def work(url: str, api_key: str, journal: str) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    settings = Settings(api_key=api_key, api_base=url, journal=journal, timeout=8)
+    tasks: set[asyncio.Task[None]] = set()
+    async with OCPAgent(settings=settings) as agent:
+        await agent.register_api("stripe")
+
+        async def run(line: bytes) -> None:
+            job = json.loads(line)
+            try:
+                result = await agent.call_tool(TOOL, job["parameters"], idempotency_key=job["key"])
+                told = {"outcome": result.outcome, "id": result.data.get("id"), "key": result.idempotency_key}
+            except ToolError as error:
+                told = {"outcome": error.outcome, "key": error.idempotency_key, "error": type(error).__name__}
+            sys.stdout.write(json.dumps({"number": job["number"], **told}) + "\n")
+            sys.stdout.flush()
+
+        while line := await reader.readline():
+            task = asyncio.ensure_future(run(line))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+
+
+class Worker:
+    """
+    A worker process, restarted when it is killed.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        self.process: asyncio.subprocess.Process | None = None
+        self.running: set[int] = set()
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            __file__,
+            *self.arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+
+    def send(self, job: Job) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        job.issues += 1
+        self.running.add(job.number)
+        line = json.dumps({"number": job.number, "parameters": job.parameters, "key": job.key})
+        self.process.stdin.write(line.encode() + b"\n")
+
+
+class Run:
+    """
+    One chaos run.
+    """
+
+    def __init__(self, options: argparse.Namespace, seed: int, folder: Path) -> None:
+        self.options = options
+        self.chance = random.Random(seed)
+        self.seed = seed
+        self.journal = folder / "journal.sqlite3"
+        self.kills = 0
+        self.duplicates = 0
+        self.finished: set[int] = set()
+
+    async def main(self) -> dict[str, Any]:
+        began = time.monotonic()
+        sandbox = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ocp_stripe_balance", "sandbox", "--json", "--seed", str(self.seed),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert sandbox.stdout is not None
+        self.stripe = json.loads(await sandbox.stdout.readline())
+        async with httpx.AsyncClient(base_url=self.stripe["url"], auth=(self.stripe["api_key"], "")) as http:
+            try:
+                customers = [(await http.post("/v1/customers")).json()["id"] for _ in range(CUSTOMERS)]
+                self.jobs = make_jobs(self.options.calls, customers, self.chance)
+                await self.set_faults(http)
+                await self.drive(http)
+                faults = (await http.get("/_sandbox/faults")).json()
+                await http.delete("/_sandbox/faults")
+                reconciled = await self.reconcile()
+                ledger = [entry async for entry in entries(http, customers)]
+            finally:
+                sandbox.send_signal(signal.SIGINT)
+                await sandbox.wait()
+        report = await self.compare(ledger)
+        return {
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - began, 1),
+            "calls": len(self.jobs),
+            "issued": sum(job.issues for job in self.jobs),
+            "issued twice at once": self.duplicates,
+            "SIGKILLs": self.kills,
+            "faults": faults,
+            "reconciled": reconciled,
+            **report,
+        }
+
+    async def set_faults(self, http: httpx.AsyncClient) -> None:
+        """
+        Several kinds with one chance each, which together make the asked-for share of exchanges faulty.
+        """
+        texts = []
+        for kind in DRAWN:
+            seconds = 0.05 if kind is FaultKind.STALL else 0.2
+            texts += [f"{kind}:seconds={seconds},executed={executed}" for executed in executions(kind)]
+        each = 1 - (1 - self.options.faults) ** (1 / len(texts))
+        for text in texts:
+            answer = await http.post("/_sandbox/faults", content=f"{text},times=all,path=balance,probability={each}")
+            answer.raise_for_status()
+
+    async def drive(self, http: httpx.AsyncClient) -> None:
+        arguments = ["--work", self.stripe["url"], self.stripe["api_key"], str(self.journal)]
+        workers = [Worker(arguments) for _ in range(self.options.workers)]
+        self.waiting = list(reversed(self.jobs))
+        killer = asyncio.ensure_future(self.kill(workers, http))
+        await asyncio.gather(*(self.keep_busy(worker, workers) for worker in workers))
+        killer.cancel()
+
+    async def keep_busy(self, worker: Worker, workers: list[Worker]) -> None:
+        """
+        Feed one worker until every job is finished; what a killed worker left is issued again, under the same key.
+        """
+        await worker.start()
+        while len(self.finished) < len(self.jobs):
+            process = worker.process
+            assert process is not None
+            assert process.stdout is not None
+            while self.waiting and len(worker.running) < IN_FLIGHT:
+                job = self.waiting.pop()
+                worker.send(job)
+                other = self.chance.choice(workers)
+                if other is not worker and other.process is not None and self.chance.random() < 0.1:
+                    other.send(job)
+                    self.duplicates += 1
+            try:
+                line = await asyncio.wait_for(process.stdout.readline(), 0.05)
+            except TimeoutError:
+                continue
+            if line:
+                self.hear(worker, json.loads(line))
+            else:
+                await process.wait()
+                self.waiting += [self.jobs[number] for number in worker.running if number not in self.finished]
+                worker.running.clear()
+                await worker.start()
+        assert worker.process is not None
+        assert worker.process.stdin is not None
+        worker.process.stdin.close()
+        assert worker.process.stdout is not None
+        async for line in worker.process.stdout:
+            self.hear(worker, json.loads(line))
+        await worker.process.wait()
+
+    def hear(self, worker: Worker, told: dict[str, Any]) -> None:
+        """
+        Note what a caller was told; an open outcome is asked for again a few times, as an agent would.
+        """
+        job = self.jobs[told["number"]]
+        worker.running.discard(job.number)
+        job.told.append(told)
+        is_open = told["outcome"] == "unknown" or told.get("error") in {"NotSentError", "RateLimitError"}
+        if is_open and job.issues < MAX_ISSUES:
+            self.waiting.append(job)
+        else:
+            self.finished.add(job.number)
+        if sys.stderr.isatty():
+            done, width = len(self.finished), 40
+            bar = "#" * (done * width // len(self.jobs))
+            sys.stderr.write(f"\rseed {self.seed} [{bar:<{width}}] {done}/{len(self.jobs)} calls, {self.kills} kills ")
+
+    async def kill(self, workers: list[Worker], http: httpx.AsyncClient) -> None:
+        """
+        SIGKILL a worker at a random moment, spread over the run; now and then the port closes for a moment.
+        """
+        for number in range(self.options.kills):
+            share = (number + self.chance.random()) / (self.options.kills + 1)
+            while len(self.finished) < share * len(self.jobs):
+                await asyncio.sleep(0.002)
+            worker = self.chance.choice(workers)
+            if worker.process is not None and worker.process.returncode is None:
+                worker.process.kill()
+                self.kills += 1
+            if self.chance.random() < 0.3:
+                await http.post("/_sandbox/faults", content="refuse:seconds=0.1")
+
+    async def reconcile(self) -> dict[str, int]:
+        """
+        Reconcile, then resume what reading alone could not settle.
+        """
+        settings = Settings(api_key=self.stripe["api_key"], api_base=self.stripe["url"], journal=str(self.journal))
+        outcomes: Counter[str] = Counter()
+        async with OCPAgent(settings=settings) as agent:
+            api = await agent.register_api("stripe")
+            for finding in await api.reconcile():
+                outcomes[f"by reading: {finding.outcome}"] += 1
+                if finding.outcome == "unknown":
+                    try:
+                        outcomes[f"by resuming: {(await api.resume(finding.key)).outcome}"] += 1
+                    except ToolError as error:
+                        outcomes[f"by resuming: {error.outcome}"] += 1
+        return dict(outcomes)
+
+    async def compare(self, ledger: list[dict[str, Any]]) -> dict[str, Any]:
+        """
+        Hold what was told, the journal and the ledger against each other.
+        """
+        journal = Journal(self.journal)
+        recorded = {call.key: call for call in await journal.select()}
+        await journal.aclose()
+        made: dict[str, list[str]] = {}
+        for entry in ledger:
+            made.setdefault(entry["metadata"]["ocp_call"], []).append(entry["id"])
+        double = [key for key, ids in made.items() if len(ids) > 1]
+        wrong: list[int | str] = []
+        lost: list[int | str] = []
+        for job in self.jobs:
+            keys = {told["key"] for told in job.told if told.get("key")}
+            ids = [made_id for key in keys for made_id in made.get(key, [])]
+            outcomes = {told["outcome"] for told in job.told}
+            told_ids = {told["id"] for told in job.told if told["outcome"] == "succeeded" and told.get("id")}
+            if "succeeded" in outcomes and not ids:
+                lost.append(job.number)
+            if told_ids - set(ids) or (ids and outcomes <= {"rejected", "not_sent"}):
+                wrong.append(job.number)
+        for key, call in recorded.items():
+            if (call.state is State.SUCCEEDED) and key not in made:
+                lost.append(key)
+            if (call.state in {State.REJECTED, State.NOT_SENT}) and key in made:
+                wrong.append(key)
+        unrecorded = [key for key in made if key not in recorded]
+        return {
+            "entries": len(ledger),
+            "told": dict(Counter(told["outcome"] for job in self.jobs for told in job.told)),
+            "journal": dict(Counter(str(call.state) for call in recorded.values())),
+            "violations": {"double": double, "lost": lost, "wrong statement": wrong, "unrecorded": unrecorded},
+        }
+
+
+def executions(kind: FaultKind) -> Iterator[bool]:
+    yield False
+    if kind in EXECUTED_OR_NOT:
+        yield True
+
+
+async def entries(http: httpx.AsyncClient, customers: list[str]) -> Any:
+    for customer in customers:
+        path = f"/v1/customers/{customer}/balance_transactions"
+        after: dict[str, str] = {}
+        while True:
+            page = (await http.get(path, params={"limit": 100, **after})).json()
+            for entry in page["data"]:
+                yield entry
+            if not page["has_more"]:
+                break
+            after = {"starting_after": page["data"][-1]["id"]}
+
+
+# Many processes, one key.
+
+
+def race_once(url: str, api_key: str, journal: str, customer: str, rounds: int, start: Any, told: Any) -> None:
+    """
+    One racer: at each start, the same call as everyone else.
+    """
+
+    async def main() -> None:
+        async with OCPAgent(settings=Settings(api_key=api_key, api_base=url, journal=journal)) as agent:
+            await agent.register_api("stripe")
+            for number in range(rounds):
+                start.wait()
+                parameters = {"customer": customer, "amount": -1, "currency": "usd"}
+                result = await agent.call_tool(TOOL, parameters, idempotency_key=f"race-{number}")
+                told.put((number, result.data["id"]))
+
+    asyncio.run(main())
+
+
+def race(rounds: int, processes: int) -> dict[str, Any]:
+    """
+    How many entries each key made, and how many answers its callers were told.
+    """
+    began = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, Sandbox() as stripe:
+        customer = stripe.create_customer()
+        start, told = context.Barrier(processes), context.Queue()
+        arguments = (stripe.url, stripe.api_key, str(Path(folder) / "journal.sqlite3"), customer, rounds, start, told)
+        racers = [context.Process(target=race_once, args=arguments, daemon=True) for _ in range(processes)]
+        for racer in racers:
+            racer.start()
+        answers: dict[int, list[str]] = {}
+        for count in range(rounds * processes):
+            number, transaction = told.get(timeout=120)
+            answers.setdefault(number, []).append(transaction)
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{count + 1} of {rounds * processes} answers ")
+        for racer in racers:
+            racer.join()
+        http = httpx.Client(base_url=stripe.url, auth=(stripe.api_key, ""))
+        made: Counter[str] = Counter()
+        after: dict[str, str] = {}
+        while True:
+            path = f"/v1/customers/{customer}/balance_transactions"
+            page = http.get(path, params={"limit": 100, **after}).json()
+            made.update(entry["metadata"]["ocp_call"] for entry in page["data"])
+            if not page["has_more"]:
+                break
+            after = {"starting_after": page["data"][-1]["id"]}
+        http.close()
+    return {
+        "rounds": rounds,
+        "processes": processes,
+        "seconds": round(time.monotonic() - began, 1),
+        "entries": sum(made.values()),
+        "keys with one entry": sum(count == 1 for count in made.values()),
+        "rounds in which all were told the same": sum(
+            len(told_ids) == processes and len(set(told_ids)) == 1 for told_ids in answers.values()
+        ),
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            sys.stdout.write(f"  {name}\n")
+            for key, item in sorted(value.items()):
+                shown = f"{len(item)} {item[:5] if item else ''}" if isinstance(item, list) else item
+                sys.stdout.write(f"    {key:<28}{shown}\n")
+        else:
+            sys.stdout.write(f"  {name:<42}{value}\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="workers that are killed, a Stripe that fails, three witnesses")
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--faults", type=float, default=0.3, help="share of faulty exchanges")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--race", type=int, metavar="ROUNDS", help="instead: processes that race for one key a round")
+    parser.add_argument("--processes", type=int, default=16)
+    options = parser.parse_args()
+    if options.work:
+        asyncio.run(work(*options.work))
+        return 0
+    if options.race:
+        report = race(options.race, options.processes)
+        sys.stdout.write("\nrace\n")
+        show(report)
+        same = report["rounds in which all were told the same"]
+        return 0 if options.race == same == report["keys with one entry"] == report["entries"] else 1
+    violations = 0
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            report = asyncio.run(Run(options, seed, Path(folder)).main())
+        sys.stdout.write("\nchaos\n")
+        show(report)
+        sys.stdout.flush()
+        violations += sum(len(found) for found in report["violations"].values())
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    os.environ.pop("COLUMNS", None)
+    sys.exit(main())

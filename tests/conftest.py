@@ -1,0 +1,76 @@
+"""
+Fixtures own lifetimes: every test has its own Stripe, its own agent and an environment without settings.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+from helpers import connect
+
+import ocp_stripe_balance
+from ocp_stripe_balance.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from ocp_stripe_balance import OCPAgent
+
+
+# A busy machine is no failure: how long an example takes is not tested.
+hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("ours")
+
+
+def pytest_report_header() -> str:
+    """
+    Which copy of the package is tested.
+    """
+    return f"testing {ocp_stripe_balance.__file__}"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith(("STRIPE_", "OCP_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+async def stripe() -> AsyncIterator[Sandbox]:
+    """
+    An embedded Stripe in the test's own loop.
+    """
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def stripe_thread() -> Iterator[Sandbox]:
+    """
+    An embedded Stripe in a thread of its own, for clients that are not async.
+    """
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def customer(stripe: Sandbox) -> str:
+    """
+    The ID of a new customer.
+    """
+    return stripe.create_customer(name="Ada")
+
+
+@pytest.fixture
+async def agent(stripe: Sandbox) -> AsyncIterator[OCPAgent]:
+    """
+    An agent with the API registered, connected to the embedded Stripe.
+    """
+    async with await connect(stripe) as connected:
+        yield connected

@@ -1,0 +1,84 @@
+"""
+Builders the tests share.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from ocp_stripe_balance import OCPAgent, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+TOOL = "postCustomersCustomerBalanceTransactions"
+TEST_KEY = "sk_test_planted0key"
+
+
+def client(stripe: Sandbox) -> httpx.AsyncClient:
+    """
+    A plain HTTP client with the sandbox's secret key.
+    """
+    return httpx.AsyncClient(base_url=stripe.url, auth=(stripe.api_key, ""))
+
+
+async def ledger(stripe: Sandbox, customer: str) -> list[dict[str, Any]]:
+    """
+    The customer's entries, newest first.
+    """
+    async with client(stripe) as http:
+        path = f"/v1/customers/{customer}/balance_transactions"
+        entries: list[dict[str, Any]] = (await http.get(path, params={"limit": 100})).json()["data"]
+        return entries
+
+
+async def connect(stripe: Sandbox, **settings: Any) -> OCPAgent:
+    """
+    An agent with the API registered.
+    """
+    values = {"api_key": stripe.api_key, "api_base": stripe.url, **settings}
+    agent = OCPAgent(settings=Settings(**values))
+    await agent.register_api("stripe")
+    return agent
+
+
+async def scripted(
+    handler: Callable[[httpx.Request], httpx.Response], *, headers: dict[str, str] | None = None, **settings: Any
+) -> OCPAgent:
+    """
+    An agent whose requests go to *handler* instead of a network.
+    """
+    values = {"api_key": TEST_KEY, **settings}
+    agent = OCPAgent(settings=Settings(**values), transport=httpx.MockTransport(handler))
+    await agent.register_api("stripe", headers=headers)
+    return agent
+
+
+def order(customer: Any = "cus_1", amount: Any = -500, currency: Any = "usd", **more: Any) -> dict[str, Any]:
+    return {"customer": customer, "amount": amount, "currency": currency, **more}
+
+
+def transaction(**fields: Any) -> dict[str, Any]:
+    """
+    A balance transaction as Stripe's documentation shows it.
+    """
+    return {
+        "id": "cbtxn_1MrU9qLkdIwHu7ixhdjxGBgI",
+        "object": "customer_balance_transaction",
+        "amount": -500,
+        "created": 1680216086,
+        "credit_note": None,
+        "currency": "usd",
+        "customer": "cus_1",
+        "description": None,
+        "ending_balance": -500,
+        "invoice": None,
+        "livemode": False,
+        "metadata": {},
+        "type": "adjustment",
+        **fields,
+    }

@@ -1,0 +1,55 @@
+"""
+The short form of the chaos run and of the race: `make chaos` has the long one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import TYPE_CHECKING
+
+import chaos
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.timeout(120)
+def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
+    """Killed workers, doubled calls, a third of the exchanges faulty: no double, lost, wrong or unrecorded entry."""
+    options = argparse.Namespace(calls=150, workers=2, kills=4, faults=0.3)
+    report = asyncio.run(chaos.Run(options, 11, tmp_path).main())
+    assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": []} == report["violations"]
+    assert 4 == report["SIGKILLs"]
+    assert report["issued"] > report["calls"]
+    assert sum(report["faults"].values()) > 30
+    assert set(report["told"]) <= {"succeeded", "rejected", "not_sent", "unknown"}
+
+
+@pytest.mark.timeout(120)
+def test_racing_processes_are_told_one_transaction() -> None:
+    """Six processes make the same call at the same moment, ten times over."""
+    report = chaos.race(10, 6)
+    assert 10 == report["entries"] == report["keys with one entry"] == report["rounds in which all were told the same"]
+
+
+def test_the_comparison_sees_what_is_wrong(tmp_path: Path) -> None:
+    """Doctored evidence of each kind is found: the witnesses are really compared."""
+
+    async def compare(told: list[dict[str, str]], ledger: list[dict[str, object]]) -> dict[str, list[object]]:
+        run = chaos.Run(argparse.Namespace(), 1, tmp_path)
+        run.jobs = [chaos.Job(0, {}, "k", told=told)]
+        found: dict[str, list[object]] = (await run.compare(ledger))["violations"]
+        return found
+
+    def entry(name: str) -> dict[str, object]:
+        return {"id": name, "metadata": {"ocp_call": "k"}}
+
+    paid = {"outcome": "succeeded", "key": "k", "id": "a"}
+    refused = {"outcome": "rejected", "key": "k"}
+    assert ["k"] == asyncio.run(compare([paid], [entry("a"), entry("b")]))["double"]
+    assert [0] == asyncio.run(compare([paid], []))["lost"]
+    assert [0] == asyncio.run(compare([refused], [entry("a")]))["wrong statement"]
+    assert [0] == asyncio.run(compare([paid], [entry("b")]))["wrong statement"]
+    assert ["k"] == asyncio.run(compare([paid], [entry("a")]))["unrecorded"]

@@ -1,0 +1,109 @@
+"""
+The journal on the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import TOOL, ledger
+from test_cli import run
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.sandbox import Sandbox
+
+
+def credit(stripe: Sandbox, customer: str, key: str, amount: int = -500) -> int:
+    arguments = ("call", TOOL, f"customer={customer}", f"amount={amount}", "currency=usd", "--idempotency-key", key)
+    return int(run(*arguments, stripe=stripe, OCP_STRIPE_MAX_ATTEMPTS="1").returncode)
+
+
+async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbox) -> None:
+    """Narrowed by outcome, time and customer; in words and as JSON, without secrets."""
+    ada, bob = stripe_thread.create_customer(), stripe_thread.create_customer()
+    assert [0, 0, 3] == [
+        credit(stripe_thread, ada, "a"),
+        credit(stripe_thread, bob, "b", 250),
+        credit(stripe_thread, "cus_0", "c"),
+    ]
+    text = run("journal", "list").stdout
+    assert 3 == len(text.splitlines())
+    assert "credit 5.00 usd" in text
+    assert "debit 2.50 usd" in text
+    for arguments, keys in (
+        (["--outcome", "rejected"], ["c"]),
+        (["--outcome", "rejected", "--outcome", "succeeded"], ["a", "b", "c"]),
+        (["--customer", bob], ["b"]),
+        (["--since", "1h"], ["a", "b", "c"]),
+        (["--since", "2999-01-01"], []),
+    ):
+        told = json.loads(run("journal", "list", "--json", *arguments).stdout)
+        assert keys == [call["key"] for call in told]
+    assert "customer     " + ada in run("journal", "show", "a").stdout
+    (call,) = json.loads(run("journal", "show", "a", "--json").stdout)
+    (entry,) = await ledger(stripe_thread, ada)
+    assert ("succeeded", entry, {"amount": -500, "currency": "usd", "customer": ada}) == (
+        call["outcome"],
+        call["answer"],
+        call["arguments"],
+    )
+    exported = [json.loads(line) for line in run("journal", "export").stdout.splitlines()]
+    assert ["a", "b", "c"] == [call["key"] for call in exported]
+    assert stripe_thread.api_key not in json.dumps(exported)
+
+
+async def test_an_open_call_is_reconciled_or_resumed(stripe_thread: Sandbox) -> None:
+    """Reading finds what was made; resuming makes what was not; both end with one entry each."""
+    customer = stripe_thread.create_customer()
+    for key, executed in (("made", True), ("lost", False)):
+        stripe_thread.faults.add("reset", executed=executed, path="balance")
+        assert 4 == credit(stripe_thread, customer, key, -1 if executed else -2)
+    done = run("journal", "reconcile", stripe=stripe_thread)
+    assert 4 == done.returncode
+    assert "succeeded  made" in done.stdout
+    assert "unknown    lost" in done.stdout
+    assert "credit 0.02 usd" in run("journal", "resume", "lost", stripe=stripe_thread).stdout
+    assert "replayed" in run("journal", "resume", "lost", "--json", stripe=stripe_thread).stdout
+    done = run("journal", "reconcile", "--json", stripe=stripe_thread)
+    assert (0, []) == (done.returncode, json.loads(done.stdout))
+    assert [-2, -1] == [entry["amount"] for entry in await ledger(stripe_thread, customer)]
+
+
+def test_prune_leaves_open_calls(stripe_thread: Sandbox) -> None:
+    """Only what is settled goes."""
+    customer = stripe_thread.create_customer()
+    credit(stripe_thread, customer, "settled")
+    stripe_thread.faults.add("reset", path="balance")
+    credit(stripe_thread, customer, "open")
+    assert "Deleted 0" in run("journal", "prune", "--before", "1d").stderr
+    assert "Deleted 1" in run("journal", "prune", "--before", "2999-01-01T00:00:00Z").stderr
+    assert ["open"] == [call["key"] for call in json.loads(run("journal", "list", "--json").stdout)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["show", "nope"], {}, "The journal has no call of that key"),
+        (["resume", "nope"], {"STRIPE_SECRET_KEY": "sk_test_x"}, "the journal has no call of that key"),
+        (["resume", "nope"], {}, "there is no API key"),
+        (["reconcile"], {}, "there is no API key"),
+        (["list", "--since", "yesterday"], {}, "'yesterday' is not a time"),
+        (["list"], {"OCP_STRIPE_JOURNAL": "off"}, "switched off"),
+        (["list"], {"OCP_STRIPE_JOURNAL": "/dev/null/journal"}, "cannot be used"),
+        (["list", "--outcome", "lost"], {}, "invalid choice"),
+    ],
+)
+def test_what_cannot_be_done_is_said(arguments: list[str], environment: dict[str, Any], said: str) -> None:
+    """Exit code 2, and the reason on stderr."""
+    done = run("journal", *arguments, **environment)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert said in done.stderr
+
+
+def test_an_empty_journal_is_no_error() -> None:
+    """Nothing on record yet."""
+    done = run("journal", "list")
+    assert (0, "", "No calls.\n") == (done.returncode, done.stdout, done.stderr)
+    assert "" == run("journal", "export").stdout

@@ -1,0 +1,167 @@
+"""
+What the README shows is what happens: its snippets run, its commands exist, its tables are complete.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import connect, ledger
+
+from ocp_stripe_balance import Settings, errors
+from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance.sandbox import FaultKind, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def block(name: str) -> str:
+    match = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert match
+    return match[1]
+
+
+def run(*command: str, **environment: str) -> str:
+    done = subprocess.run(  # noqa: S603  our own commands
+        command, capture_output=True, text=True, check=False, timeout=50, env={**os.environ, **environment}
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout
+
+
+def program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def test_demo_prints_what_the_readme_shows() -> None:
+    """Line by line; only the drawn IDs differ."""
+
+    def without_ids(text: str) -> str:
+        return re.sub(r" +", " ", re.sub(r"(cus|cbtxn)_\w+", r"\1_…", text)).strip()
+
+    assert without_ids(block("demo")) == without_ids(run(program("ocp-stripe-balance"), "demo"))
+
+
+async def test_snippet_credits_a_customer(tmp_path: Path) -> None:
+    """The README's program, as a file, against the sandbox."""
+    (tmp_path / "credit.py").write_text(block("snippet"))
+    with Sandbox() as stripe:
+        customer = stripe.create_customer()
+        variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
+        for _ in range(2):  # the same reference, so the same decision
+            assert "-500\n" == run(sys.executable, str(tmp_path / "credit.py"), customer, **variables)
+        assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_host_example_runs_a_tool_call(stripe: Sandbox, customer: str) -> None:
+    """Successes and errors come back as JSON for the model."""
+    names: dict[str, Any] = {}
+    exec(block("host"), names)  # noqa: S102  the README's own code
+    async with await connect(stripe) as agent:
+        tool = load_manifest().tools[0].name
+        told = await names["run_tool_call"](
+            agent, "call_1", tool, {"customer": customer, "amount": -1, "currency": "usd"}
+        )
+        assert ("succeeded", "call_1") == (told["outcome"], told["idempotency_key"])
+        assert "not_sent" == (await names["run_tool_call"](agent, "call_2", tool, {}))["outcome"]
+
+
+def test_sandbox_example_prints_what_it_says(tmp_path: Path) -> None:
+    """And so does the other one."""
+    (tmp_path / "example.py").write_text(block("sandbox"))
+    printed = run(sys.executable, str(tmp_path / "example.py"))
+    assert f"prints `{printed.strip()}`" in README
+
+
+def commands() -> Iterator[str]:
+    for text in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+        yield from (line[2:] for line in text.splitlines() if line.startswith("$ "))
+
+
+def test_make_targets_are_there() -> None:
+    """The commands of README and CONTRIBUTING are targets of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    text = README + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    targets = set(re.findall(r"^(?:\$ |\| `|`)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"demo", "test", "check"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+async def test_shown_command_lines_run() -> None:
+    """Every ocp-stripe-balance command shown runs as it is written; the sandbox until it is stopped."""
+    shown = [line.removeprefix(".venv/bin/") for line in commands() if "ocp-stripe-balance" in line]
+    assert 3 == len(shown)
+    with Sandbox() as stripe:
+        customer = stripe.create_customer()
+        variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
+        for line in shown:
+            name, *arguments = line.replace("$CUSTOMER", customer).split()
+            if arguments[0] != "sandbox":  # tests/test_cli.py runs that one
+                run(program(name), *arguments, **variables)
+        assert 1 == len(await ledger(stripe, customer))
+
+
+def table(heading: str) -> str:
+    match = re.search(rf"^## {heading}\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    assert match
+    return match[1]
+
+
+def test_parameter_table_has_every_parameter() -> None:
+    """Name and place, as published."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", table("Parameters"), re.MULTILINE)
+    parameters = load_manifest().tools[0].parameters
+    assert rows == [(name, spec["location"]) for name, spec in parameters.items()]
+
+
+def test_error_table_has_every_error() -> None:
+    """Each class in the row of its outcome."""
+    told = {
+        name: outcome
+        for outcome, names in re.findall(r"^\| `(\w+)` \| (`.*?`) \|", table("When a call fails"), re.MULTILINE)
+        for name in re.findall(r"\w+", names)
+    }
+    classes = {
+        name: cls.outcome
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, errors.ToolError) and cls is not errors.ToolError
+    }
+    assert classes == told
+
+
+def test_settings_table_has_every_setting() -> None:
+    """Each field with its default."""
+    rows = re.findall(r"^\| `\w+`.*? \| `(\w+)` \| `?(.*?)`? \|", table("Settings"), re.MULTILINE)
+    settings = Settings()
+    defaults = {name: getattr(settings, name) for name in type(settings).model_fields}
+    expected = {
+        name: {None: "none", True: "true", False: "false", 60.0: "60"}.get(value, str(value))
+        for name, value in defaults.items()
+    }
+    assert expected == dict(rows)
+
+
+def test_fault_table_has_every_fault() -> None:
+    """docs/sandbox.md lists what the sandbox can break."""
+    text = (ROOT / "docs" / "sandbox.md").read_text("utf-8")
+    assert [str(kind) for kind in FaultKind] == re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/sandbox.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """Relative links point at files of the repository."""
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
+        if not target.startswith("https://"):
+            assert (path.parent / target).exists(), target
