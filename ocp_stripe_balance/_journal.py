@@ -197,7 +197,8 @@ class Journal:
             state = {Verdict.SEND: State.NOT_SENT, Verdict.RESUME: State.UNKNOWN}.get(claim.verdict)
             if state is not None:
                 with contextlib.suppress(NotSentError, asyncio.CancelledError):
-                    await self.settle(claim.call, state, note="cancelled before it was sent")
+                    if not await self.settle(claim.call, state, note="cancelled before it was sent"):
+                        claim = replace(claim, verdict=Verdict.WAIT)  # its lease was over: another has it
         return claim, cancelled
 
     async def settle(  # noqa: PLR0913  the columns of an outcome

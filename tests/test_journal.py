@@ -19,6 +19,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
         return [dict(row) for row in db.execute("SELECT * FROM calls ORDER BY id")]
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a row is committed yet, to a file that may not be a journal yet."""
+    try:
+        return path.exists() and bool(rows(path))
+    except sqlite3.OperationalError:
+        return False
 
 
 def posts(stripe: Sandbox) -> int:
@@ -853,19 +862,36 @@ async def test_only_what_is_surely_young_is_resumed(path: Path, hours: float, ve
     await journal.aclose()
 
 
+def take_over(path: Path) -> None:
+    """Another caller has the call now, and it may have moved money."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as db:
+        assert 1 == db.execute("UPDATE calls SET owner = 'another:1:x', state = 'unknown'").rowcount
+
+
 async def test_a_cancelled_caller_who_lost_the_claim_is_told_unknown(path: Path) -> None:
     """Its own attempts sent nothing, but whoever took the call over may have moved money."""
 
     def handler(_: httpx.Request) -> httpx.Response:
+        take_over(path)
+        task.cancel()
         raise httpx.ConnectError("refused")
 
     async with await scripted(handler, journal=str(path)) as agent:
         task = asyncio.create_task(agent.call_tool(TOOL, order(), idempotency_key="k"))
-        async with asyncio.timeout(5):
-            while not (path.exists() and rows(path)):
-                await asyncio.sleep(0.005)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as db:
-            db.execute("UPDATE calls SET owner = 'another:1:x', state = 'unknown'")
+        assert "unknown" == await outcome_of(task)
+    assert ["unknown"] == [row["state"] for row in rows(path)]
+
+
+async def test_a_claim_lost_while_it_was_cancelled_is_not_called_unsent(path: Path) -> None:
+    """The row was committed, taken over, and only then did the cancelled caller get to it."""
+    async with await scripted(lambda _: httpx.Response(500), journal=str(path)) as agent:
+        task = asyncio.create_task(agent.call_tool(TOOL, order(), idempotency_key="k"))
+        await asyncio.sleep(0)  # the claim is with the writer's thread
+        deadline = time.monotonic() + 5
+        while not is_recorded(path):
+            time.sleep(0.005)  # noqa: ASYNC251  the loop must not see the commit yet
+            assert time.monotonic() < deadline
+        take_over(path)
         task.cancel()
         assert "unknown" == await outcome_of(task)
     assert ["unknown"] == [row["state"] for row in rows(path)]
