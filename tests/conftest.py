@@ -5,6 +5,7 @@ Fixtures own lifetimes: every test has its own Stripe, its own agent and an envi
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 # A busy machine is no failure: how long an example takes is not tested.
 hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("ours")
+
+
+# Tests press Ctrl-C in processes they start; a test run started in the background would hand down its deafness to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

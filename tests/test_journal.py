@@ -38,9 +38,9 @@ from ocp_stripe_balance import (
     RejectedError,
     Settings,
     ToolError,
-    _journal,
 )
-from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict, _claim, _open
+from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict, _file
+from ocp_stripe_balance._journal._claim import claim_call
 from ocp_stripe_balance.errors import IdempotencyConflictError, RateLimitError, ResourceMissingError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ async def test_the_row_is_committed_before_the_first_byte_leaves(path: Path) -> 
 async def test_commits_reach_the_disk_before_the_request(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal's own connection runs with WAL and synchronous=FULL, and its COMMIT comes before the request."""
     events: list[str] = []
-    opened = _journal._open
+    opened = _file.open_database
 
     def traced(file: Path | None) -> sqlite3.Connection:
         db = opened(file)
@@ -121,7 +121,7 @@ async def test_commits_reach_the_disk_before_the_request(path: Path, monkeypatch
         events.append("SENT")
         return httpx.Response(200, json=transaction())
 
-    monkeypatch.setattr(_journal, "_open", traced)
+    monkeypatch.setattr(_file, "open_database", traced)
     async with await scripted(handler, journal=str(path)) as agent:
         await agent.call_tool(TOOL, order())
     assert ["INSERT", "RELEASE", "COMMIT", "SENT"] == events[events.index("INSERT") : events.index("SENT") + 1]
@@ -130,14 +130,14 @@ async def test_commits_reach_the_disk_before_the_request(path: Path, monkeypatch
 async def test_concurrent_calls_share_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred calls at once need far fewer than two commits each."""
     commits = []
-    opened = _journal._open
+    opened = _file.open_database
 
     def traced(file: Path | None) -> sqlite3.Connection:
         db = opened(file)
         db.set_trace_callback(lambda statement: commits.append(1) if statement == "COMMIT" else None)
         return db
 
-    monkeypatch.setattr(_journal, "_open", traced)
+    monkeypatch.setattr(_file, "open_database", traced)
     async with await scripted(lambda _: httpx.Response(200, json=transaction()), journal=str(path)) as agent:
         await asyncio.gather(*(agent.call_tool(TOOL, order()) for _ in range(100)))
     assert len(commits) < 100
@@ -181,7 +181,7 @@ async def test_nothing_is_sent_unrecorded(path: Path, monkeypatch: pytest.Monkey
     in_a_file.parent.write_text("")
     await refused(corrupt, "not a database")
     await refused(in_a_file, "directory|exists")
-    opened = _journal._open
+    opened = _file.open_database
     for pragma, reason in (("max_page_count = 1", "full"), ("query_only = ON", "readonly")):
 
         def limited(file: Path | None, pragma: str = pragma) -> sqlite3.Connection:
@@ -189,7 +189,7 @@ async def test_nothing_is_sent_unrecorded(path: Path, monkeypatch: pytest.Monkey
             db.execute(f"PRAGMA {pragma}")
             return db
 
-        monkeypatch.setattr(_journal, "_open", limited)
+        monkeypatch.setattr(_file, "open_database", limited)
         if "page" in pragma:
             await refused_when_full(path, handler)
         else:
@@ -733,7 +733,7 @@ class CallMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.db = _open(None)
+        self.db = _file.open_database(None)
 
     def expected(self, key: str, amount: int, reference: str | None) -> tuple[Verdict, str]:
         """
@@ -762,7 +762,7 @@ class CallMachine(RuleBasedStateMachine):
     def claim(self, key: str, amount: int, reference: str | None) -> None:
         verdict, found = self.expected(key, amount, reference)
         owner = f"{socket.gethostname()}:{os.getpid()}:x"
-        claim = _claim(self.db, draft(key, amount, reference), owner, self.now, has_own_key=True, lease_s=60)
+        claim = claim_call(self.db, draft(key, amount, reference), owner, self.now, has_own_key=True, lease_s=60)
         assert (verdict, found) == (claim.verdict, claim.call.key)
         if verdict is Verdict.SEND:
             self.calls[found] = [amount, reference, State.SENDING, self.now, True]
@@ -811,7 +811,7 @@ def test_many_first_openings_at_once(tmp_path: Path) -> None:
 
     def first_use(path: Path) -> None:
         barrier.wait()
-        _open(path).close()
+        _file.open_database(path).close()
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for number in range(60):
