@@ -10,34 +10,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ocp_stripe_balance._policy import Policy
     from ocp_stripe_balance.agent import OCPAgent
     from ocp_stripe_balance.errors import (
         APINotFound,
+        ApprovalRequiredError,
         ConfigurationError,
         InvalidParametersError,
         NotSentError,
         OutcomeUnknownError,
+        PolicyRefusedError,
         RejectedError,
         ToolError,
     )
-    from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
+    from ocp_stripe_balance.models import CustomerBalanceTransaction, DryRun, Proposal, ToolResult
     from ocp_stripe_balance.settings import Settings
 
 __all__ = [
     "APINotFound",
+    "ApprovalRequiredError",
     "ConfigurationError",
     "CustomerBalanceTransaction",
+    "DryRun",
     "InvalidParametersError",
     "NotSentError",
     "OCPAgent",
     "OutcomeUnknownError",
+    "Policy",
+    "PolicyRefusedError",
+    "Proposal",
     "RejectedError",
     "Settings",
     "ToolError",
     "ToolResult",
 ]
 
-_HOMES = {"OCPAgent": "agent", "CustomerBalanceTransaction": "models", "ToolResult": "models", "Settings": "settings"}
+_HOMES = {
+    "OCPAgent": "agent",
+    "CustomerBalanceTransaction": "models",
+    "DryRun": "models",
+    "Policy": "_policy",
+    "Proposal": "models",
+    "Settings": "settings",
+    "ToolResult": "models",
+}
 
 
 def __getattr__(name: str) -> object:

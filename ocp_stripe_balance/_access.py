@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -36,6 +36,13 @@ class Access:
         """
         return "" if self.api_key is None else self.api_key.get_secret_value()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """
+        Not pickled: a pickle would hold the key.
+        """
+        message = "access to Stripe holds an API key and is not pickled"
+        raise TypeError(message)
+
     def override(self, headers: object) -> Access:
         """
         With what *headers* say; any header but the four is refused.
@@ -47,7 +54,7 @@ class Access:
             message = f"headers is a Python {type(headers).__name__}, not a mapping of names to values."
             raise ConfigurationError(message)
         access, seen = self, set()
-        for name, value in headers.items():
+        for name in headers:
             take = _HEADERS.get(name.lower()) if isinstance(name, str) else None
             if take is None:
                 message = f"The header {shown(name)} cannot be set so."
@@ -57,12 +64,21 @@ class Access:
                 message = f"The header {name} is given twice."
                 raise ConfigurationError(message)
             seen.add(name.lower())
-            try:
-                access = take(access, value)
-            except (ValueError, AttributeError, TypeError) as error:
-                message = f"The header {name} is impossible: {error}."
-                raise ConfigurationError(message) from None
+            access, why = _taken(take, access, headers[name])
+            if why:
+                message = f"The header {name} is impossible: {why}."
+                raise ConfigurationError(message)
         return access
+
+
+def _taken(take: Callable[[Access, str], Access], access: Access, value: Any) -> tuple[Access, str]:
+    """
+    The access with one more header, and why it is impossible. Raises nothing: a frame of it would show the key.
+    """
+    try:
+        return take(access, value), ""
+    except (ValueError, AttributeError, TypeError) as error:
+        return access, str(error)
 
 
 def _take_authorization(access: Access, value: str) -> Access:

@@ -15,12 +15,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._executor import Executor, Reply
-from ocp_stripe_balance._journal import Call, Journal, State, Verdict
-from ocp_stripe_balance._reconcile import Finding, look_for
+from ocp_stripe_balance._guard import Guard, Intent, refusal
+from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict
+from ocp_stripe_balance._reconcile import Settlement, look_for
 from ocp_stripe_balance._replay import (
     conflict,
     derived_key,
     differing_words,
+    foreseen,
+    held,
     interrupted,
     known_elsewhere,
     recall,
@@ -37,19 +40,33 @@ from ocp_stripe_balance.errors import (
     RejectedError,
     ToolError,
 )
-from ocp_stripe_balance.models import ToolResult
+from ocp_stripe_balance.models import DryRun, ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ocp_stripe_balance._access import Access
+    from ocp_stripe_balance._journal import Admission
     from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._order import Order
+    from ocp_stripe_balance._policy import Finding
     from ocp_stripe_balance.agent import AgentContext, APIOptions
     from ocp_stripe_balance.settings import Mode
 
 _KEY_PARAMETER = "idempotency_key"
 _POLL_S = 0.02
 _MAX_POLL_S = 0.25
+# Verdicts of a call that would be sent for the first time.
+_UNSENT_SO_FAR = {Verdict.SEND, Verdict.ASK}
+# Verdicts after which nothing can have been sent under this key, so that a cancellation is just that.
+_NOTHING_SENT = {
+    Verdict.SEND,
+    Verdict.KEY_TAKEN,
+    Verdict.REFERENCE_TAKEN,
+    Verdict.PROPOSAL_TAKEN,
+    Verdict.REFUSED,
+    Verdict.ASK,
+}
 
 
 class Calls:
@@ -69,11 +86,10 @@ class Calls:
         self._executor = Executor(
             timeout_s=settings.timeout, max_attempts=settings.max_attempts, transport=options.transport
         )
+        self._guard = Guard(settings, self._journal, options.approver)
         self._responses = {tool.name: ResponseValidator(tool.response_json_schema) for tool in tools}
 
-    async def make(
-        self, tool: ToolSpec, arguments: dict[str, Any], key: str | None, access: Access, mode: Mode
-    ) -> ToolResult:
+    async def make(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
         """
         The result of a validated call: sent, or answered from the one it repeats.
 
@@ -81,8 +97,53 @@ class Calls:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        draft = self._draft(tool, arguments, access, mode, key)
-        return await self._once(tool, draft, access, has_own_key=key is not None)
+        return await self._once(
+            tool, self._intent(tool, order, access, mode), access, has_own_key=order.key is not None
+        )
+
+    async def foresee(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> DryRun:
+        """
+        What `make` would send, and whether it would. Moves nothing and records nothing.
+
+        Raises:
+            ToolError: the customer cannot be read, or the journal.
+        """
+        intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
+        claim = await self._rehearse(intent, has_own_key=order.key is not None)
+        warnings: list[str] = []
+        if claim.verdict in _UNSENT_SO_FAR and self._guard.must_read(intent):
+            intent, warnings = await self._guard.read_customer(intent, partial(self._read, access, intent.call.account))
+            claim = await self._rehearse(intent, has_own_key=order.key is not None)
+        return self._foreseen(tool, claim, intent, access, warnings)
+
+    def _foreseen(
+        self, tool: ToolSpec, claim: Claim, intent: Intent, access: Access, warnings: Sequence[str] = ()
+    ) -> DryRun:
+        request = self._request(tool, claim.call, access)
+        told, why, rule = foreseen(claim, intent.call)
+        return DryRun(
+            verdict=told,
+            message=why,
+            rule=rule,
+            method=request.method,
+            url=request.url,
+            headers={**request.headers, "Authorization": "Bearer [api key]"},
+            body=request.body.decode("ascii"),
+            idempotency_key=claim.call.key,
+            warnings=tuple(warnings),
+        )
+
+    async def explain(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> tuple[list[Finding], DryRun]:
+        """
+        What every rule says of a call, and what would become of it; the customer is not read.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
+        said: list[Finding] = []
+        claim = await self._rehearse(intent, has_own_key=order.key is not None, said=said)
+        return said, self._foreseen(tool, claim, intent, access)
 
     async def resume(self, key: str, access: Access, mode: Mode) -> ToolResult:
         """
@@ -100,9 +161,11 @@ class Calls:
             message = f"the journal has no call of that key for {self._base_url} in {mode} mode"
             raise InvalidParametersError([Problem(path="key", message=message, hint=hint)])
         tool = next(tool for tool in self._tools if tool.name == call.tool)
-        return await self._once(tool, call, access, has_own_key=True)
+        # It is on record, so it said what the policy demands.
+        intent = Intent(call=call, arguments=json.loads(call.arguments), has_stated_effect=True)
+        return await self._once(tool, intent, access, has_own_key=True)
 
-    async def reconcile(self, access: Access, mode: Mode, progress: Callable[[int, int], None]) -> list[Finding]:
+    async def reconcile(self, access: Access, mode: Mode, progress: Callable[[int, int], None]) -> list[Settlement]:
         """
         Settle every unknown or interrupted call of this base URL and mode by reading Stripe; moves no money.
 
@@ -123,7 +186,13 @@ class Calls:
             finding = await look_for(call, partial(self._read, access), known)
             if finding.transaction is not None:
                 await self._journal.settle(
-                    call, State.SUCCEEDED, is_final=True, status=200, answer=finding.transaction, note="reconciled"
+                    call,
+                    State.SUCCEEDED,
+                    is_final=True,
+                    status=200,
+                    answer=finding.transaction,
+                    note="reconciled",
+                    is_found_later=True,
                 )
             elif finding.outcome == "not_sent":
                 await self._journal.settle(call, State.NOT_SENT, note="reconciled: it was never applied")
@@ -138,36 +207,34 @@ class Calls:
         await self._executor.aclose()
         await self._journal.aclose()
 
-    async def _once(  # noqa: C901  one branch per verdict
-        self, tool: ToolSpec, draft: Call, access: Access, *, has_own_key: bool
-    ) -> ToolResult:
+    async def _once(self, tool: ToolSpec, intent: Intent, access: Access, *, has_own_key: bool) -> ToolResult:
         """
         Send the call, or answer with the one it repeats.
         """
+        draft, timeout_s = intent.call, self._options.settings.timeout
         loop = asyncio.get_running_loop()
-        timeout_s = self._options.settings.timeout
         deadline, poll_s = loop.time() + timeout_s, _POLL_S
+        get = partial(self._read, access, draft.account)
+        await self._guard.gate(draft)
+        intent, notes = await self._look_at_customer(intent, get, has_own_key=has_own_key)
+        admission = self._guard.admission(intent)
         while True:
-            try:
-                claim, cancelled = await self._journal.claim(draft, has_own_key=has_own_key, lease_s=timeout_s)
-            except NotSentError as error:
-                error.tool, error.idempotency_key = tool.name, draft.key
-                raise
+            claim, cancelled = await self._claim(draft, admission, has_own_key=has_own_key)
             call = claim.call
             if cancelled is not None:
-                if claim.verdict in {Verdict.SEND, Verdict.KEY_TAKEN, Verdict.REFERENCE_TAKEN}:
-                    raise cancelled
-                raise interrupted(call) from cancelled
-            match claim.verdict:
-                case Verdict.SEND | Verdict.RESUME:
-                    is_resumed = claim.verdict is Verdict.RESUME
-                    return await self._send(tool, call, access, differing_words(call, draft), is_resumed=is_resumed)
-                case Verdict.FINISHED:
-                    return recall(call, differing_words(call, draft))
-                case Verdict.KEY_TAKEN | Verdict.REFERENCE_TAKEN:
-                    raise conflict(claim, draft)
-                case Verdict.EXPIRED:
-                    raise too_old(call)
+                raise cancelled if claim.verdict in _NOTHING_SENT else interrupted(call) from cancelled
+            if claim.verdict in {Verdict.SEND, Verdict.RESUME}:
+                notes += differing_words(call, draft)
+                remaining_s = max(deadline - loop.time(), 0.001)
+                return await self._send(
+                    tool, call, access, notes, is_resumed=claim.verdict is Verdict.RESUME, remaining_s=remaining_s
+                )
+            if claim.verdict is Verdict.ASK:
+                admission = replace(admission, answer=await self._guard.ask(claim, intent, get))
+                deadline = loop.time() + timeout_s  # a person's time is not the call's
+                continue
+            if claim.verdict is not Verdict.WAIT:
+                return _conclude(claim, draft)
             poll_s = min(poll_s * 1.5, _MAX_POLL_S, max(deadline - loop.time(), 0.0))
             try:
                 await asyncio.sleep(poll_s)
@@ -176,20 +243,61 @@ class Calls:
             if loop.time() >= deadline:
                 raise still_running(call)
 
-    async def _send(
-        self, tool: ToolSpec, call: Call, access: Access, notes: list[str], *, is_resumed: bool
+    async def _look_at_customer(
+        self, intent: Intent, get: Callable[[str], Awaitable[Any]], *, has_own_key: bool
+    ) -> tuple[Intent, list[str]]:
+        """
+        The intent with its customer, read where the call would be sent and nobody read it before; and warnings.
+        """
+        intent = self._guard.with_known_customer(intent)
+        if self._guard.must_read(intent):
+            claim = await self._rehearse(intent, has_own_key=has_own_key)
+            if claim.verdict in _UNSENT_SO_FAR:
+                return await self._guard.read_customer(intent, get)
+        return intent, []
+
+    async def _claim(
+        self, draft: Call, admission: Admission, *, has_own_key: bool
+    ) -> tuple[Claim, asyncio.CancelledError | None]:
+        try:
+            return await self._journal.claim(
+                draft, has_own_key=has_own_key, lease_s=self._options.settings.timeout, admission=admission
+            )
+        except NotSentError as error:
+            error.tool, error.idempotency_key = draft.tool, draft.key
+            raise
+
+    async def _rehearse(self, intent: Intent, *, has_own_key: bool, said: list[Finding] | None = None) -> Claim:
+        """
+        What a claim would find; *said* is filled with what every rule says.
+        """
+        draft, lease_s = intent.call, self._options.settings.timeout
+        try:
+            return await self._journal.rehearse(
+                draft, has_own_key=has_own_key, lease_s=lease_s, admission=self._guard.admission(intent, said)
+            )
+        except NotSentError as error:
+            error.tool, error.idempotency_key = draft.tool, draft.key
+            raise
+
+    def _request(self, tool: ToolSpec, call: Call, access: Access) -> WireRequest:
+        """
+        The recorded bytes as a request.
+        """
+        headers = {**self._headers(access, call.api_version), **encode_headers(tool, {_KEY_PARAMETER: call.key})}
+        url = self._base_url + call.path
+        return WireRequest(method=tool.method, url=url, body=call.body, headers=headers, api_key=access.api_key)
+
+    async def _send(  # noqa: PLR0913  a call and how it is sent
+        self, tool: ToolSpec, call: Call, access: Access, notes: list[str], *, is_resumed: bool, remaining_s: float
     ) -> ToolResult:
         """
         Send the recorded bytes, and record what became of them.
         """
-        headers = {
-            **self._headers(access, call.api_version),
-            **encode_headers(tool, {_KEY_PARAMETER: call.key}),
-        }
-        request = WireRequest(method=tool.method, url=self._base_url + call.path, body=call.body, headers=headers)
+        request = self._request(tool, call, access)
         try:
             reply = await self._executor.execute(
-                request, tool=tool.name, idempotency_key=call.key, is_resumed=is_resumed
+                request, tool=tool.name, idempotency_key=call.key, is_resumed=is_resumed, timeout_s=remaining_s
             )
         except ToolError as error:
             if isinstance(error, RejectedError) and error.type == "idempotency_error" and call.key.startswith("ref-"):
@@ -251,23 +359,26 @@ class Calls:
         """
         access = replace(access, account=account or None)
         headers = self._headers(access, access.api_version)
-        request = WireRequest(method="GET", url=self._base_url + path, body=b"", headers=headers)
-        return (await self._executor.execute(request, tool="reconcile", idempotency_key="")).data
+        url = self._base_url + path
+        request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=access.api_key)
+        return (await self._executor.execute(request, tool="read", idempotency_key="")).data
 
-    def _draft(self, tool: ToolSpec, arguments: dict[str, Any], access: Access, mode: Mode, key: str | None) -> Call:
+    def _intent(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> Intent:
         """
         The call as it would be recorded and sent.
         """
+        arguments = order.arguments
         amount, currency = int(arguments["amount"]), arguments["currency"].lower()
         normal = {**arguments, "amount": amount, "currency": currency}
         intent = (access.account or "", mode, tool.name, arguments["customer"], currency, amount)
         reference = arguments.get("reference")
-        key = key or (str(uuid.uuid4()) if reference is None else derived_key(*intent, reference))
+        key = order.key or (str(uuid.uuid4()) if reference is None else derived_key(*intent, reference))
         tagged = {**arguments, _KEY_PARAMETER: key}
         if self._options.settings.tag_calls:
             tagged["metadata"] = {**(arguments.get("metadata") or {}), "ocp_call": key}
         request = build_request(tool, tagged, base_url="", headers={})
-        return Call(
+        context = self._options.context
+        call = Call(
             base_url=self._base_url,
             mode=mode,
             account=access.account or "",
@@ -281,12 +392,17 @@ class Calls:
             path=request.url,
             body=request.body,
             api_version=access.api_version,
-            context_id=self._options.context.context_id,
+            context_id=context.context_id,
+            agent_type=context.agent_type,
+            user=context.user,
         )
+        return Intent(call=call, arguments=arguments, has_stated_effect=order.has_stated_effect)
 
     def _headers(self, access: Access, api_version: str) -> dict[str, str]:
+        """
+        All headers but the one that holds the API key.
+        """
         headers = {
-            "Authorization": f"Bearer {access.secret}",
             "Stripe-Version": api_version,
             "User-Agent": _user_agent(),
             "Accept": "application/json",
@@ -316,6 +432,24 @@ class Calls:
             replayed=reply.is_replayed,
             warnings=tuple(warnings),
         )
+
+
+def _conclude(claim: Claim, draft: Call) -> ToolResult:
+    """
+    The result on record, or the error that a claim which is not ours to send stands for.
+    """
+    call = claim.call
+    match claim.verdict:
+        case Verdict.FINISHED:
+            return recall(call, differing_words(call, draft))
+        case Verdict.REFUSED if claim.finding is not None:
+            raise refusal(call, claim.finding)
+        case Verdict.HELD if claim.finding is not None:
+            raise held(call, claim.finding.message, claim.finding.hint)
+        case Verdict.EXPIRED:
+            raise too_old(call)
+        case _:
+            raise conflict(claim, draft)
 
 
 def _differences(tool: ToolSpec, arguments: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:

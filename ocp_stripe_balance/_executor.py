@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
+from ocp_stripe_balance._secrets import redact, without_frames
 from ocp_stripe_balance.errors import (
     AuthenticationError,
     NotSentError,
@@ -31,12 +32,13 @@ from ocp_stripe_balance.errors import (
     RejectedError,
     ResourceMissingError,
     ToolError,
-    redact,
     rejection_class,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pydantic import SecretStr
 
     from ocp_stripe_balance._request import WireRequest
 
@@ -189,10 +191,18 @@ class Executor:
         self._client: httpx.AsyncClient | None = None
 
     async def execute(
-        self, request: WireRequest, *, tool: str, idempotency_key: str, is_resumed: bool = False
+        self,
+        request: WireRequest,
+        *,
+        tool: str,
+        idempotency_key: str,
+        is_resumed: bool = False,
+        timeout_s: float | None = None,
     ) -> Reply:
         """
         Stripe's 2xx reply to *request*; *is_resumed* says that it may have been executed before.
+
+        It may take *timeout_s* seconds, or as long as every call.
 
         Raises:
             NotSentError: no attempt reached Stripe.
@@ -202,7 +212,7 @@ class Executor:
         """
         call = _Call(self, request, tool, idempotency_key, is_tainted=is_resumed)
         try:
-            return await call.run()
+            return await call.run(self._timeout_s if timeout_s is None else timeout_s)
         except asyncio.CancelledError as error:
             if not call.may_have_moved:
                 raise
@@ -227,27 +237,24 @@ class Executor:
         """
         connect_s = min(remaining_s / 2, _MAX_CONNECT_S)
         timeout = {"connect": connect_s, "pool": connect_s, "read": remaining_s, "write": remaining_s}
-        try:
-            wire = httpx.Request(
-                request.method,
-                request.url,
-                headers=request.headers,
-                content=request.body,
-                extensions={"timeout": timeout},
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise httpx.UnsupportedProtocol(str(error)) from None
+        wire = _wire(request, timeout)
         # A reply that drips in would outlast the read timeout.
         deadline = asyncio.get_running_loop().time() + remaining_s
-        async with asyncio.timeout_at(deadline):
-            response = await self._open().send(wire, stream=True)
         try:
-            body, lost = await _read(response, deadline)
-        finally:
-            await response.aclose()
+            async with asyncio.timeout_at(deadline):
+                response = await self._open().send(wire, stream=True)
+            try:
+                body, lost = await _read(response, deadline)
+            finally:
+                await response.aclose()
+        except BaseException as error:
+            without_frames(error)
+            raise
+        body, headers = _without_key(body, response.headers, _bare(request.api_key))
+        lost = None if lost is None else redact(lost, _bare(request.api_key))
         return Reply(
             status=response.status_code,
-            headers=response.headers,
+            headers=headers,
             body=body,
             data=_json(body),
             lost_body=lost,
@@ -286,7 +293,7 @@ class _Call:
         self._request = request
         self._facts: dict[str, Any] = {"tool": tool, "idempotency_key": key}
         self._is_read = request.method == "GET"  # reading moves nothing, so nothing about it can be unknown
-        self._secret = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        self._api_key = request.api_key
         self._attempts = 0
         self._tainted = is_tainted
         self._in_flight = False
@@ -296,10 +303,10 @@ class _Call:
     def may_have_moved(self) -> bool:
         return self._tainted or (self._in_flight and not self._is_read)
 
-    async def run(self) -> Reply:
+    async def run(self, timeout_s: float) -> Reply:
         executor = self._executor
         clock = executor._clock  # noqa: SLF001  one subject, two classes
-        deadline = clock.monotonic() + executor._timeout_s  # noqa: SLF001
+        deadline = clock.monotonic() + timeout_s
         while True:
             attempt = await self._attempt(deadline - clock.monotonic())
             delay_s = self._delay(attempt, deadline - clock.monotonic())
@@ -368,7 +375,7 @@ class _Call:
     def _rejected(self, reply: Reply) -> RejectedError:
         def text(name: str) -> str | None:
             value = _text((reply.error or {}).get(name))
-            return None if value is None else redact(value, self._secret)
+            return None if value is None else redact(value, _bare(self._api_key))
 
         code = text("code")
         cls = rejection_class(reply.status, code)
@@ -392,7 +399,7 @@ class _Call:
         reply = last.reply
         if reply is None:
             return self.unknown(f"The last of {self._times()} ended with {self._failure(last)}.")
-        said = redact(_text((reply.error or {}).get("message")) or "", self._secret)
+        said = redact(_text((reply.error or {}).get("message")) or "", _bare(self._api_key))
         message = f"The last of {self._times()} was answered with HTTP {reply.status}. {said}".strip()
         return self.unknown(message, reply)
 
@@ -414,7 +421,7 @@ class _Call:
         )
 
     def _failure(self, last: _Attempt) -> str:
-        return redact(_describe(last.failure), self._secret)
+        return redact(_describe(last.failure), _bare(self._api_key))
 
     def _times(self) -> str:
         return "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
@@ -462,6 +469,47 @@ _HINTS: dict[type[ToolError] | str, str] = {
         "another key; if it is the same decision, the first request stands: do not repeat it."
     ),
 }
+
+
+def _wire(request: WireRequest, timeout: dict[str, float]) -> httpx.Request:
+    """
+    The request as httpx sends it, with the API key.
+
+    Raises:
+        httpx.UnsupportedProtocol: it cannot be sent at all.
+    """
+    try:
+        return httpx.Request(
+            request.method,
+            request.url,
+            headers={**_authorization(request), **request.headers},
+            content=request.body,
+            extensions={"timeout": timeout},
+        )
+    except (httpx.InvalidURL, ValueError) as error:
+        why = str(error)
+    raise httpx.UnsupportedProtocol(why)  # out here, where no frame below holds the headers
+
+
+def _authorization(request: WireRequest) -> dict[str, str]:
+    return {} if request.api_key is None else {"Authorization": f"Bearer {_bare(request.api_key)}"}
+
+
+def _bare(api_key: SecretStr | None) -> str:
+    return "" if api_key is None else api_key.get_secret_value()
+
+
+def _without_key(body: bytes, headers: httpx.Headers, secret: str) -> tuple[bytes, httpx.Headers]:
+    """
+    The response without the API key, should a proxy or a server echo it.
+    """
+    if not secret:
+        return body, headers
+    if secret.encode() in body:
+        body = body.replace(secret.encode(), b"[api key]")
+    if any(secret in value for value in headers.values()):
+        headers = httpx.Headers([(name, value.replace(secret, "[api key]")) for name, value in headers.multi_items()])
+    return body, headers
 
 
 async def _read(response: httpx.Response, deadline: float) -> tuple[bytes, str | None]:

@@ -1,5 +1,5 @@
 """
-Finding out what became of a call by reading the customer's ledger. Reading moves no money.
+Settlement out what became of a call by reading the customer's ledger. Reading moves no money.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TAG = b"metadata%5Bocp_call%5D="
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Settlement:
     """
     What the ledger says of one call.
     """
@@ -39,7 +39,7 @@ class Finding:
     """What a person should check, where it is still unknown."""
 
 
-async def look_for(call: Call, read_page: ReadPage, known_keys: Collection[str]) -> Finding:
+async def look_for(call: Call, read_page: ReadPage, known_keys: Collection[str]) -> Settlement:
     """
     Search the customer's entries for the one this call made.
 
@@ -54,7 +54,7 @@ async def look_for(call: Call, read_page: ReadPage, known_keys: Collection[str])
             tag = (entry.get("metadata") or {}).get("ocp_call")
             is_alike = (entry["amount"], entry["currency"]) == (call.amount, call.currency)
             if tag == call.key and is_alike:
-                return Finding(key=call.key, customer=call.customer, outcome="succeeded", transaction=entry)
+                return Settlement(key=call.key, customer=call.customer, outcome="succeeded", transaction=entry)
             is_recent = entry["created"] > call.created_at - _CLOCK_SKEW_S
             if tag == call.key or (tag not in known_keys and is_alike and is_recent):
                 suspects.append(str(entry["id"]))
@@ -74,11 +74,11 @@ async def look_for(call: Call, read_page: ReadPage, known_keys: Collection[str])
             "No entry so far; a request may still be running. Resume it (ocp-stripe-balance journal resume KEY), or "
             "reconcile again 24 hours after its last attempt, when absence is proof.",
         )
-    return Finding(key=call.key, customer=call.customer, outcome="not_sent")
+    return Settlement(key=call.key, customer=call.customer, outcome="not_sent")
 
 
-def _open_still(call: Call, advice: str) -> Finding:
-    return Finding(key=call.key, customer=call.customer, outcome="unknown", advice=advice)
+def _open_still(call: Call, advice: str) -> Settlement:
+    return Settlement(key=call.key, customer=call.customer, outcome="unknown", advice=advice)
 
 
 async def _entries(call: Call, read_page: ReadPage) -> AsyncIterator[dict[str, Any]]:

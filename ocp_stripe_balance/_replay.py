@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Literal
 
 from ocp_stripe_balance._journal import Call, Claim, State, Verdict
 from ocp_stripe_balance._units import effect
 from ocp_stripe_balance.errors import IdempotencyConflictError, OutcomeUnknownError, rejection
 from ocp_stripe_balance.models import ToolResult
+
+Foreseen = Literal["send", "ask", "refused", "replay", "resume", "wait", "conflict", "too_old"]
 
 
 def derived_key(*intent: object) -> str:
@@ -56,11 +59,23 @@ def recall(call: Call, notes: list[str]) -> ToolResult:
 
 
 def conflict(claim: Claim, draft: Call) -> IdempotencyConflictError:
-    first = claim.call
+    if claim.proposal is not None:
+        first = claim.proposal
+        return IdempotencyConflictError(
+            f"Nothing was sent: the idempotency key {draft.key!r} already belongs to a proposal for a person to decide "
+            f"({first.effect} to {first.customer}, {first.state}) with other parameters.",
+            hint=f"An approval is for exactly what was proposed: {first.arguments}. Repeat that, or use another key.",
+            tool=draft.tool,
+            idempotency_key=draft.key,
+        )
+    return _conflict_with(claim.call, claim.verdict, draft)
+
+
+def _conflict_with(first: Call, verdict: Verdict, draft: Call) -> IdempotencyConflictError:
     done = f"{effect(first.amount, first.currency)} to {first.customer}, {first.state}"
     transaction = json.loads(first.answer or "{}").get("id")
     done += f", transaction {transaction}" if transaction else ""
-    if claim.verdict is Verdict.KEY_TAKEN:
+    if verdict is Verdict.KEY_TAKEN:
         what = f"the idempotency key {draft.key!r} already belongs to another call ({done})"
         hint = "For the same decision, repeat the first parameters; for another decision, use another key."
     else:
@@ -103,3 +118,42 @@ def interrupted(call: Call) -> OutcomeUnknownError:
 def still_running(call: Call) -> OutcomeUnknownError:
     message = "Another caller is sending this very call, and has no outcome yet."
     return OutcomeUnknownError(message, tool=call.tool, idempotency_key=call.key)
+
+
+def held(call: Call, why: str, hint: str) -> OutcomeUnknownError:
+    """
+    The call may have been sent, and the policy has no room for sending it now.
+    """
+    return OutcomeUnknownError(
+        f"It may have been sent before, and sending it again now is against the policy: {why}.",
+        hint=f"{hint} 'ocp-stripe-balance journal reconcile' looks for it in the ledger without moving money.",
+        tool=call.tool,
+        idempotency_key=call.key,
+    )
+
+
+def foreseen(  # noqa: PLR0911  one return per verdict
+    claim: Claim, draft: Call
+) -> tuple[Foreseen, str, str | None]:
+    """
+    What a dry run tells of a claim: the verdict, why, and the policy's rule behind it.
+    """
+    call, finding = claim.call, claim.finding
+    done = effect(call.amount, call.currency)
+    match claim.verdict:
+        case Verdict.SEND:
+            return "send", f"The call would be sent: {done} to {call.customer}.", None
+        case Verdict.ASK if finding is not None:
+            return "ask", f"A person would be asked: {finding.message}.", finding.rule
+        case Verdict.REFUSED | Verdict.HELD if finding is not None:
+            return "refused", f"Nothing would be sent: {finding.message}. {finding.hint}".strip(), finding.rule
+        case Verdict.FINISHED:
+            return "replay", f"Nothing would be sent: the result on record is returned ({done}, {call.state}).", None
+        case Verdict.RESUME:
+            return "resume", "The call may have been sent before; it would be sent again under its own key.", None
+        case Verdict.WAIT:
+            return "wait", "Another caller is sending this very call; its outcome would be waited for.", None
+        case Verdict.EXPIRED:
+            return "too_old", str(too_old(call).args[0]), None
+        case _:
+            return "conflict", str(conflict(claim, draft)), None

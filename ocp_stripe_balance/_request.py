@@ -15,6 +15,8 @@ from urllib.parse import quote, urlencode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pydantic import SecretStr
+
     from ocp_stripe_balance._manifest import ToolSpec
 
 _FORM = "application/x-www-form-urlencoded"
@@ -23,13 +25,16 @@ _FORM = "application/x-www-form-urlencoded"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireRequest:
     """
-    What goes over the wire, the headers that hold credentials left out of its repr.
+    What goes over the wire.
     """
 
     method: str
     url: str
     body: bytes
     headers: dict[str, str]
+    """All but Authorization."""
+    api_key: SecretStr | None = None
+    """Becomes the Authorization header at the last moment, so that no traceback shows it."""
 
     def __repr__(self) -> str:
         """
@@ -57,6 +62,8 @@ def build_request(
     members: list[tuple[str, str, Any]] = []
     for name, value in parameters.items():
         spec = tool.parameters[name]
+        if spec["schema"].get("x-sent-as") == "nothing":
+            continue
         sent_as = re.fullmatch(r"(\w+)\[(\w+)\]", spec["schema"].get("x-sent-as", ""))
         if sent_as:
             members.append((sent_as[1], sent_as[2], value))

@@ -11,12 +11,14 @@ import difflib
 import re
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
 
 from ocp_stripe_balance._schema import shown
+from ocp_stripe_balance._secrets import Concealed
 from ocp_stripe_balance.errors import (
     APINotFound,
     ConfigurationError,
@@ -26,13 +28,13 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     import httpx
 
     from ocp_stripe_balance._manifest import ToolSpec
-    from ocp_stripe_balance._reconcile import Finding
-    from ocp_stripe_balance.models import ToolResult
+    from ocp_stripe_balance._reconcile import Settlement
+    from ocp_stripe_balance.models import Answer, DryRun, Proposal, ToolResult
     from ocp_stripe_balance.settings import Settings
 
 _GROUP = "ocp_agent.apis"
@@ -122,6 +124,7 @@ class APIOptions:
     base_url: str | None
     headers: Mapping[str, str] = field(repr=False)
     transport: httpx.AsyncBaseTransport | None
+    approver: Callable[[Proposal], Awaitable[Answer]] | None = None
 
 
 class API(Protocol):
@@ -144,6 +147,13 @@ class API(Protocol):
             ToolError: with the outcome.
         """
 
+    async def dry_run(
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
+    ) -> DryRun:
+        """
+        What the call would send, and whether it would.
+        """
+
     def documentation(self, tool: ToolSpec) -> str:
         """
         The tool explained in Markdown.
@@ -154,7 +164,7 @@ class API(Protocol):
         The result of a recorded call, sent again under the same key where its outcome is open.
         """
 
-    async def reconcile(self, progress: Callable[[int, int], None] = ...) -> list[Finding]:
+    async def reconcile(self, progress: Callable[[int, int], None] = ...) -> list[Settlement]:
         """
         Settle every call whose outcome is open by reading, without moving money.
         """
@@ -183,6 +193,7 @@ class OCPAgent:
         *,
         settings: Settings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        approver: Callable[[Proposal], Awaitable[Answer]] | None = None,
     ) -> None:
         """
         Read the settings; nothing is opened before the first call.
@@ -196,6 +207,8 @@ class OCPAgent:
             enable_cache: accepted for the SDK's sake; there is nothing to cache.
             settings: instead of those from the environment.
             transport: what is under httpx, instead of the default.
+            approver: asked where the policy wants a person; it returns ``proposal.approve(by=…)`` or
+                ``proposal.deny(by=…, reason=…)``, and anything else is a no.
 
         Raises:
             ConfigurationError: a setting is misspelt or impossible, or *agent_type* cannot be a header.
@@ -209,6 +222,7 @@ class OCPAgent:
         self.context = AgentContext(agent_type=agent_type, user=user, workspace=workspace, current_goal=agent_goal)
         self._settings = settings or Settings()
         self._transport = transport
+        self._approver = approver
         self._apis: dict[str, API] = {}
         self._replaced: list[API] = []
 
@@ -228,6 +242,7 @@ class OCPAgent:
             APINotFound: no installed package publishes it; OpenAPI discovery is the SDK's job.
             ConfigurationError: *base_url* or *headers* are impossible.
         """
+        headers = _concealed(headers)
         name = name.lower().strip()
         found = entry_points(group=_GROUP)
         if name not in found.names or spec_url is not None:
@@ -241,8 +256,9 @@ class OCPAgent:
                 context=self.context,
                 settings=self._settings,
                 base_url=base_url,
-                headers=headers or {},
+                headers=_concealed(headers or {}),
                 transport=self._transport,
+                approver=self._approver,
             )
         )
         if name in self._apis:
@@ -288,6 +304,7 @@ class OCPAgent:
                     return api.documentation(tool)
         return f"Tool '{tool_name}' not found"
 
+    @overload
     async def call_tool(
         self,
         tool_name: str,
@@ -296,7 +313,31 @@ class OCPAgent:
         headers: Mapping[str, str] | None = None,
         *,
         idempotency_key: str | None = None,
-    ) -> ToolResult:
+        dry_run: Literal[False] = False,
+    ) -> ToolResult: ...
+
+    @overload
+    async def call_tool(
+        self,
+        tool_name: str,
+        parameters: Mapping[str, Any] | None = None,
+        api_name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: Literal[True],
+    ) -> DryRun: ...
+
+    async def call_tool(  # noqa: PLR0913  the SDK's signature, and what money needs
+        self,
+        tool_name: str,
+        parameters: Mapping[str, Any] | None = None,
+        api_name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+    ) -> ToolResult | DryRun:
         """
         Call a tool once: the money moves once or not at all, and you are told which.
 
@@ -306,6 +347,7 @@ class OCPAgent:
             api_name: where two APIs have a tool of that name.
             headers: Authorization, Stripe-Account, Stripe-Version and Idempotency-Key for this call only.
             idempotency_key: the name of this one decision; drawn where it is left out.
+            dry_run: go the whole way to the wire, policy included, and return the request and the verdict.
 
         Raises:
             NotSentError: nothing was sent; see its subclasses.
@@ -313,9 +355,12 @@ class OCPAgent:
             OutcomeUnknownError: it may have moved; call again with the same key.
             asyncio.CancelledError: cancelled before anything was sent.
         """
+        headers = _concealed(headers)
         api, tool = self._find(tool_name, api_name)
         endpoint = f"{tool.method} {tool.path}"
         try:
+            if dry_run:
+                return await api.dry_run(tool, parameters, headers=headers, idempotency_key=idempotency_key)
             result = await api.call(tool, parameters, headers=headers, idempotency_key=idempotency_key)
         except ToolError as error:
             self.context.add_interaction(f"tool_error:{tool.name}", endpoint, error.outcome)
@@ -324,7 +369,7 @@ class OCPAgent:
         self.context.add_interaction(f"tool_response:{tool.name}", endpoint, str(result.status_code), facts)
         return result
 
-    async def reconcile(self) -> list[Finding]:
+    async def reconcile(self) -> list[Settlement]:
         """
         What the ledger says of every unknown or interrupted call; settles them in the journal and moves no money.
 
@@ -389,6 +434,13 @@ class OCPAgent:
             hint = "no API is registered yet: await agent.register_api('stripe')"
         message = f"there is no tool {shown(tool_name)}"
         raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
+
+
+def _concealed(headers: Any) -> Any:
+    """
+    The headers as no traceback shows them; what is no mapping is left to be refused.
+    """
+    return Concealed(headers) if isinstance(headers, Mapping) else headers
 
 
 def _words(text: str) -> set[str]:

@@ -7,6 +7,7 @@ Every way a call can fail, branched by what the caller may do next.
     │   ├── ConfigurationError        a setting, a key or a base URL is missing or impossible
     │   │   └── APINotFound           no installed package publishes that API
     │   ├── PolicyRefusedError        .rule names the guardrail
+    │   │   └── ApprovalRequiredError a person decides; call again with the same key afterwards
     │   └── IdempotencyConflictError  the key already belongs to another call
     ├── RejectedError                 rejected: Stripe said no, nothing moved
     │   ├── AuthenticationError       401
@@ -21,25 +22,15 @@ afterwards raises `OutcomeUnknownError`, because a caller that saw a bare timeou
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ocp_stripe_balance._secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Outcome = Literal["succeeded", "rejected", "not_sent", "unknown"]
-
-_API_KEY = re.compile(r"\b([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
-
-
-def redact(text: str, secret: str | None = None) -> str:
-    """
-    The text with Stripe keys masked: *secret* wherever it stands, and all that look like one.
-    """
-    if secret:
-        text = text.replace(secret, "[api key]")
-    return _API_KEY.sub(r"\1[masked]", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,18 +192,56 @@ class PolicyRefusedError(NotSentError):
 
     code_for_model = "policy_refused"
 
-    def __init__(self, message: str, *, rule: str, **facts: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        rule: str,
+        limit: str | None = None,
+        left: str | None = None,
+        free_at: str | None = None,
+        **facts: Any,
+    ) -> None:
         """
         Say what was refused; *rule* names the guardrail.
         """
         super().__init__(message, **facts)
         self.rule = rule
+        self.limit = limit
+        """How much the rule allows, as ``20.00 usd``, where it is about amounts or numbers."""
+        self.left = left
+        """How much of that is left."""
+        self.free_at = free_at
+        """When the same call would fit (ISO 8601, UTC), where waiting helps."""
 
     def to_dict(self) -> dict[str, Any]:
         """
-        As for every error, with ``rule``.
+        As for every error, with ``rule``, and ``limit``, ``left`` and ``free_at`` where the rule has them.
         """
-        return {**super().to_dict(), "rule": self.rule}
+        facts = {name: getattr(self, name) for name in ("rule", "limit", "left", "free_at")}
+        return {**super().to_dict(), **{name: value for name, value in facts.items() if value is not None}}
+
+
+class ApprovalRequiredError(PolicyRefusedError):
+    """
+    The call waits for a person; once it is approved, the same call with this `idempotency_key` runs.
+    """
+
+    code_for_model = "approval_required"
+
+    def __init__(self, message: str, *, proposal_id: str, expires_at: str, **facts: Any) -> None:
+        """
+        Say what waits, and until when (ISO 8601, UTC).
+        """
+        super().__init__(message, **facts)
+        self.proposal_id = proposal_id
+        self.expires_at = expires_at
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As for a refusal, with ``proposal_id`` and ``expires_at``.
+        """
+        return {**super().to_dict(), "proposal_id": self.proposal_id, "expires_at": self.expires_at}
 
 
 class IdempotencyConflictError(NotSentError):

@@ -1,10 +1,12 @@
 """
-What a successful call returns.
+What leaves to a user: the result of a call, of a dry run, and the proposal a person decides on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -126,3 +128,144 @@ class ToolResult:
             "replayed": self.replayed,
             "warnings": list(self.warnings),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """
+    What a call would send, and whether it would be sent. Nothing was sent and nothing recorded.
+    """
+
+    verdict: Literal["send", "ask", "refused", "replay", "resume", "wait", "conflict", "too_old"]
+    """``send`` it; ``ask`` a person first; ``replay`` the recorded result; ``resume`` or ``wait`` for a call that is
+    open; the rest would be errors."""
+    message: str
+    """Why, in a sentence."""
+    rule: str | None
+    """The rule of the policy behind ``ask`` and ``refused``."""
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    """As they would be sent, the API key masked."""
+    body: str
+    """Form-encoded."""
+    idempotency_key: str
+    warnings: tuple[str, ...] = ()
+    outcome: Literal["not_sent"] = "not_sent"
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        The dry run as JSON for the model.
+        """
+        facts = {**asdict(self), "headers": dict(self.headers), "warnings": list(self.warnings), "dry_run": True}
+        return {name: value for name, value in facts.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """
+    What a person decided about one proposal; made by `Proposal.approve` and `Proposal.deny`.
+    """
+
+    proposal_id: str
+    is_approved: bool
+    by: str
+    """Who decided, for the audit."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """
+    A call that waits for a person: exactly what would be sent, for whom, and why somebody is asked.
+    """
+
+    id: str
+    key: str
+    """Idempotency key of the call; calling again with it runs the call once it is approved."""
+    tool: str
+    arguments: str
+    """The validated parameters as JSON; an approval is for these and no others."""
+    base_url: str
+    mode: str
+    account: str
+    customer: str
+    customer_name: str | None
+    """As Stripe has it, or None where it could not be read."""
+    amount: int
+    """Smallest currency unit; negative is a credit, positive a debit."""
+    currency: str
+    balance_before: int | None
+    """The customer's balance in this currency, or None where it could not be read."""
+    reference: str | None
+    rule: str
+    """The key in the policy that wants a person asked."""
+    why: str
+    context_id: str
+    agent_type: str
+    user: str | None
+    asked_at: float
+    expires_at: float
+    """Seconds since the Unix epoch; an approval is good until then."""
+    state: Literal["waiting", "approved", "denied", "expired", "used"] = "waiting"
+    decided_at: float | None = None
+    decided_by: str | None = None
+    reason: str | None = None
+
+    @property
+    def effect(self) -> str:
+        """
+        What it would do, as ``credit 5.00 usd``.
+        """
+        return _units.effect(self.amount, self.currency)
+
+    @property
+    def balance_after(self) -> int | None:
+        """
+        The customer's balance once it is done.
+        """
+        return None if self.balance_before is None else self.balance_before + self.amount
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """
+        The parameters by name.
+        """
+        parameters: dict[str, Any] = json.loads(self.arguments)
+        return parameters
+
+    def approve(self, *, by: str, reason: str = "") -> Answer:
+        """
+        The answer that lets the call run, once.
+        """
+        return Answer(proposal_id=self.id, is_approved=True, by=by, reason=reason)
+
+    def deny(self, *, by: str, reason: str = "") -> Answer:
+        """
+        The answer that stops the call for good.
+        """
+        return Answer(proposal_id=self.id, is_approved=False, by=by, reason=reason)
+
+    def describe(self) -> str:
+        """
+        The proposal in lines for a person.
+        """
+
+        def balance(minor: int | None) -> str:
+            return "not known" if minor is None else _units.to_text(minor, self.currency)
+
+        words = self.parameters
+        lines = {
+            "effect": f"{self.effect} ({self.mode} mode)",
+            "customer": f"{self.customer} ({self.customer_name or 'name not known'})",
+            "balance": f"{balance(self.balance_before)} before, {balance(self.balance_after)} after",
+            "reference": self.reference,
+            "description": words.get("description"),
+            "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,
+            "asked by": f"{self.user or 'no named user'} ({self.agent_type}, {self.context_id})",
+            "because": f"{self.why} ({self.rule})",
+            "key": self.key,
+            "account": f"{self.account or 'of the API key'} at {self.base_url}",
+            "expires": datetime.fromtimestamp(self.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        return "\n".join(f"{name:<12} {value}" for name, value in lines.items() if value)

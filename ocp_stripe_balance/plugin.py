@@ -6,29 +6,28 @@ The registration module: publishes the tools to an agent, and composes the way o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._access import Access
 from ocp_stripe_balance._documentation import documentation
 from ocp_stripe_balance._manifest import load_manifest
-from ocp_stripe_balance._policy import check_mode
+from ocp_stripe_balance._order import take_order
 from ocp_stripe_balance._schema import ParameterValidator
-from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
+from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.settings import check_api_base, mode_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ocp_stripe_balance._calls import Calls
     from ocp_stripe_balance._manifest import ToolSpec
-    from ocp_stripe_balance._reconcile import Finding
+    from ocp_stripe_balance._order import Order
+    from ocp_stripe_balance._policy import Finding
+    from ocp_stripe_balance._reconcile import Settlement
     from ocp_stripe_balance.agent import APIOptions
-    from ocp_stripe_balance.models import ToolResult
-    from ocp_stripe_balance.settings import Mode
+    from ocp_stripe_balance.models import DryRun, ToolResult
+    from ocp_stripe_balance.settings import Mode, Settings
 
-_KEY_PARAMETER = "idempotency_key"
-_MAX_METADATA_KEYS = 50  # https://docs.stripe.com/metadata
 _HOW_TO_GIVE_A_KEY = (
     "Give an API key in one of three ways: set STRIPE_SECRET_KEY, set STRIPE_API_KEY, or pass "
     "headers={'Authorization': 'Bearer sk_test_…'} to register_api or call_tool. To try the tool without a Stripe "
@@ -60,6 +59,7 @@ class StripeAPI:
             message = f"base_url: {error}."
             raise ConfigurationError(message) from None
         self._options = options
+        _check_journal(settings)
         self._access = Access(
             api_key=settings.api_key, account=settings.account, api_version=settings.api_version
         ).override(options.headers)
@@ -77,10 +77,41 @@ class StripeAPI:
             asyncio.CancelledError: cancelled before anything was sent.
         """
         access = self._access.override(headers or {})
-        arguments, key = self._validate(tool, parameters, access.idempotency_key, idempotency_key)
-        mode = self._mode(access, tool.name)
-        check_mode(mode, allow_live=self._options.settings.allow_live, tool=tool.name)
-        return await self._calls.make(tool, arguments, key, access, mode)
+        order = self._order(tool, parameters, access, idempotency_key)
+        return await self._calls.make(tool, order, access, self._mode(access, tool.name))
+
+    async def dry_run(
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
+    ) -> DryRun:
+        """
+        What `call` would send, and whether it would; sends and records nothing, though the customer may be read.
+
+        Raises:
+            InvalidParametersError: the call breaks the schema.
+            ToolError: the customer or the journal cannot be read.
+        """
+        access = self._access.override(headers or {})
+        order = self._order(tool, parameters, access, idempotency_key)
+        return await self._calls.foresee(tool, order, access, self._mode(access, tool.name))
+
+    async def explain(
+        self, tool: ToolSpec, parameters: object, mode: Mode | None = None
+    ) -> tuple[list[Finding], DryRun]:
+        """
+        What every rule of the policy says of a call, and what would become of it. Needs no key, and reads no customer.
+
+        Args:
+            tool: what would be called.
+            parameters: of the call.
+            mode: of the API key it would be called with; by default of the one there is, else test.
+
+        Raises:
+            InvalidParametersError: the call breaks the schema.
+            NotSentError: the journal cannot be read.
+        """
+        order = self._order(tool, parameters, self._access, None)
+        mode = mode or (mode_of(self._access.secret) if self._access.api_key else "test")
+        return await self._calls.explain(tool, order, self._access, mode)
 
     async def resume(self, key: str) -> ToolResult:
         """
@@ -91,11 +122,9 @@ class StripeAPI:
             OutcomeUnknownError: it is older than 23 hours, or its outcome is still open.
             ToolError: as for every call.
         """
-        mode = self._mode(self._access, "resume")
-        check_mode(mode, allow_live=self._options.settings.allow_live, tool="resume")
-        return await self._calls.resume(key, self._access, mode)
+        return await self._calls.resume(key, self._access, self._mode(self._access, "resume"))
 
-    async def reconcile(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[Finding]:
+    async def reconcile(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[Settlement]:
         """
         Settle every unknown or interrupted call of this base URL and mode by reading Stripe; moves no money.
 
@@ -128,42 +157,25 @@ class StripeAPI:
             self._lazy_calls = Calls(self.base_url, self.tools, self._options)
         return self._lazy_calls
 
+    def _order(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: str | None) -> Order:
+        keys, tags = (access.idempotency_key, idempotency_key), self._options.settings.tag_calls
+        return take_order(tool, self._parameters[tool.name], parameters, keys, tags_calls=tags, secret=access.secret)
+
     def _mode(self, access: Access, tool: str) -> Mode:
         if access.api_key is None:
             message = "Nothing was sent: there is no API key."
             raise ConfigurationError(message, hint=_HOW_TO_GIVE_A_KEY, tool=tool)
         return mode_of(access.secret)
 
-    def _validate(self, tool: ToolSpec, parameters: object, *keys: str | None) -> tuple[dict[str, Any], str | None]:
-        """
-        The arguments, and the key if the caller gave one: in one of three places, the same in each.
-        """
-        validator = self._parameters[tool.name]
-        arguments, problems = validator.check(parameters)
-        given = [key for key in (*keys, arguments.get(_KEY_PARAMETER)) if key is not None]
-        if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
-            hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
-            problems.append(Problem(path=_KEY_PARAMETER, message="is given twice, with different values", hint=hint))
-        elif given and _KEY_PARAMETER not in arguments and (not problems or arguments):
-            arguments, problems = validator.check({**_named(parameters), _KEY_PARAMETER: given[0]})
-        if not problems:
-            problems = self._tag_problems(arguments)
-        if problems:
-            raise InvalidParametersError(problems, tool=tool.name)
-        return arguments, arguments.pop(_KEY_PARAMETER, None)
 
-    def _tag_problems(self, arguments: dict[str, Any]) -> list[Problem]:
-        """
-        Where the caller's metadata leaves no room for ours under Stripe's limit of 50 keys.
-        """
-        ours = int(self._options.settings.tag_calls) + ("reference" in arguments)
-        room = _MAX_METADATA_KEYS - ours
-        if len(arguments.get("metadata") or {}) <= room:
-            return []
-        message = f"has {len(arguments['metadata'])} keys; at most {room} are left"
-        hint = f"Stripe allows {_MAX_METADATA_KEYS}, and this tool adds {ours} of its own (ocp_call, ocp_reference)"
-        return [Problem(path="metadata", message=message, hint=hint)]
+def _check_journal(settings: Settings) -> None:
+    """
+    Budgets and the queue of proposals must outlive the process.
 
-
-def _named(parameters: object) -> Mapping[str, Any]:
-    return parameters if isinstance(parameters, Mapping) else {}
+    Raises:
+        ConfigurationError: the policy has one of them, and the journal is off.
+    """
+    policy = settings.policy_in_force
+    if settings.journal_path is None and (policy.budgets or policy.approval.queue):
+        message = "The policy has budgets or a queue of proposals, and the journal that keeps them is off."
+        raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")

@@ -8,13 +8,14 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance._policy import Policy, load_policy
 from ocp_stripe_balance._schema import nearest
 from ocp_stripe_balance.errors import ConfigurationError
 
@@ -61,6 +62,10 @@ class Settings(BaseSettings):
     """Whether OCP-User, OCP-Workspace and OCP-Current-Goal go to Stripe as headers."""
     allow_live: bool = False
     """Whether live-mode keys may be used."""
+    policy: Annotated[Policy | str | dict[str, Any] | None, NoDecode] = None
+    """Path of a TOML file of guardrails, or its keys; by default those that protect."""
+    customer_check: Literal["on", "off"] = "on"
+    """Whether a customer is read before the first call for it, to compare its currency."""
 
     def __init__(self, **values: Any) -> None:
         """
@@ -68,11 +73,23 @@ class Settings(BaseSettings):
         """
         if "api_key" not in values:
             _refuse_two_keys()
+        elif isinstance(values["api_key"], str):
+            values = {**values, "api_key": SecretStr(values["api_key"])}  # no traceback is to show it
         _refuse_misspelt()
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigurationError(_explain(error), hint="Mend the setting and start again.") from None
+            why = _explain(error)
+        else:
+            return
+        raise ConfigurationError(why, hint="Mend the setting and start again.")  # out here, without frames that have it
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """
+        Not pickled: a pickle would hold the key. Read the settings where they are used.
+        """
+        message = "Settings hold an API key and are not pickled; read them in the process that uses them"
+        raise TypeError(message)
 
     @field_validator("api_key")
     @classmethod
@@ -98,6 +115,14 @@ class Settings(BaseSettings):
             msg = "there is no such home folder"
             raise ValueError(msg) from None
 
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _check_policy(cls, value: object) -> object:
+        if value is not None and not isinstance(value, Policy | str | dict | Path):
+            msg = "it is the path of a TOML file, or a Policy"
+            raise ValueError(msg)
+        return None if value is None else load_policy(value)
+
     @field_validator("account", "api_version")
     @classmethod
     def _check_header(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -111,6 +136,13 @@ class Settings(BaseSettings):
             return None
         secret = self.api_key.get_secret_value()
         return next((name for name in _KEY_VARIABLES if os.environ.get(name) == secret), "argument")
+
+    @property
+    def policy_in_force(self) -> Policy:
+        """
+        The policy, or the defaults that protect.
+        """
+        return self.policy if isinstance(self.policy, Policy) else Policy()
 
     @property
     def journal_path(self) -> Path | None:
@@ -214,8 +246,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _refuse_two_keys() -> None:
-    values = {os.environ[name] for name in _KEY_VARIABLES if os.environ.get(name)}
-    if len(values) > 1:
+    if len({os.environ[name] for name in _KEY_VARIABLES if os.environ.get(name)}) > 1:
         message = f"{' and '.join(_KEY_VARIABLES)} are both set, to different keys."
         raise ConfigurationError(message, hint="Unset one of them.")
 

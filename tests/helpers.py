@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ocp_stripe_balance import OCPAgent, Settings
+from ocp_stripe_balance import OCPAgent, Policy, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 TOOL = "postCustomersCustomerBalanceTransactions"
 TEST_KEY = "sk_test_planted0key"
+# For tests of everything but the guardrails: the defaults would stop the many like calls they make.
+ANYTHING = Policy(duplicate_window="off", limits={"other": {"credit": "999999999.999", "debit": "999999999.999"}})
+UNGUARDED: dict[str, Any] = {"policy": ANYTHING, "customer_check": "off"}
 
 
 def client(stripe: Sandbox) -> httpx.AsyncClient:
@@ -38,9 +41,9 @@ async def ledger(stripe: Sandbox, customer: str) -> list[dict[str, Any]]:
 
 async def connect(stripe: Sandbox, **settings: Any) -> OCPAgent:
     """
-    An agent with the API registered.
+    An agent with the API registered, without guardrails unless *settings* say otherwise.
     """
-    values = {"api_key": stripe.api_key, "api_base": stripe.url, **settings}
+    values = {"api_key": stripe.api_key, "api_base": stripe.url, **UNGUARDED, **settings}
     agent = OCPAgent(settings=Settings(**values))
     await agent.register_api("stripe")
     return agent
@@ -50,9 +53,9 @@ async def scripted(
     handler: Callable[[httpx.Request], httpx.Response], *, headers: dict[str, str] | None = None, **settings: Any
 ) -> OCPAgent:
     """
-    An agent whose requests go to *handler* instead of a network.
+    An agent whose requests go to *handler* instead of a network, without guardrails unless *settings* say otherwise.
     """
-    values = {"api_key": TEST_KEY, **settings}
+    values = {"api_key": TEST_KEY, **UNGUARDED, **settings}
     agent = OCPAgent(settings=Settings(**values), transport=httpx.MockTransport(handler))
     await agent.register_api("stripe", headers=headers)
     return agent

@@ -166,7 +166,7 @@ async def test_calling_before_registering_says_so() -> None:
     with pytest.raises(InvalidParametersError, match="'stripe' is not registered"):
         await agent.call_tool(TOOL, order(), "stripe")
     with pytest.raises(InvalidParametersError, match="5 is not registered"):
-        await agent.call_tool(TOOL, order(), 5)  # type: ignore[arg-type]
+        await agent.call_tool(TOOL, order(), 5)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="Unknown API"):
         agent.list_tools("stripe")
 

@@ -23,6 +23,7 @@ import pytest
 from helpers import TOOL, connect, ledger, order, transaction
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from ocp_stripe_balance import NotSentError, OutcomeUnknownError, RejectedError, ToolError
 from ocp_stripe_balance._executor import OUTCOMES, Executor, Reply, Seen, classify
@@ -436,7 +437,7 @@ async def test_errors_lead_to_no_object_with_the_key() -> None:
     """Neither an error nor anything it was caused by holds the request's headers."""
     with raw_server(b"garbage\r\n\r\n") as url:
         executor = Executor(timeout_s=5, max_attempts=1)
-        request = replace(REQUEST, url=url, headers={"Authorization": "Bearer sk_test_planted0key"})
+        request = replace(REQUEST, url=url, api_key=SecretStr("sk_test_planted0key"))
         with pytest.raises(OutcomeUnknownError) as caught:
             await executor.execute(request, tool="t", idempotency_key="k")
         await executor.aclose()
@@ -449,7 +450,7 @@ async def test_errors_lead_to_no_object_with_the_key() -> None:
 async def test_a_key_of_any_shape_is_masked_in_what_is_told() -> None:
     """The key itself is known, so it is masked also where it looks like no key."""
     secret = "sk_test_abc-def.SECRET"
-    request = replace(REQUEST, headers={"Authorization": f"Bearer {secret}"})
+    request = replace(REQUEST, api_key=SecretStr(secret))
     for step in (
         httpx.ReadError(f"lost {secret}"),
         httpx.ConnectError(secret),

@@ -264,7 +264,7 @@ async def test_a_text_for_parameters_is_named_also_with_a_key() -> None:
     """The key given beside it does not hide what was wrong."""
     async with await scripted(lambda _: httpx.Response(500)) as agent:
         with pytest.raises(InvalidParametersError, match="is a string; pass one JSON object"):
-            await agent.call_tool(TOOL, json.dumps(order()), idempotency_key="k")  # type: ignore[arg-type]
+            await agent.call_tool(TOOL, json.dumps(order()), idempotency_key="k")  # type: ignore[call-overload]
 
 
 class Amount(IntEnum):

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
-from helpers import TEST_KEY, TOOL, order, transaction
+from helpers import TEST_KEY, TOOL, UNGUARDED, order, transaction
 
 from ocp_stripe_balance import OCPAgent, Settings
 
@@ -47,7 +47,8 @@ async def send(parameters: dict[str, Any], *, calls: int = 1, **more: Any) -> tu
     recorder = Recorder()
     server = await asyncio.start_server(recorder.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    settings = Settings(api_key=TEST_KEY, api_base=f"http://127.0.0.1:{port}", **more.pop("settings", {}))
+    values = {"api_key": TEST_KEY, "api_base": f"http://127.0.0.1:{port}", **UNGUARDED, **more.pop("settings", {})}
+    settings = Settings(**values)
     async with server, OCPAgent(settings=settings, **more.pop("agent", {})) as agent:
         agent.context.context_id = "ocp-0123abcd"
         await agent.register_api("stripe")

@@ -9,10 +9,14 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._journal._rows import COLUMNS, Call, Claim, State, Verdict, call_of
+from ocp_stripe_balance._journal._admission import admit, note
+from ocp_stripe_balance._journal._history import JournalHistory
+from ocp_stripe_balance._journal._rows import COLUMNS, Call, Claim, State, Verdict, call_of, decision_on
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from ocp_stripe_balance._journal._admission import Admission
 
 # Stripe may forget a key after 24 h; a resend then pays twice. https://docs.stripe.com/api/idempotent_requests
 MAX_RESEND_AGE_S = 23 * 3600
@@ -21,8 +25,18 @@ _MAX_SKEW_S = 60.0
 
 
 def claim_call(  # noqa: PLR0913  who claims what, and when
-    db: sqlite3.Connection, draft: Call, owner: str, now: float, *, has_own_key: bool, lease_s: float
+    db: sqlite3.Connection,
+    draft: Call,
+    owner: str,
+    now: float,
+    *,
+    has_own_key: bool,
+    lease_s: float,
+    admission: Admission | None = None,
 ) -> Claim:
+    """
+    What becomes of a draft: recorded and ours to send, or the reason why not. Without *admission*, nothing is asked.
+    """
     call = by_key(db, draft.key, draft.base_url, draft.mode, draft.account)
     if call is not None and has_own_key and (call.tool, call.arguments) != (draft.tool, draft.arguments):
         return Claim(verdict=Verdict.KEY_TAKEN, call=call)
@@ -32,19 +46,24 @@ def claim_call(  # noqa: PLR0913  who claims what, and when
         if other is not None and (other.amount, other.currency) != (draft.amount, draft.currency):
             return Claim(verdict=Verdict.REFERENCE_TAKEN, call=other)
         call = other or call
-    if call is None:
-        return Claim(verdict=Verdict.SEND, call=_insert(db, draft, owner, now, lease_s))
-    verdict = _verdict_on(call, now, lease_s)
-    if verdict is Verdict.SEND:
-        # Nothing was sent under this key, so these are the first bytes.
-        _delete(db, call)
+    verdict = Verdict.SEND if call is None else _verdict_on(call, now, lease_s)
+    if call is None or verdict is Verdict.SEND:
+        stopped = admit(db, draft, call, now, admission) if admission is not None else None
+        if stopped is not None:
+            return stopped
+        if call is not None:
+            _delete(db, call)  # nothing was sent under this key, so these are the first bytes
         return Claim(verdict=verdict, call=_insert(db, draft, owner, now, lease_s))
     if verdict is Verdict.RESUME:
+        finding = admission.resume_rule(JournalHistory(db, call, now)) if admission is not None else None
+        if finding is not None:
+            note(db, decision_on(call, "refused", now, rule=finding.rule, who="policy", reason=finding.message))
+            return Claim(verdict=Verdict.HELD, call=call, finding=finding)
         lease_until = now + lease_s + _LEASE_MARGIN_S
         db.execute(
-            "UPDATE calls SET state = 'sending', owner = ?, lease_until = ?, updated_at = ? "
+            "UPDATE calls SET state = 'sending', owner = ?, lease_until = ?, spent_at = ?, updated_at = ? "
             "WHERE key = ? AND base_url = ? AND mode = ? AND account = ?",
-            (owner, lease_until, now, call.key, call.base_url, call.mode, call.account),
+            (owner, lease_until, lease_until, now, call.key, call.base_url, call.mode, call.account),
         )
         call = replace(call, owner=owner, lease_until=lease_until)
     return Claim(verdict=verdict, call=call)
@@ -109,7 +128,8 @@ def _insert(db: sqlite3.Connection, draft: Call, owner: str, now: float, lease_s
     # The draft may be an old row that is sent anew: what became of it then is no part of what it is now.
     row |= {"state": State.SENDING, "is_final": False, "attempts": 0}
     row |= dict.fromkeys(("status", "request_id", "answer", "note"))
-    row |= {"owner": owner, "created_at": now, "updated_at": now, "lease_until": now + lease_s + _LEASE_MARGIN_S}
+    lease_until = now + lease_s + _LEASE_MARGIN_S
+    row |= {"owner": owner, "created_at": now, "updated_at": now, "lease_until": lease_until, "spent_at": lease_until}
     names, marks = ", ".join(COLUMNS), ", ".join(f":{name}" for name in COLUMNS)
     db.execute(f"INSERT INTO calls ({names}) VALUES ({marks})", row)  # noqa: S608  our own names
     return Call(**row)

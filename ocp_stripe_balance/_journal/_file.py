@@ -40,7 +40,36 @@ def _create_calls(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX calls_by_time ON calls (created_at)")
 
 
-_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_calls,)
+def _add_guardrails(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE calls ADD COLUMN agent_type TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE calls ADD COLUMN user TEXT")
+    db.execute("ALTER TABLE calls ADD COLUMN spent_at REAL NOT NULL DEFAULT 0")
+    db.execute("UPDATE calls SET spent_at = MAX(updated_at, lease_until)")
+    db.execute("CREATE INDEX calls_by_spending ON calls (currency, spent_at)")
+    about = """base_url TEXT NOT NULL, mode TEXT NOT NULL, account TEXT NOT NULL, key TEXT NOT NULL, tool TEXT NOT NULL,
+        customer TEXT NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, reference TEXT,
+        context_id TEXT NOT NULL, agent_type TEXT NOT NULL, user TEXT"""
+    db.execute(
+        f"""CREATE TABLE decisions (
+            number INTEGER PRIMARY KEY, at REAL NOT NULL, decision TEXT NOT NULL, rule TEXT NOT NULL, who TEXT NOT NULL,
+            reason TEXT NOT NULL, {about}
+        )"""
+    )
+    db.execute("CREATE INDEX decisions_by_time ON decisions (at)")
+    db.execute(
+        f"""CREATE TABLE proposals (
+            number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, {about},
+            arguments TEXT NOT NULL, customer_name TEXT, balance_before INTEGER, rule TEXT NOT NULL, why TEXT NOT NULL,
+            asked_at REAL NOT NULL, expires_at REAL NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('waiting', 'approved', 'denied', 'expired', 'used')),
+            decided_at REAL, decided_by TEXT, reason TEXT
+        )"""
+    )
+    db.execute("CREATE INDEX proposals_by_key ON proposals (key)")
+    db.execute("CREATE INDEX proposals_waiting ON proposals (asked_at) WHERE state = 'waiting'")
+
+
+_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_calls, _add_guardrails)
 
 
 def open_database(path: Path | None) -> sqlite3.Connection:

@@ -4,12 +4,20 @@ What the journal keeps of a call, and what a claim of it finds.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from ocp_stripe_balance.models import Proposal
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from ocp_stripe_balance._policy import Finding
+
+
+Ruling = Literal["allowed", "refused", "asked", "approved", "denied", "expired"]
 
 
 class State(StrEnum):
@@ -46,6 +54,8 @@ class Call:
     body: bytes
     api_version: str
     context_id: str
+    agent_type: str = ""
+    user: str | None = None
     state: State = State.SENDING
     is_final: bool = False
     """Whether the same call again is answered from here."""
@@ -57,8 +67,17 @@ class Call:
     note: str | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
+    spent_at: float = 0.0
+    """The latest moment at which it can have moved money, for budgets: the end of the lease while it is under way."""
     owner: str = ""
     lease_until: float = 0.0
+
+    @property
+    def transaction_id(self) -> str | None:
+        """
+        Of the entry it made, where that is known.
+        """
+        return json.loads(self.answer).get("id") if self.answer and self.state is State.SUCCEEDED else None
 
 
 class Verdict(StrEnum):
@@ -80,6 +99,14 @@ class Verdict(StrEnum):
     """The key belongs to a call with other parameters."""
     REFERENCE_TAKEN = "reference_taken"
     """The reference belongs to an entry of another amount or currency."""
+    PROPOSAL_TAKEN = "proposal_taken"
+    """The key belongs to a proposal with other parameters."""
+    REFUSED = "refused"
+    """The policy does not allow it."""
+    ASK = "ask"
+    """The policy wants a person asked."""
+    HELD = "held"
+    """It may have been sent, and sending it again has no room in a budget now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +117,54 @@ class Claim:
 
     verdict: Verdict
     call: Call
+    finding: Finding | None = None
+    """The rule behind REFUSED, ASK and HELD."""
+    proposal: Proposal | None = None
+    """What was put to a person under this key before, if anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """
+    One row of the audit: what was decided about a call, by which rule, and who decided.
+    """
+
+    at: float
+    decision: Ruling
+    rule: str
+    who: str
+    """A person, or ``policy``."""
+    reason: str
+    base_url: str
+    mode: str
+    account: str
+    key: str
+    tool: str
+    customer: str
+    amount: int
+    currency: str
+    reference: str | None
+    context_id: str
+    agent_type: str
+    user: str | None
 
 
 COLUMNS = tuple(field.name for field in fields(Call))
+DECISION_COLUMNS = tuple(field.name for field in fields(Decision))
+PROPOSAL_COLUMNS = tuple(field.name for field in fields(Proposal))
 
 
 def call_of(row: sqlite3.Row) -> Call:
     values = {name: row[name] for name in COLUMNS}
     return Call(**{**values, "state": State(values["state"]), "is_final": bool(values["is_final"])})
+
+
+def decision_on(  # noqa: PLR0913  what an audit asks
+    subject: Call | Proposal, decision: Ruling, at: float, *, rule: str, who: str, reason: str
+) -> Decision:
+    """
+    The audit row of what was decided about a call or a proposal.
+    """
+    decided = {"at", "decision", "rule", "who", "reason"}
+    about: dict[str, Any] = {name: getattr(subject, name) for name in DECISION_COLUMNS if name not in decided}
+    return Decision(at=at, decision=decision, rule=rule, who=who, reason=reason, **about)

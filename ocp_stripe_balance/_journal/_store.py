@@ -14,8 +14,18 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ocp_stripe_balance._journal._admission import answer_proposal, ask, note, proposals
 from ocp_stripe_balance._journal._claim import by_key, claim_call, is_alive
-from ocp_stripe_balance._journal._rows import Call, Claim, State, Verdict, call_of
+from ocp_stripe_balance._journal._rows import (
+    DECISION_COLUMNS,
+    Call,
+    Claim,
+    Decision,
+    State,
+    Verdict,
+    call_of,
+    decision_on,
+)
 from ocp_stripe_balance._journal._writer import Writer
 from ocp_stripe_balance.errors import NotSentError, ToolError
 
@@ -23,6 +33,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from ocp_stripe_balance._journal._admission import Admission
+    from ocp_stripe_balance._journal._rows import Ruling
+    from ocp_stripe_balance.models import Answer, Proposal
 
 _T = TypeVar("_T")
 
@@ -48,7 +62,12 @@ class Journal:
         self._writer: Writer | None = None
 
     async def claim(
-        self, draft: Call, *, has_own_key: bool, lease_s: float
+        self,
+        draft: Call,
+        *,
+        has_own_key: bool,
+        lease_s: float,
+        admission: Admission | None = None,
     ) -> tuple[Claim, asyncio.CancelledError | None]:
         """
         Record the intent before anything is sent, or find the call it repeats. Durable when it returns.
@@ -59,6 +78,7 @@ class Journal:
             draft: the call as it would be sent.
             has_own_key: whether the caller chose the key, so that every parameter must match.
             lease_s: how long the call may take; an owner that dies loses it by then at the latest.
+            admission: what is asked before a call is recorded that would be sent; without it, nothing.
 
         Raises:
             NotSentError: the journal cannot be written.
@@ -67,7 +87,8 @@ class Journal:
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
         def work(db: sqlite3.Connection) -> Claim:
-            return claim_call(db, draft, owner, self._now(), has_own_key=has_own_key, lease_s=lease_s)
+            now = self._now()
+            return claim_call(db, draft, owner, now, has_own_key=has_own_key, lease_s=lease_s, admission=admission)
 
         claim, cancelled = await self._finish(work)
         if cancelled is not None:
@@ -77,6 +98,59 @@ class Journal:
                     if not await self.settle(claim.call, state, note="cancelled before it was sent"):
                         claim = replace(claim, verdict=Verdict.WAIT)  # its lease was over: another has it
         return claim, cancelled
+
+    async def rehearse(self, draft: Call, *, has_own_key: bool, lease_s: float, admission: Admission) -> Claim:
+        """
+        What `claim` would find. Nothing is recorded.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+
+        def work(db: sqlite3.Connection) -> Claim:
+            db.execute("SAVEPOINT rehearsal")
+            try:
+                now = self._now()
+                return claim_call(db, draft, "", now, has_own_key=has_own_key, lease_s=lease_s, admission=admission)
+            finally:
+                db.execute("ROLLBACK TO rehearsal")
+                db.execute("RELEASE rehearsal")
+
+        return await self._ask(work)
+
+    async def note(self, subject: Call | Proposal, decision: Ruling, *, rule: str, who: str, reason: str) -> None:
+        """
+        Add a decision about a call to the audit.
+        """
+        await self._ask(
+            lambda db: note(db, decision_on(subject, decision, self._now(), rule=rule, who=who, reason=reason))
+        )
+
+    async def ask(self, proposal: Proposal) -> Proposal:
+        """
+        Put a proposal in the queue, or find the one of its key that is there.
+        """
+        return await self._ask(lambda db: ask(db, proposal, self._now()))
+
+    async def answer(self, proposal: Proposal, answer: Answer) -> Proposal:
+        """
+        Record a person's decision on a proposal that waits; the proposal as it then stands.
+        """
+        return await self._ask(lambda db: answer_proposal(db, proposal, answer, self._now()))
+
+    async def proposals(self) -> list[Proposal]:
+        """
+        All proposals, oldest first.
+        """
+        return await self._ask(lambda db: proposals(db, self._now()))
+
+    async def decisions(self) -> list[Decision]:
+        """
+        The audit, oldest first.
+        """
+        names = ", ".join(DECISION_COLUMNS)
+        query = f"SELECT {names} FROM decisions ORDER BY number"  # noqa: S608  our own names
+        return await self._ask(lambda db: [Decision(**dict(row)) for row in db.execute(query)])
 
     async def settle(  # noqa: PLR0913  the columns of an outcome
         self,
@@ -89,23 +163,27 @@ class Journal:
         request_id: str | None = None,
         answer: Any = None,
         note: str | None = None,
+        is_found_later: bool = False,
     ) -> bool:
         """
         Record the outcome, and whether that was possible. A cancelled caller waits for the write.
 
         A final outcome on record is never overwritten, and one that is not final is recorded only by who holds
-        the claim: whoever took the call over meanwhile knows better.
+        the claim: whoever took the call over meanwhile knows better. For budgets the money moved now, unless
+        *is_found_later*: then at the latest moment known so far.
 
         Raises:
             NotSentError: the journal cannot be written.
         """
         text = None if answer is None else json.dumps(answer)
-        values = (state, is_final, attempts, status, request_id, text, note, self._now())
+        now = self._now()
+        values = (state, is_final, attempts, status, request_id, text, note, now, is_found_later, now)
 
         def work(db: sqlite3.Connection) -> bool:
             done = db.execute(
                 "UPDATE calls SET state = ?, is_final = ?, attempts = attempts + ?, status = ?, request_id = ?, "
-                "answer = ?, note = ?, updated_at = ?, owner = '', lease_until = 0 "
+                "answer = ?, note = ?, updated_at = ?, spent_at = CASE WHEN ? THEN spent_at ELSE ? END, "
+                "owner = '', lease_until = 0 "
                 "WHERE key = ? AND base_url = ? AND mode = ? AND account = ? AND NOT is_final "
                 "AND (? OR owner = ?)",
                 (*values, call.key, call.base_url, call.mode, call.account, is_final, call.owner),
@@ -121,7 +199,7 @@ class Journal:
         """
         The call of that key in that namespace, or None.
         """
-        return (await self._finish(lambda db: by_key(db, key, base_url, mode, account)))[0]
+        return await self._ask(lambda db: by_key(db, key, base_url, mode, account))
 
     async def select(
         self,
@@ -145,7 +223,7 @@ class Journal:
             where.append("key = ?")
             values.append(key)
         query = f"SELECT * FROM calls WHERE {' AND '.join(where)} ORDER BY created_at, id LIMIT ?"  # noqa: S608  fixed words
-        return (await self._finish(lambda db: [call_of(row) for row in db.execute(query, (*values, limit))]))[0]
+        return await self._ask(lambda db: [call_of(row) for row in db.execute(query, (*values, limit))])
 
     async def prune(self, before: float, *, with_references: bool = False) -> int:
         """
@@ -154,10 +232,10 @@ class Journal:
         Calls with a reference stay unless *with_references*, or the same reason could be paid again.
         """
         query = (
-            "DELETE FROM calls WHERE updated_at < ? AND state NOT IN ('sending', 'unknown') "
+            "DELETE FROM calls WHERE updated_at < ? AND spent_at < ? AND state NOT IN ('sending', 'unknown') "
             "AND (? OR reference IS NULL OR state != 'succeeded')"
         )
-        return (await self._finish(lambda db: db.execute(query, (before, with_references)).rowcount))[0]
+        return await self._ask(lambda db: db.execute(query, (before, before, with_references)).rowcount)
 
     def is_still_held(self, call: Call) -> bool:
         """
@@ -180,6 +258,15 @@ class Journal:
         writer, self._writer = self._writer, None
         if writer is not None:
             await asyncio.to_thread(writer.close)
+
+    async def _ask(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """
+        The result of *work*; a cancelled caller is told so once it is done.
+        """
+        result, cancelled = await self._finish(work)
+        if cancelled is not None:
+            raise cancelled
+        return result
 
     async def _finish(self, work: Callable[[sqlite3.Connection], _T]) -> tuple[_T, asyncio.CancelledError | None]:
         """

@@ -1,5 +1,5 @@
 """
-The command line: ocp-stripe-balance demo, tools, call, journal, sandbox and doctor.
+The command line: ocp-stripe-balance demo, tools, call, journal, policy, approvals, sandbox and doctor.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 succeeded, 2 not sent, 3 rejected, 4 unknown.
 """
@@ -21,18 +21,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance import _units
 from ocp_stripe_balance._journal import Journal
-from ocp_stripe_balance._policy import check_mode
+from ocp_stripe_balance._policy import live
 from ocp_stripe_balance.agent import OCPAgent
-from ocp_stripe_balance.cli import _journal
+from ocp_stripe_balance.cli import _approvals, _journal, _policy
 from ocp_stripe_balance.cli._demo import demo
-from ocp_stripe_balance.cli._output import print_json, printable, say, show_error, show_result, wrap
+from ocp_stripe_balance.cli._output import print_json, printable, say, show_dry_run, show_error, show_result, wrap
 from ocp_stripe_balance.errors import (
     ConfigurationError,
     InvalidParametersError,
     OutcomeUnknownError,
-    PolicyRefusedError,
     Problem,
     RejectedError,
     ToolError,
@@ -95,7 +93,9 @@ def _cannot_print(error: OSError, done: ToolResult | None) -> int:
 def _run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
     commands = {
         "demo": demo,
+        "approvals": _approvals.run,
         "journal": _journal.run,
+        "policy": _policy.run,
         "tools": _tools,
         "call": _call,
         "sandbox": _sandbox,
@@ -137,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
         help="print the result as JSON; with FILE (or - for standard input) also read the parameters from there",
     )
     call.add_argument("--idempotency-key", metavar="KEY", help="the name of this one decision")
-    call.add_argument("--yes", action="store_true", help="do not ask before sending")
+    call.add_argument("--yes", action="store_true", help="do not ask before sending, unless the policy wants it")
+    call.add_argument("--dry-run", action="store_true", help="show the request and the policy's verdict; send nothing")
 
     sandbox = commands.add_parser("sandbox", help="run an embedded Stripe until Ctrl-C")
     sandbox.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: any free one)")
@@ -155,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     _journal.add_parser(commands)
+    _policy.add_parser(commands, _TOOL)
+    _approvals.add_parser(commands)
 
     doctor = commands.add_parser("doctor", help="which key, which mode, and does Stripe answer")
     doctor.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
@@ -188,13 +191,20 @@ async def _call(options: argparse.Namespace) -> int:
         raise _fail(
             "TOOL", f"{options.tool!r} is not a tool's name", "write the tool's name before --json and KEY=VALUE"
         )
-    async with OCPAgent(settings=settings) as agent:
+    is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if is_at_terminal and not options.yes:
+        settings = _asking(settings)
+    approver = _approvals.ask_at_terminal if is_at_terminal else None
+    async with OCPAgent(settings=settings, approver=approver) as agent:
         await agent.register_api("stripe")
         tool = await _tool_named(agent, options.tool)
         parameters = _parameters(tool, options)
-        if not options.yes and sys.stdin is not None and sys.stdin.isatty() and not _confirm(parameters, settings):
-            say("Not sent.")
-            return _EXIT_CODES["not_sent"]
+        if options.dry_run:
+            key = options.idempotency_key
+            return show_dry_run(
+                await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True),
+                as_json=options.as_json,
+            )
         calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=options.idempotency_key))
         # Ctrl-C cancels the call, which then says whether it may have been sent; pressed again, it changes nothing.
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, calling.cancel)
@@ -205,6 +215,15 @@ async def _call(options: argparse.Namespace) -> int:
         show_result(options.done, as_json=options.as_json)
         sys.stdout.flush()
         return 0
+
+
+def _asking(settings: Settings) -> Settings:
+    """
+    The settings with a policy that puts every call to the person at the terminal.
+    """
+    policy = settings.policy_in_force
+    approval = policy.approval.model_copy(update={"always": True})
+    return settings.model_copy(update={"policy": policy.model_copy(update={"approval": approval})})
 
 
 async def _sandbox(options: argparse.Namespace) -> int:
@@ -242,6 +261,7 @@ async def _doctor(options: argparse.Namespace) -> int:
         "api_key": f"from {settings.key_source()}" if key else _NO_KEY,
         "mode": mode_of(key.get_secret_value()) if key else None,
         "calls_allowed": _are_calls_allowed(settings),
+        "policy": "from OCP_STRIPE_POLICY" if settings.policy else "the defaults",
         "journal": str(settings.journal_path or "off: kept in memory only"),
         "journal_usable": await _is_journal_usable(settings),
         "api_base": settings.api_base,
@@ -279,11 +299,9 @@ def _are_calls_allowed(settings: Settings) -> bool | str:
 
     if settings.api_key is None:
         return "no: there is no API key"
-    try:
-        check_mode(mode_of(settings.api_key.get_secret_value()), allow_live=settings.allow_live, tool=_TOOL)
-    except PolicyRefusedError as error:
-        return f"no: {error.hint}"
-    return True
+    mode = mode_of(settings.api_key.get_secret_value())
+    finding = live(settings.policy_in_force, mode, allow_live=settings.allow_live)
+    return True if finding.verdict == "allowed" else f"no: {finding.hint}"
 
 
 async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | None]:
@@ -293,11 +311,11 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     from ocp_stripe_balance._executor import Executor  # noqa: PLC0415  httpx
     from ocp_stripe_balance._request import WireRequest  # noqa: PLC0415
 
-    secret = settings.api_key.get_secret_value() if settings.api_key else ""
-    headers = {"Stripe-Version": settings.api_version, "Authorization": f"Bearer {secret}"}
+    headers = {"Stripe-Version": settings.api_version}
     if settings.account:
         headers["Stripe-Account"] = settings.account
-    request = WireRequest(method="GET", url=f"{settings.api_base}/v1/customers?limit=1", body=b"", headers=headers)
+    url = f"{settings.api_base}/v1/customers?limit=1"
+    request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
     executor = Executor(timeout_s=min(settings.timeout, 10.0), max_attempts=1)
     try:
         await executor.execute(request, tool="doctor", idempotency_key="")
@@ -376,27 +394,6 @@ def _json_value(name: str, text: str) -> Any:
 
 def _fail(path: str, message: str, hint: str) -> InvalidParametersError:
     return InvalidParametersError([Problem(path=path, message=message, hint=hint)])
-
-
-def _confirm(parameters: object, settings: Settings) -> bool:
-    """
-    Ask the person at the terminal; parameters that are not valid go on, to be refused with reasons.
-    """
-    from ocp_stripe_balance.settings import mode_of  # noqa: PLC0415
-
-    if not isinstance(parameters, dict) or settings.api_key is None:
-        return True
-    amount, currency = parameters.get("amount"), parameters.get("currency")
-    if not isinstance(amount, int) or not isinstance(currency, str):
-        return True
-    mode = mode_of(settings.api_key.get_secret_value())
-    effect = f"{_units.effect(amount, currency)} to {parameters.get('customer')} ({mode} mode at {settings.api_base})"
-    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # waiting for a line blocks the loop
-    try:
-        print(f"{printable(effect)}\nSend it? [y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
-    finally:
-        signal.signal(signal.SIGINT, interrupted)
 
 
 def _definition(tool: ToolSpec) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance import _units
 from ocp_stripe_balance._journal import Call, Journal, State
+from ocp_stripe_balance._policy import moment, span
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.cli._output import print_json, printable, say, show_result
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, NotSentError, Problem
@@ -49,7 +50,7 @@ def add_parser(commands: Any) -> None:
     resume.add_argument("key", metavar="KEY", help="its idempotency key")
     resume.add_argument("--json", dest="as_json", action="store_true", help="the result as JSON")
 
-    actions.add_parser("export", help="every call as a line of JSON")
+    actions.add_parser("export", help="every call and every decision as a line of JSON")
 
     prune = actions.add_parser("prune", help="delete settled calls")
     prune.add_argument("--before", required=True, metavar="TIME", help=_TIME_HELP)
@@ -76,7 +77,7 @@ async def _list(options: argparse.Namespace) -> int:
         return 0
     for call in calls:
         effect = _units.effect(call.amount, call.currency)
-        row = (_when(call.created_at), call.state, effect, call.customer, call.key)
+        row = (moment(call.created_at), call.state, effect, call.customer, call.key)
         print(printable("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (20, 9, 20, 20, 0), strict=True))))
     if not calls:
         say("No calls.")
@@ -123,19 +124,31 @@ async def _resume(options: argparse.Namespace) -> int:
 
 
 async def _export(_options: argparse.Namespace) -> int:
-    for call in await _select():
-        print(json.dumps(_facts(call)))
+    journal = open_journal()
+    try:
+        calls, decisions = await journal.select(), await journal.decisions()
+    finally:
+        await journal.aclose()
+    for call in calls:
+        print(json.dumps({"record": "call", **_facts(call)}))
+    for decision in decisions:
+        print(json.dumps({"record": "decision", **asdict(decision), "at": moment(decision.at)}))
     return 0
 
 
 async def _prune(options: argparse.Namespace) -> int:
-    journal = _open()
+    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+
+    before = _moment(options.before, "--before")
+    window_s = Settings().policy_in_force.longest_window_s
+    journal = open_journal()
     try:
-        deleted = await journal.prune(_moment(options.before, "--before"), with_references=options.with_references)
+        deleted = await journal.prune(min(before, time.time() - window_s), with_references=options.with_references)
     finally:
         await journal.aclose()
     stay = "open ones stay" if options.with_references else "open ones, and paid ones with a reference, stay"
-    say(f"Deleted {deleted} settled calls; {stay}.")
+    kept = f"{stay}, and so does the last {span(window_s)}, which the policy counts"
+    say(f"Deleted {deleted} settled calls; {kept}.")
     return 0
 
 
@@ -149,7 +162,13 @@ _ACTIONS = {
 }
 
 
-def _open() -> Journal:
+def open_journal() -> Journal:
+    """
+    The journal of the settings.
+
+    Raises:
+        ConfigurationError: it is switched off.
+    """
     from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
 
     path = Settings().journal_path
@@ -160,7 +179,7 @@ def _open() -> Journal:
 
 
 async def _select(**narrowed: Any) -> list[Call]:
-    journal = _open()
+    journal = open_journal()
     try:
         return await journal.select(**narrowed)
     finally:
@@ -172,19 +191,15 @@ def _facts(call: Call) -> dict[str, Any]:
     A call as JSON.
     """
     facts = {**asdict(call), "outcome": str(call.state), "effect": _units.effect(call.amount, call.currency)}
-    for name in ("state", "owner", "lease_until", "is_final"):
+    for name in ("state", "owner", "lease_until", "is_final", "spent_at"):
         del facts[name]
     if call.state is State.SENDING:
         facts["attempts"] = None  # it is being sent, or was interrupted: not known
     facts["body"] = call.body.decode("ascii", "replace")
     facts["arguments"] = json.loads(call.arguments)
     facts["answer"] = json.loads(call.answer) if call.answer else None
-    facts["created_at"], facts["updated_at"] = _when(call.created_at), _when(call.updated_at)
+    facts["created_at"], facts["updated_at"] = moment(call.created_at), moment(call.updated_at)
     return facts
-
-
-def _when(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _moment(text: str, option: str) -> float:
@@ -192,8 +207,8 @@ def _moment(text: str, option: str) -> float:
     if span:
         return time.time() - int(span[1]) * _SPANS[span[2]]
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         problem = Problem(path=option, message=f"{text!r} is not a time", hint=f"pass {_TIME_HELP}")
         raise InvalidParametersError([problem]) from None

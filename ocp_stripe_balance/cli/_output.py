@@ -9,11 +9,11 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance.errors import redact
+from ocp_stripe_balance._secrets import redact
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.errors import ToolError
-    from ocp_stripe_balance.models import ToolResult
+    from ocp_stripe_balance.models import DryRun, ToolResult
 
 
 def show_result(result: ToolResult, *, as_json: bool) -> None:
@@ -26,6 +26,23 @@ def show_result(result: ToolResult, *, as_json: bool) -> None:
         print(f"request          {printable(str(result.request_id))}")
     for warning in result.warnings:
         say(f"warning: {warning}")
+
+
+def show_dry_run(done: DryRun, *, as_json: bool) -> int:
+    """
+    Print what would be sent and whether it would be; the exit code.
+    """
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        print(printable(f"{done.verdict}: {done.message}"))
+        print(f"{done.method} {printable(done.url)}")
+        for name, value in done.headers.items():
+            print(printable(f"{name}: {value}"))
+        print(f"\n{printable(done.body)}")
+    for warning in done.warnings:
+        say(f"warning: {warning}")
+    return 0 if done.verdict in {"send", "replay", "resume", "wait"} else 2
 
 
 def show_error(error: ToolError, *, as_json: bool) -> None:
@@ -43,8 +60,9 @@ def say(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def wrap(text: str, indent: str = "    ") -> str:
-    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False)
+def wrap(text: str, indent: str = "    ", further: str | None = None) -> str:
+    further = indent + "  " if further is None else further
+    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
 
 
 def printable(text: str) -> str:

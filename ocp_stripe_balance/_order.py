@@ -1,0 +1,109 @@
+"""
+What the agent asks for, checked against everything that can be known without looking anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._secrets import holds_key
+from ocp_stripe_balance._stated import stated_effect_problem, stated_parameter
+from ocp_stripe_balance.errors import InvalidParametersError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._schema import ParameterValidator
+
+_KEY_PARAMETER = "idempotency_key"
+_MAX_METADATA_KEYS = 50  # https://docs.stripe.com/metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """
+    One valid call.
+    """
+
+    arguments: dict[str, Any]
+    """The parameters by name, without the key and the stated effect."""
+    key: str | None
+    """The idempotency key, where the caller gave one."""
+    has_stated_effect: bool
+
+
+def take_order(  # noqa: PLR0913  a call and what it is held against
+    tool: ToolSpec,
+    validator: ParameterValidator,
+    parameters: object,
+    keys: Sequence[str | None],
+    *,
+    tags_calls: bool,
+    secret: str,
+) -> Order:
+    """
+    The order that *parameters* make.
+
+    Args:
+        tool: what is called.
+        validator: of its parameters.
+        parameters: as the agent gave them.
+        keys: idempotency keys given beside the parameters, None where none was.
+        tags_calls: whether this tool adds a metadata key of its own.
+        secret: the API key, which no parameter may have in it.
+
+    Raises:
+        InvalidParametersError: listing everything that is wrong.
+    """
+    arguments, problems = validator.check(parameters)
+    given = [key for key in (*keys, arguments.get(_KEY_PARAMETER)) if key is not None]
+    if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
+        hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
+        problems.append(Problem(path=_KEY_PARAMETER, message="is given twice, with different values", hint=hint))
+    elif given and _KEY_PARAMETER not in arguments and (not problems or arguments):
+        arguments, problems = validator.check({**_named(parameters), _KEY_PARAMETER: given[0]})
+    if not problems:
+        problems = [*_tag_problems(arguments, tags_calls=tags_calls), *_key_problems(arguments, secret)]
+    stated = stated_parameter(tool.parameters_json_schema)
+    effect = arguments.pop(stated, None) if stated and not problems else None
+    if stated and effect is not None:
+        problem = stated_effect_problem(stated, effect, int(arguments["amount"]), arguments["currency"])
+        problems += [problem] if problem else []
+    if problems:
+        raise InvalidParametersError(problems, tool=tool.name)
+    key = arguments.pop(_KEY_PARAMETER, None)
+    return Order(arguments=arguments, key=key, has_stated_effect=effect is not None)
+
+
+def _named(parameters: object) -> Mapping[str, Any]:
+    return parameters if isinstance(parameters, Mapping) else {}
+
+
+def _tag_problems(arguments: Mapping[str, Any], *, tags_calls: bool) -> list[Problem]:
+    """
+    Where the caller's metadata leaves no room for ours under Stripe's limit of 50 keys.
+    """
+    ours = int(tags_calls) + ("reference" in arguments)
+    room = _MAX_METADATA_KEYS - ours
+    if len(arguments.get("metadata") or {}) <= room:
+        return []
+    message = f"has {len(arguments['metadata'])} keys; at most {room} are left"
+    hint = f"Stripe allows {_MAX_METADATA_KEYS}, and this tool adds {ours} of its own (ocp_call, ocp_reference)"
+    return [Problem(path="metadata", message=message, hint=hint)]
+
+
+def _key_problems(arguments: Mapping[str, Any], secret: str) -> list[Problem]:
+    """
+    Where a parameter has an API key in it, which would end up in Stripe's ledger and our journal.
+    """
+    found = []
+    for name, value in arguments.items():
+        texts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and holds_key(text, secret) for text in texts):
+            message = "has what looks like an API key in it"
+            hint = "leave it out; a key belongs nowhere in a call, and whoever wrote it there should roll it"
+            found.append(Problem(path=name, message=message, hint=hint))
+    return found

@@ -1,0 +1,291 @@
+"""
+The policy as people write it: a TOML file, or the same keys as arguments.
+
+Amounts are text in the currency's own units ("20.00" in usd, "2000" in jpy): a bare number could be read as cents.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic_core import PydanticCustomError
+
+from ocp_stripe_balance import _units
+from ocp_stripe_balance._schema import nearest, shown
+from ocp_stripe_balance.errors import ConfigurationError
+
+Direction = Literal["credit", "debit"]
+Per = Literal["customer", "user", "agent_type", "context", "all"]
+
+OTHER = "other"
+DEFAULT_LIMIT = Decimal("1000.00")
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_MAX_WINDOW_S = 366 * 86400
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("policy", "{why}", {"why": message})
+
+
+def _amount(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if not isinstance(value, str):
+        raise _wrong(
+            f'{shown(value)} could be read as cents; write it as text in the currency\'s units, such as "20.00"'
+        )
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", value, re.ASCII):
+        raise _wrong(f'{shown(value)} is not an amount; write digits and a point, such as "20.00"')
+    return Decimal(value)
+
+
+def _window(value: object) -> float:
+    if isinstance(value, float):
+        return value
+    match = re.fullmatch(r"(\d{1,6})([smhdw])", value, re.ASCII) if isinstance(value, str) else None
+    seconds = float(int(match[1]) * _SPANS[match[2]]) if match else 0.0
+    if not 0 < seconds <= _MAX_WINDOW_S:
+        raise _wrong(f'{shown(value)} is not a span of time; write "10m", "24h" or "30d", up to 366d')
+    return seconds
+
+
+def _duplicate_window(value: object) -> float | None:
+    return None if value in {"off", None} else _window(value)
+
+
+def _currency(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[A-Za-z]{3}", value, re.ASCII):
+        raise _wrong(f'{shown(value)} is not a currency; write a three-letter ISO 4217 code, such as "usd"')
+    return value.lower()
+
+
+def _currency_or_other(value: object) -> str:
+    return OTHER if value == OTHER else _currency(value)
+
+
+def _pattern(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,255}", value, re.ASCII):
+        raise _wrong(f'{shown(value)} is not a customer; write an ID, or a pattern with * and ?, such as "cus_*"')
+    return value
+
+
+Amount: TypeAlias = Annotated[Decimal, BeforeValidator(_amount)]
+Window: TypeAlias = Annotated[float, BeforeValidator(_window)]
+Currency: TypeAlias = Annotated[str, BeforeValidator(_currency)]
+CurrencyOrOther: TypeAlias = Annotated[str, BeforeValidator(_currency_or_other)]
+Pattern: TypeAlias = Annotated[str, BeforeValidator(_pattern)]
+MetadataKey: TypeAlias = Annotated[str, Field(strict=True, min_length=1, max_length=40)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Customers(_Section):
+    """
+    Whose balance may be changed; a customer who is denied is never allowed.
+    """
+
+    allow: tuple[Pattern, ...] | None = None
+    """IDs or patterns; without it, everyone who is not denied."""
+    deny: tuple[Pattern, ...] = ()
+
+
+class Require(_Section):
+    """
+    What a call must say beyond the tool's required parameters.
+    """
+
+    stated_effect: StrictBool = False
+    reference: StrictBool = False
+    description: StrictBool = False
+    metadata: tuple[MetadataKey, ...] = ()
+    """Metadata keys, each with a value that is not empty."""
+
+
+class Amounts(_Section):
+    """
+    The largest credit and debit of one call.
+    """
+
+    credit: Amount | None = None
+    debit: Amount | None = None
+
+
+class Budget(_Section):
+    """
+    How much may move in one currency within a rolling window.
+    """
+
+    per: Per
+    """Whose calls are added up: one customer's, one user's, one agent type's, one context's, or all."""
+    window: Window
+    currency: Currency
+    credit: Amount | None = None
+    debit: Amount | None = None
+
+
+class Approval(_Section):
+    """
+    When a person decides, and how.
+    """
+
+    always: StrictBool = False
+    """Whether a person decides on every call."""
+    above: dict[CurrencyOrOther, Amount] = {}
+    """A call of more than this waits for a person; ``other`` stands for every currency not listed."""
+    queue: StrictBool = False
+    """Whether a proposal waits in the journal where no approver was given."""
+    expires: Window = 86400.0
+    """How long a proposal, and an approval of it, is good for."""
+
+
+class Policy(BaseModel):
+    """
+    What calls may do. Without any argument: the defaults that protect.
+
+    Raises:
+        ConfigurationError: naming every key that is misspelt or impossible.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    allow_live: StrictBool | None = None
+    """Whether live-mode keys may be used; None leaves it to the setting of the same name."""
+    directions: tuple[Direction, ...] = ("credit", "debit")
+    currencies: tuple[Currency, ...] | None = None
+    """None for any."""
+    calls_per_minute: StrictInt | None = Field(None, ge=1)
+    duplicate_window: Annotated[float | None, BeforeValidator(_duplicate_window)] = 600.0
+    """How long the same customer, amount and currency under another key counts as a suspected duplicate."""
+    unreadable_customers: Literal["warn", "refuse"] = "warn"
+    """What happens where the API key may not read the customer, so that the currency cannot be checked."""
+    customers: Customers = Customers()
+    require: Require = Require()
+    limits: dict[CurrencyOrOther, Amounts] = {}
+    """Per currency; 1,000.00 of its units where there is none. ``other`` stands for every currency not listed."""
+    budgets: tuple[Budget, ...] = ()
+    approval: Approval = Approval()
+
+    def __init__(self, **values: Any) -> None:
+        """
+        Check *values*, which have the keys of the file.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems = [_explain(problem) for problem in error.errors(include_input=False, include_url=False)]
+        else:
+            problems = list(_decimals(self)) + [
+                f"budgets[{number}]: has neither credit nor debit"
+                for number, budget in enumerate(self.budgets)
+                if budget.credit is None and budget.debit is None
+            ]
+        if problems:
+            hint = "Mend the policy and start again; 'ocp-stripe-balance policy check FILE' explains it."
+            raise ConfigurationError(f"The policy is not valid: {'; '.join(problems)}.", hint=hint)
+
+    def limit(self, direction: Direction, currency: str) -> tuple[str, Decimal]:
+        """
+        The rule and the largest amount, in the currency's units, of one call.
+        """
+        for key in (currency, OTHER):
+            amount = getattr(self.limits.get(key), direction, None)
+            if amount is not None:
+                return f"limits.{key}.{direction}", amount
+        return "default limit", DEFAULT_LIMIT
+
+    def threshold(self, currency: str) -> tuple[str, Decimal] | None:
+        """
+        The rule and the amount above which a person decides, or None where nobody is asked.
+        """
+        key = currency if currency in self.approval.above else OTHER
+        amount = self.approval.above.get(key)
+        return None if amount is None else (f"approval.above.{key}", amount)
+
+    @property
+    def longest_window_s(self) -> float:
+        """
+        How far back recorded calls still count.
+        """
+        return max([60.0, self.duplicate_window or 0.0, *(budget.window for budget in self.budgets)])
+
+
+def load_policy(source: object) -> Policy:
+    """
+    The policy of a TOML file, of a dict with the same keys, or one that is a `Policy` already.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is not valid.
+    """
+    if isinstance(source, Policy):
+        return source
+    if isinstance(source, dict):
+        return Policy(**source)
+    import tomllib  # noqa: PLC0415  only a file needs it
+
+    path = Path(str(source)).expanduser()
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        hint = "OCP_STRIPE_POLICY, or policy=, is the path of a TOML file."
+        raise ConfigurationError(f"The policy {path} cannot be read: {error}.", hint=hint) from None
+    return Policy(**values)
+
+
+def _decimals(policy: Policy) -> list[str]:
+    """
+    Amounts with more decimals than their currency has.
+    """
+    amounts = [
+        (f"limits.{currency}.{direction}", currency, getattr(limit, direction))
+        for currency, limit in policy.limits.items()
+        for direction in ("credit", "debit")
+    ]
+    amounts += [(f"approval.above.{currency}", currency, amount) for currency, amount in policy.approval.above.items()]
+    amounts += [
+        (f"budgets[{number}].{direction}", budget.currency, getattr(budget, direction))
+        for number, budget in enumerate(policy.budgets)
+        for direction in ("credit", "debit")
+    ]
+    return [
+        f"{path}: {amount} has more decimals than {currency}, which has {_units.exponent(currency)}"
+        for path, currency, amount in amounts
+        if amount is not None and currency != OTHER and -amount.as_tuple().exponent > _units.exponent(currency)
+    ]
+
+
+def _explain(problem: Any) -> str:
+    path, model = "", Policy
+    names: list[str] = []
+    for part in problem["loc"]:
+        if part == "[key]":
+            continue
+        names = list(getattr(model, "model_fields", {})) or names
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        field = getattr(model, "model_fields", {}).get(part)
+        model = _model_in(field.annotation) if field else model
+    match problem["type"]:
+        case "extra_forbidden":
+            near = nearest(str(problem["loc"][-1]), names)
+            return f"{path}: unknown key; " + (
+                f"did you mean {near[0]}?" if near else f"the keys are {', '.join(sorted(names))}"
+            )
+        case "missing":
+            return f"{path}: is missing"
+        case _:
+            return f"{path}: {problem['msg'].removeprefix('Input should be ').removeprefix('Value error, ')}"
+
+
+def _model_in(annotation: Any) -> Any:
+    """
+    The section a field's type holds, in a list or a table of them, or the type itself.
+    """
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_model_in(inner) for inner in getattr(annotation, "__args__", ())]
+    return next((inner for inner in found if hasattr(inner, "model_fields")), annotation)

@@ -1,0 +1,447 @@
+"""
+What each rule says of a call. Pure: what was spent before comes from a `History`, the customer from Stripe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ocp_stripe_balance import _units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from decimal import Decimal
+    from typing import Any
+
+    from ocp_stripe_balance._customers import Customer
+    from ocp_stripe_balance._journal import Call
+    from ocp_stripe_balance._policy._file import Budget, Direction, Per, Policy
+
+
+class History(Protocol):
+    """
+    What the journal knows around one call, in that call's account and mode.
+    """
+
+    @property
+    def now(self) -> float:
+        """
+        Seconds since the Unix epoch.
+        """
+
+    def spent(self, per: Per, direction: Direction, window_s: float) -> int:
+        """
+        Minor units that moved, or may have, within the window, by other calls in this call's currency.
+        """
+
+    def room_at(self, per: Per, direction: Direction, window_s: float, at_most: int) -> float:
+        """
+        When no more than *at_most* minor units are left in the window.
+        """
+
+    def started(self, window_s: float) -> list[float]:
+        """
+        When the other calls within the window were begun, oldest first.
+        """
+
+    def counts(self, window_s: float) -> bool:
+        """
+        Whether the call itself is on record and counts within the window.
+        """
+
+    def alike(self, window_s: float) -> Call | None:
+        """
+        The newest other call within the window to the same customer with the same amount and currency.
+
+        It moved money or may have, and its reference does not tell the two apart.
+        """
+
+    def in_another_currency(self) -> Call | None:
+        """
+        Another call for this customer in another currency that moved money or may have.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """
+    What the rules look at.
+    """
+
+    call: Call
+    arguments: Mapping[str, Any]
+    """The validated parameters."""
+    has_stated_effect: bool
+    allow_live: bool
+    """The setting."""
+    customer: Customer | None = None
+    """As Stripe has it, or None where it was not read."""
+    is_unreadable: bool = False
+    """Whether the API key may not read it."""
+
+    @property
+    def direction(self) -> Direction:
+        """
+        Credit or debit.
+        """
+        return "credit" if self.call.amount < 0 else "debit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """
+    What one rule says of a call.
+    """
+
+    verdict: Literal["allowed", "refused", "ask"]
+    rule: str
+    """The key in the policy."""
+    message: str
+    """A sentence without its full stop: what the rule demands, and what the call has."""
+    hint: str = ""
+    limit: str | None = None
+    """Of a rule about amounts or numbers: how much it allows."""
+    left: str | None = None
+    """How much of that is left."""
+    free_at: float | None = None
+    """When the same call would fit, where waiting helps."""
+
+
+def decide(found: Iterable[Finding]) -> Finding | None:
+    """
+    The first refusal, else the first rule that wants a person asked, else None: the call is allowed.
+    """
+    question = None
+    for finding in found:
+        if finding.verdict == "refused":
+            return finding
+        if finding.verdict == "ask" and question is None:
+            question = finding
+    return question
+
+
+def findings(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
+    """
+    What every rule says of the call, the cheap ones first; lazily, because the first refusal ends it.
+    """
+    yield live(policy, case.call.mode, allow_live=case.allow_live)
+    yield _direction(policy, case)
+    if policy.currencies is not None:
+        yield _currency(policy.currencies, case)
+    yield from _customers(policy, case)
+    yield from _requirements(policy, case)
+    yield _limit(policy, case)
+    yield from _customer_as_read(policy, case, history)
+    if policy.duplicate_window is not None:
+        yield _duplicate(policy.duplicate_window, case, history)
+    if policy.calls_per_minute is not None:
+        yield _rate(policy.calls_per_minute, history)
+    for number, budget in enumerate(policy.budgets):
+        if budget.currency == case.call.currency and getattr(budget, case.direction) is not None:
+            yield budget_finding(budget, number, case, history)
+    yield from _threshold(policy, case)
+
+
+def resumed(policy: Policy, case: Case, history: History) -> Finding | None:
+    """
+    Why a call that may have been sent may not be sent again now: its place in a budget's window was given away.
+    """
+    for number, budget in enumerate(policy.budgets):
+        is_in_it = budget.currency == case.call.currency and getattr(budget, case.direction) is not None
+        if is_in_it and not history.counts(budget.window):
+            finding = budget_finding(budget, number, case, history)
+            if finding.verdict == "refused":
+                return finding
+    return None
+
+
+def moment(seconds: float) -> str:
+    """
+    A time as ISO 8601 in UTC.
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(seconds: float) -> str:
+    """
+    A span of time in words: ``10 minutes``.
+    """
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length and seconds % length == 0:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' * (count != 1)}"
+    return f"{seconds:g} second{'s' * (seconds != 1)}"
+
+
+def in_units(amount: Decimal, currency: str) -> str:
+    """
+    An amount of the policy in words: ``20.00 usd``.
+    """
+    return _units.to_text(to_minor(amount, currency), currency)
+
+
+def to_minor(amount: Decimal, currency: str) -> int:
+    """
+    An amount of the policy in the smallest unit; decimals the currency does not have are dropped.
+    """
+    return int(amount.scaleb(_units.exponent(currency)))
+
+
+def live(policy: Policy, mode: str, *, allow_live: bool) -> Finding:
+    """
+    Whether a call in that mode may go at all.
+    """
+    if mode != "live":
+        return Finding(verdict="allowed", rule="allow_live", message="the API key is a test-mode key")
+    if allow_live if policy.allow_live is None else policy.allow_live:
+        return Finding(verdict="allowed", rule="allow_live", message="live mode is switched on")
+    return Finding(
+        verdict="refused",
+        rule="allow_live",
+        message="the API key is a live-mode key, and live mode is not switched on",
+        hint=(
+            "A person must set OCP_STRIPE_ALLOW_LIVE=true (or allow_live = true in the policy), or use a test-mode "
+            "key (sk_test_… or rk_test_…)."
+        ),
+    )
+
+
+def _direction(policy: Policy, case: Case) -> Finding:
+    allowed = " and ".join(f"{name}s" for name in policy.directions) or "nothing"
+    if case.direction in policy.directions:
+        return Finding(verdict="allowed", rule="directions", message=f"a {case.direction}, and {allowed} are allowed")
+    return Finding(
+        verdict="refused",
+        rule="directions",
+        message=f"amount {case.call.amount} is a {case.direction}, and the policy allows {allowed} only",
+        hint="A negative amount credits the customer, a positive one debits. If the sign is right, a person must act.",
+    )
+
+
+def _currency(allowed: tuple[str, ...], case: Case) -> Finding:
+    if case.call.currency in allowed:
+        return Finding(verdict="allowed", rule="currencies", message=f"{case.call.currency} is allowed")
+    return Finding(
+        verdict="refused",
+        rule="currencies",
+        message=f"{case.call.currency} is not among the currencies the policy allows ({', '.join(allowed) or 'none'})",
+        hint="Use the customer's own currency if it is one of these; otherwise a person must do it.",
+    )
+
+
+def _customers(policy: Policy, case: Case) -> Iterator[Finding]:
+    customer = case.call.customer
+    allow, deny = policy.customers.allow, policy.customers.deny
+    by_hand = "Do not try another customer in its place; a person must decide."
+    if deny:
+        if any(fnmatchcase(customer, pattern) for pattern in deny):
+            message = f"the policy denies calls for customer {customer}"
+            yield Finding(verdict="refused", rule="customers.deny", message=message, hint=by_hand)
+        else:
+            yield Finding(verdict="allowed", rule="customers.deny", message=f"{customer} is not denied")
+    if allow is not None:
+        if any(fnmatchcase(customer, pattern) for pattern in allow):
+            yield Finding(verdict="allowed", rule="customers.allow", message=f"{customer} is allowed")
+        else:
+            message = f"customer {customer} is not among those the policy allows"
+            yield Finding(verdict="refused", rule="customers.allow", message=message, hint=by_hand)
+
+
+def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
+    def finding(name: str, *, is_there: bool, example: str) -> Finding:
+        if is_there:
+            return Finding(verdict="allowed", rule=f"require.{name}", message=f"{name} is given")
+        return Finding(
+            verdict="refused",
+            rule=f"require.{name}",
+            message=f"the policy demands {name}, which the call does not have",
+            hint=f"Call again with {name}, such as {example}. Say what is true: people read it.",
+        )
+
+    require = policy.require
+    effect = _units.effect(case.call.amount, case.call.currency)
+    if require.stated_effect:
+        yield finding("stated_effect", is_there=case.has_stated_effect, example=repr(effect))
+    if require.reference:
+        is_there = case.call.reference is not None
+        yield finding("reference", is_there=is_there, example="'ticket-812', the business reason")
+    if require.description:
+        is_there = bool((case.arguments.get("description") or "").strip())
+        yield finding("description", is_there=is_there, example="'Credit for the late delivery of order 6735'")
+    metadata = case.arguments.get("metadata") or {}
+    for key in require.metadata:
+        is_there = bool(str(metadata.get(key) or "").strip())
+        yield finding(f"metadata.{key}", is_there=is_there, example=f'{{"{key}": "…"}} in metadata')
+
+
+def _limit(policy: Policy, case: Case) -> Finding:
+    call = case.call
+    rule, amount = policy.limit(case.direction, call.currency)
+    limit, asked = in_units(amount, call.currency), _units.to_text(abs(call.amount), call.currency)
+    if abs(call.amount) <= to_minor(amount, call.currency):
+        message = f"{asked} of at most {limit} for one {case.direction}"
+        return Finding(verdict="allowed", rule=rule, message=message, limit=limit)
+    return Finding(
+        verdict="refused",
+        rule=rule,
+        message=f"amount {call.amount} is a {case.direction} of {asked}, more than the {limit} allowed for one call",
+        hint=(
+            f"Amounts are integers in the smallest unit: {_example(call.currency)}. If the amount is right, a person "
+            f"must make the entry or set limits.{call.currency}.{case.direction} in the policy; do not split it."
+        ),
+        limit=limit,
+    )
+
+
+def _example(currency: str) -> str:
+    minor = 5 * 10 ** _units.exponent(currency)
+    return f"{minor} is {_units.to_text(minor, currency)}"
+
+
+def _customer_as_read(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
+    call, customer = case.call, case.customer
+    if case.is_unreadable and policy.unreadable_customers == "refuse":
+        yield Finding(
+            verdict="refused",
+            rule="unreadable_customers",
+            message=f"the API key may not read customer {call.customer}, so its currency cannot be checked",
+            hint="A person must give this tool a key that may read customers.",
+        )
+    if customer is None:
+        return
+    if customer.is_deleted:
+        yield Finding(
+            verdict="refused",
+            rule="customer_check",
+            message=f"customer {call.customer} was deleted",
+            hint="Check the customer's ID; do not guess another.",
+        )
+        return
+    other = history.in_another_currency() if customer.currency is None else None
+    if customer.currency not in {None, call.currency}:
+        why = (
+            f"customer {call.customer} is billed in {customer.currency}, and an entry in {call.currency} would land "
+            "in a balance that no invoice of theirs uses"
+        )
+    elif other is not None:
+        why = (
+            f"customer {call.customer} has no currency yet, and a call in {other.currency} (key {other.key}), which "
+            "fixes it for good, is under way or was just made"
+        )
+    else:
+        yield Finding(verdict="allowed", rule="customer_check", message=_currency_of(customer.currency, call.currency))
+        return
+    yield Finding(
+        verdict="refused",
+        rule="customer_check",
+        message=why,
+        hint=(
+            f"Work the amount out in {customer.currency or getattr(other, 'currency', '')} with whoever asked for it, "
+            "then call with that currency. A person can switch this check off (OCP_STRIPE_CUSTOMER_CHECK=off)."
+        ),
+    )
+
+
+def _currency_of(fixed: str | None, currency: str) -> str:
+    return f"the customer is billed in {currency}" if fixed else f"this entry makes {currency} the customer's currency"
+
+
+def _duplicate(window_s: float, case: Case, history: History) -> Finding:
+    first = history.alike(window_s)
+    if first is None:
+        message = f"no call like it within {span(window_s)}"
+        return Finding(verdict="allowed", rule="duplicate_window", message=message)
+    effect = _units.effect(case.call.amount, case.call.currency)
+    transaction = f", transaction {first.transaction_id}" if first.transaction_id else ""
+    if first.reference is None:
+        instead = "The first call carries no reference, so the two cannot be told apart before the time is up."
+    else:
+        instead = "If this has another business reason, call again with that reason as reference."
+    return Finding(
+        verdict="refused",
+        rule="duplicate_window",
+        message=(
+            f"{effect} to {first.customer} was asked for already at {moment(first.created_at)} (outcome {first.state}, "
+            f"key {first.key}{transaction}), less than {span(window_s)} ago"
+        ),
+        hint=(
+            f"If it is the same decision, it is done or under way: call with idempotency_key {first.key!r} and the "
+            f"same parameters to have its result. {instead}"
+        ),
+        free_at=first.created_at + window_s,
+    )
+
+
+def _rate(limit: int, history: History) -> Finding:
+    started = history.started(60.0)
+    left = max(limit - len(started), 0)
+    if left:
+        message = f"{len(started)} of {limit} calls within the last minute"
+        return Finding(verdict="allowed", rule="calls_per_minute", message=message, limit=str(limit), left=str(left))
+    return Finding(
+        verdict="refused",
+        rule="calls_per_minute",
+        message=f"{len(started)} calls were made within the last minute, and {limit} are allowed",
+        hint="Wait, then call again.",
+        limit=str(limit),
+        left="0",
+        free_at=started[-limit] + 60.0,
+    )
+
+
+_WHOSE = {
+    "customer": "customer {call.customer}",
+    "user": "user {call.user}",
+    "agent_type": "agents of type {call.agent_type}",
+    "context": "this agent's context",
+    "all": "all calls",
+}
+
+
+def budget_finding(budget: Budget, number: int, case: Case, history: History) -> Finding:
+    """
+    What one budget says of a call.
+    """
+    call, rule = case.call, f"budgets[{number}].{case.direction}"
+    amount = getattr(budget, case.direction)
+    limit_minor, asked = to_minor(amount, call.currency), abs(call.amount)
+    spent = history.spent(budget.per, case.direction, budget.window)
+    left_minor = max(limit_minor - spent, 0)
+    limit, left = in_units(amount, call.currency), _units.to_text(left_minor, call.currency)
+    whose = _WHOSE[budget.per].format(call=call)
+    what = f"{case.direction}s for {whose} within {span(budget.window)}: {left} of {limit} is left"
+    if asked <= left_minor:
+        return Finding(verdict="allowed", rule=rule, message=what, limit=limit, left=left)
+    if asked > limit_minor:
+        free_at, wait = None, "Waiting does not help: it is more than the whole budget."
+    else:
+        free_at = history.room_at(budget.per, case.direction, budget.window, limit_minor - asked)
+        wait = f"There is room for it at {moment(free_at)}."
+    return Finding(
+        verdict="refused",
+        rule=rule,
+        message=f"{_units.to_text(asked, call.currency)} is more than the budget has room for ({what})",
+        hint=f"{wait} Do not split the amount or use another customer; a person can make the entry.",
+        limit=limit,
+        left=left,
+        free_at=free_at,
+    )
+
+
+def _threshold(policy: Policy, case: Case) -> Iterator[Finding]:
+    call = case.call
+    if policy.approval.always:
+        yield Finding(verdict="ask", rule="approval.always", message="every call is put to a person")
+        return
+    threshold = policy.threshold(call.currency)
+    if threshold is None:
+        return
+    rule, amount = threshold
+    limit, asked = in_units(amount, call.currency), _units.to_text(abs(call.amount), call.currency)
+    if abs(call.amount) <= to_minor(amount, call.currency):
+        yield Finding(verdict="allowed", rule=rule, message=f"{asked} needs no approval up to {limit}", limit=limit)
+    else:
+        yield Finding(verdict="ask", rule=rule, message=f"{asked} is above {limit}, so a person decides", limit=limit)

@@ -1,0 +1,175 @@
+"""
+A policy in sentences, for the people who answer for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._policy._file import DEFAULT_LIMIT, OTHER
+from ocp_stripe_balance._policy._rules import in_units, span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from decimal import Decimal
+
+    from ocp_stripe_balance._policy._file import Budget, Policy
+
+_WHOSE = {
+    "customer": "each customer",
+    "user": "each user",
+    "agent_type": "each type of agent",
+    "context": "each agent (one run of one agent)",
+    "all": "all calls together",
+}
+
+
+def in_words(policy: Policy, *, allow_live: bool) -> list[tuple[str, str]]:
+    """
+    Each rule as a topic and a sentence.
+
+    Args:
+        policy: what is explained.
+        allow_live: the setting, which holds where the policy does not say.
+    """
+    is_live = allow_live if policy.allow_live is None else policy.allow_live
+    lines = [
+        ("mode", "Live-mode keys may be used." if is_live else "Live-mode keys are refused; test-mode keys work."),
+        ("directions", _directions(policy)),
+        ("currencies", "Any currency." if policy.currencies is None else f"Only {_list(policy.currencies)}."),
+        ("customers", _customers(policy)),
+        *(("call limit", sentence) for sentence in _limits(policy)),
+        *(("budget", _budget(budget)) for budget in policy.budgets),
+    ]
+    if policy.calls_per_minute is not None:
+        lines.append(("rate", f"At most {policy.calls_per_minute} calls within any minute."))
+    lines.append(("duplicates", _duplicates(policy)))
+    if required := _required(policy):
+        lines.append(("required", f"Each call must have {_list(required)}."))
+    lines += [("approval", sentence) for sentence in _approval(policy)]
+    unreadable = "the call is made with a warning" if policy.unreadable_customers == "warn" else "the call is refused"
+    lines.append(("currency", f"Where the API key may not read the customer to check its currency, {unreadable}."))
+    return lines
+
+
+def remarks(policy: Policy) -> list[str]:
+    """
+    What the policy leaves open or says in vain, a sentence each.
+    """
+    return [*_gaps(policy), *_in_vain(policy)]
+
+
+def _directions(policy: Policy) -> str:
+    if not policy.directions:
+        return "Neither credits nor debits: no call is allowed."
+    if len(policy.directions) == 1:
+        sign = {"credit": "negative", "debit": "positive"}[policy.directions[0]]
+        return f"Only {policy.directions[0]}s ({sign} amounts)."
+    return "Credits (negative amounts) and debits (positive amounts)."
+
+
+def _customers(policy: Policy) -> str:
+    allow, deny = policy.customers.allow, policy.customers.deny
+    who = "Every customer" if allow is None else f"Only {_list(allow)}" if allow else "No customer"
+    return f"{who}, but never {_list(deny)}." if deny else f"{who}."
+
+
+def _limits(policy: Policy) -> Iterator[str]:
+    for currency, limit in policy.limits.items():
+        for direction in policy.directions:
+            if getattr(limit, direction) is not None:
+                yield f"One {direction} is at most {_amount(getattr(limit, direction), currency)}."
+    for direction in policy.directions:
+        if getattr(policy.limits.get(OTHER), direction, None) is None:
+            listed = any(getattr(limit, direction) is not None for limit in policy.limits.values())
+            where = "in any other currency " if listed else ""
+            yield f"One {direction} {where}is at most {DEFAULT_LIMIT:,} of the currency's units (the default)."
+
+
+def _budget(budget: Budget) -> str:
+    parts = [
+        f"{in_units(amount, budget.currency)} of {direction}s"
+        for direction in ("credit", "debit")
+        if (amount := getattr(budget, direction)) is not None
+    ]
+    return f"For {_WHOSE[budget.per]}, at most {' and '.join(parts)} within any {span(budget.window)}."
+
+
+def _duplicates(policy: Policy) -> str:
+    if policy.duplicate_window is None:
+        return "The same entry may be made again at once under another key."
+    return (
+        f"The same customer, amount and currency under another key is refused for {span(policy.duplicate_window)}, "
+        "unless the two calls carry different references."
+    )
+
+
+def _required(policy: Policy) -> list[str]:
+    require = policy.require
+    names = ["stated_effect", "reference", "description"]
+    required = [name.replace("_", " ") for name in names if getattr(require, name)]
+    return [f"a {name}" for name in required] + [f"a value for metadata.{key}" for key in require.metadata]
+
+
+def _approval(policy: Policy) -> Iterator[str]:
+    approval = policy.approval
+    if approval.always:
+        yield "A person decides on every call."
+    elif not approval.above:
+        yield "Nobody is asked."
+        return
+    else:
+        for currency, amount in approval.above.items():
+            yield f"A person decides on a call of more than {_amount(amount, currency)}."
+    where = (
+        "Proposals wait in the journal ('ocp-stripe-balance approvals list')"
+        if approval.queue
+        else "There is no queue, so without an approver in the agent's code such calls are refused; a proposal waits"
+    )
+    yield f"{where} for at most {span(approval.expires)}."
+
+
+def _gaps(policy: Policy) -> Iterator[str]:
+    budgeted = {budget.currency for budget in policy.budgets}
+    open_currencies = [currency for currency in policy.currencies or () if currency not in budgeted]
+    if policy.currencies is None:
+        yield "Any currency may be used: a call in one that no rule mentions is held by the default limit alone."
+    elif budgeted and open_currencies:
+        yield f"No budget covers {_list(open_currencies)}."
+    for direction in policy.directions:
+        if budgeted and not any(getattr(budget, direction) is not None for budget in policy.budgets):
+            yield f"No budget covers {direction}s."
+    if not policy.budgets:
+        yield "There is no budget: many small calls can add up to any sum."
+    elif all(budget.per != "all" for budget in policy.budgets):
+        yield "No budget covers all calls together: each one counts by customer, user or agent only."
+    above = policy.approval.above
+    if above and OTHER not in above and not policy.approval.always:
+        missing = [currency for currency in policy.currencies or () if currency not in above]
+        if policy.currencies is None or missing:
+            yield f"Nobody is asked about calls in {_list(missing) if missing else 'other currencies'}."
+
+
+def _in_vain(policy: Policy) -> Iterator[str]:
+    if policy.currencies is not None:
+        for currency in dict.fromkeys([*policy.limits, *policy.approval.above, *(b.currency for b in policy.budgets)]):
+            if currency not in {*policy.currencies, OTHER}:
+                yield f"What the policy says of {currency} is in vain: the currency is not allowed."
+    for currency, threshold in policy.approval.above.items():
+        largest = max((policy.limit(direction, currency)[1] for direction in policy.directions), default=threshold)
+        if currency != OTHER and threshold >= largest:
+            yield (
+                f"approval.above.{currency} is in vain: no call of more than {in_units(largest, currency)} is allowed "
+                "in the first place."
+            )
+
+
+def _amount(amount: Decimal, currency: str) -> str:
+    if currency == OTHER:
+        return f"{amount:,} of the currency's units in any currency not named"
+    return in_units(amount, currency)
+
+
+def _list(names: Iterable[str]) -> str:
+    *most, last = list(names) or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,0 +1,87 @@
+"""
+Keeping the API key out of whatever is printed, recorded or handed on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+_API_KEY = re.compile(r"\b([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
+_SECRET_KEY = re.compile(r"[sr]k_(?:live|test|org)_[A-Za-z0-9]{8,}")
+
+
+def redact(text: str, secret: str | None = None) -> str:
+    """
+    The text with Stripe keys masked: *secret* wherever it stands, and all that look like one.
+    """
+    if secret:
+        text = text.replace(secret, "[api key]")
+    return _API_KEY.sub(r"\1[masked]", text)
+
+
+def holds_key(text: str, secret: str | None) -> bool:
+    """
+    Whether the text has the API key in it, or what looks like a secret or restricted key.
+    """
+    return bool((secret and secret in text) or _SECRET_KEY.search(text))
+
+
+class Concealed(Mapping[object, object]):
+    """
+    A caller's headers, which no repr and no traceback shows.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[object, object]) -> None:
+        """
+        Hold *items*.
+        """
+        self._items = items
+
+    def __getitem__(self, name: object) -> object:
+        """
+        The value of that very name.
+        """
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[object]:
+        """
+        The names.
+        """
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        """
+        How many there are.
+        """
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        """
+        The names alone.
+        """
+        return f"<headers: {', '.join(map(str, self))}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """
+        Not pickled: a pickle would hold the key.
+        """
+        message = "headers that may hold an API key are not pickled"
+        raise TypeError(message)
+
+
+def without_frames(error: BaseException) -> None:
+    """
+    Forget where *error* and what led to it were raised: the locals of HTTP libraries hold the headers.
+    """
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        each = queue.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = None
+        queue += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]

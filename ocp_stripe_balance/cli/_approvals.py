@@ -1,0 +1,161 @@
+"""
+Approval by a person: at the terminal, and over the queue in the journal.
+"""
+
+from __future__ import annotations
+
+import getpass
+import signal
+import socket
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance.cli._journal import open_journal
+from ocp_stripe_balance.cli._output import print_json, printable, say
+from ocp_stripe_balance.errors import NotSentError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from ocp_stripe_balance.models import Answer, Proposal
+
+
+def add_parser(commands: Any) -> None:
+    """
+    Add ``approvals`` and its commands.
+    """
+    approvals = commands.add_parser("approvals", help="calls that wait for a person")
+    actions = approvals.add_subparsers(dest="action", required=True, metavar="COMMAND")
+
+    lister = actions.add_parser("list", help="what waits, oldest first")
+    lister.add_argument("--all", action="store_true", help="also what is decided or over")
+    lister.add_argument("--json", dest="as_json", action="store_true", help="as a JSON list")
+
+    for name, text in (("show", "one proposal"), ("approve", "let the call run, once"), ("deny", "stop the call")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("key", metavar="KEY", help="the proposal's ID (ap_…), or the call's idempotency key")
+        if name != "show":
+            action.add_argument("--by", metavar="NAME", help="who decides (default: the user and host)")
+            action.add_argument("--reason", default="", required=name == "deny", help="for the agent and the audit")
+            action.add_argument("--yes", action="store_true", help="do not ask again")
+
+
+async def run(options: argparse.Namespace) -> int:
+    """
+    Run one approvals command and return its exit code.
+    """
+    if options.action == "list":
+        return await _list(options)
+    proposal = await _find(options.key)
+    if options.action == "show":
+        _show(proposal)
+        return 0
+    return await _decide(proposal, options)
+
+
+async def ask_at_terminal(proposal: Proposal) -> Answer:
+    """
+    The answer of whoever sits at the terminal.
+    """
+    by = f"{whoami()} at the terminal"
+    is_yes = ask_at(f"{proposal.describe()}\nSend it? [y/N] ")
+    return proposal.approve(by=by) if is_yes else proposal.deny(by=by)
+
+
+def ask_at(question: str) -> bool:
+    """
+    Whether the person at the terminal says yes; Ctrl-C interrupts.
+    """
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # waiting for a line blocks the loop
+    try:
+        print(printable(question), end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
+
+
+def whoami() -> str:
+    """
+    The user and host, as the operating system has them.
+    """
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no such user, in a container say
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+async def _list(options: argparse.Namespace) -> int:
+    proposals: list[Proposal] = await _with_journal(lambda journal: journal.proposals())
+    shown = [each for each in proposals if options.all or each.state == "waiting"]
+    if options.as_json:
+        print_json([_facts(each) for each in shown])
+        return 0
+    for each in shown:
+        row = (each.id, each.state, moment(each.asked_at), each.effect, each.customer, each.key)
+        print(printable("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (15, 8, 20, 18, 20, 0), strict=True))))
+    if not shown:
+        say("Nothing waits for approval.")
+    return 0
+
+
+async def _decide(proposal: Proposal, options: argparse.Namespace) -> int:
+    is_yes = options.action == "approve"
+    if not options.yes and sys.stdin is not None and sys.stdin.isatty():
+        say(proposal.describe())
+        if not ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N] "):
+            say("Not decided.")
+            return 2
+    decide = proposal.approve if is_yes else proposal.deny
+    answer = decide(by=options.by or whoami(), reason=options.reason)
+    done = await _with_journal(lambda journal: journal.answer(proposal, answer))
+    wanted = "approved" if is_yes else "denied"
+    if done.state != wanted or done.decided_by != answer.by:
+        by = f" by {done.decided_by} at {moment(done.decided_at)}" if done.decided_at and done.decided_by else ""
+        raise NotSentError(f"Nothing was changed: proposal {done.id} is {done.state} already{by}.")
+    print(printable(f"{wanted}: {done.effect} to {done.customer}, by {done.decided_by}"))
+    if is_yes:
+        say(f"The same call with key {done.key} now runs, once, until {moment(done.expires_at)}.")
+    return 0
+
+
+async def _find(key: str) -> Proposal:
+    """
+    The newest proposal of that key, or the one of that ID.
+    """
+    proposals: list[Proposal] = await _with_journal(lambda journal: journal.proposals())
+    found = [each for each in proposals if key in {each.id, each.key}]
+    scopes = {(each.base_url, each.mode, each.account) for each in found}
+    if len(scopes) > 1:
+        ids = ", ".join(f"{each.id} ({each.mode} mode, {each.state})" for each in found)
+        raise NotSentError(f"There are several proposals of key {key}: {ids}.", hint="Name one by its ID.")
+    if not found:
+        hint = "'ocp-stripe-balance approvals list --all' shows the proposals there are."
+        raise NotSentError(f"The journal has no proposal {key}.", hint=hint)
+    return found[-1]
+
+
+async def _with_journal(work: Callable[[Any], Any]) -> Any:
+    journal = open_journal()
+    try:
+        return await work(journal)
+    finally:
+        await journal.aclose()
+
+
+def _show(proposal: Proposal) -> None:
+    print(printable(f"{'proposal':<12} {proposal.id}, {proposal.state}\n{proposal.describe()}"))
+    if proposal.decided_by and proposal.decided_at:
+        reason = f": {proposal.reason}" if proposal.reason else ""
+        print(printable(f"{'decided':<12} by {proposal.decided_by} at {moment(proposal.decided_at)}{reason}"))
+
+
+def _facts(proposal: Proposal) -> dict[str, Any]:
+    facts = {**asdict(proposal), "effect": proposal.effect, "balance_after": proposal.balance_after}
+    facts["arguments"] = proposal.parameters
+    for name in ("asked_at", "expires_at", "decided_at"):
+        facts[name] = moment(facts[name]) if facts[name] else None
+    return facts
