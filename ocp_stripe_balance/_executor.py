@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-from ocp_stripe_balance._secrets import redact, without_frames
+from ocp_stripe_balance._secrets import redact, scrub
 from ocp_stripe_balance.errors import (
     AuthenticationError,
     NotSentError,
@@ -248,7 +248,7 @@ class Executor:
             finally:
                 await response.aclose()
         except BaseException as error:
-            without_frames(error)
+            scrub(error, _bare(request.api_key))
             raise
         body, headers = _without_key(body, response.headers, _bare(request.api_key))
         lost = None if lost is None else redact(lost, _bare(request.api_key))

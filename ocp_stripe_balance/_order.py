@@ -15,6 +15,8 @@ from ocp_stripe_balance.errors import InvalidParametersError, Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pydantic import SecretStr
+
     from ocp_stripe_balance._manifest import ToolSpec
     from ocp_stripe_balance._schema import ParameterValidator
 
@@ -42,7 +44,7 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     keys: Sequence[str | None],
     *,
     tags_calls: bool,
-    secret: str,
+    api_key: SecretStr | None,
 ) -> Order:
     """
     The order that *parameters* make.
@@ -53,7 +55,7 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         parameters: as the agent gave them.
         keys: idempotency keys given beside the parameters, None where none was.
         tags_calls: whether this tool adds a metadata key of its own.
-        secret: the API key, which no parameter may have in it.
+        api_key: which no parameter may have in it.
 
     Raises:
         InvalidParametersError: listing everything that is wrong.
@@ -66,7 +68,7 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     elif given and _KEY_PARAMETER not in arguments and (not problems or arguments):
         arguments, problems = validator.check({**_named(parameters), _KEY_PARAMETER: given[0]})
     if not problems:
-        problems = [*_tag_problems(arguments, tags_calls=tags_calls), *_key_problems(arguments, secret)]
+        problems = [*_tag_problems(arguments, tags_calls=tags_calls), *_key_problems(arguments, api_key)]
     stated = stated_parameter(tool.parameters_json_schema)
     effect = arguments.pop(stated, None) if stated and not problems else None
     if stated and effect is not None:
@@ -95,10 +97,11 @@ def _tag_problems(arguments: Mapping[str, Any], *, tags_calls: bool) -> list[Pro
     return [Problem(path="metadata", message=message, hint=hint)]
 
 
-def _key_problems(arguments: Mapping[str, Any], secret: str) -> list[Problem]:
+def _key_problems(arguments: Mapping[str, Any], api_key: SecretStr | None) -> list[Problem]:
     """
     Where a parameter has an API key in it, which would end up in Stripe's ledger and our journal.
     """
+    secret = None if api_key is None else api_key.get_secret_value()
     found = []
     for name, value in arguments.items():
         texts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]

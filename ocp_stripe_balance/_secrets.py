@@ -72,9 +72,11 @@ class Concealed(Mapping[object, object]):
         raise TypeError(message)
 
 
-def without_frames(error: BaseException) -> None:
+def scrub(error: BaseException, secret: str) -> None:
     """
-    Forget where *error* and what led to it were raised: the locals of HTTP libraries hold the headers.
+    Take the API key out of *error* and what led to it.
+
+    Where they were raised is forgotten, because the locals of HTTP libraries hold the headers.
     """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
@@ -84,4 +86,6 @@ def without_frames(error: BaseException) -> None:
             continue
         seen.add(id(each))
         each.__traceback__ = None
+        if any(isinstance(part, str) and redact(part, secret) != part for part in each.args):
+            each.args = tuple(redact(part, secret) if isinstance(part, str) else part for part in each.args)
         queue += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]

@@ -28,7 +28,7 @@ def stated_effect_problem(name: str, stated: str, amount: int, currency: str) ->
         currency: ISO 4217, in any case.
     """
     effect = _units.effect(amount, currency)
-    means = f"amount {amount} with currency {currency.lower()} is a {effect}"
+    means = f"amount {amount} with currency {currency.lower()} means {effect}"
     match = re.fullmatch(r"(credit|debit) (\d{1,12}(?:\.\d{1,6})?) ([A-Za-z]{3})", stated, re.ASCII)
     plain = effect.replace(",", "")
     if match is None:
@@ -43,7 +43,7 @@ def stated_effect_problem(name: str, stated: str, amount: int, currency: str) ->
     said = -minor if verb == "credit" else minor
     if (said, said_currency.lower()) == (amount, currency.lower()):
         return None
-    would = f"for a {verb} {number} {said_currency.lower()}, pass amount {said} and currency {said_currency.lower()}"
+    would = f"for {verb} {number} {said_currency.lower()}, pass amount {said} and currency {said_currency.lower()}"
     return Problem(path=name, message=f"says {shown(stated)}, but {means}", hint=f"{would}; find out which is right")
 
 

@@ -159,7 +159,7 @@ class StripeAPI:
 
     def _order(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: str | None) -> Order:
         keys, tags = (access.idempotency_key, idempotency_key), self._options.settings.tag_calls
-        return take_order(tool, self._parameters[tool.name], parameters, keys, tags_calls=tags, secret=access.secret)
+        return take_order(tool, self._parameters[tool.name], parameters, keys, tags_calls=tags, api_key=access.api_key)
 
     def _mode(self, access: Access, tool: str) -> Mode:
         if access.api_key is None:

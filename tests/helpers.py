@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 TOOL = "postCustomersCustomerBalanceTransactions"
 TEST_KEY = "sk_test_planted0key"
 # For tests of everything but the guardrails: the defaults would stop the many like calls they make.
-ANYTHING = Policy(duplicate_window="off", limits={"other": {"credit": "999999999.999", "debit": "999999999.999"}})
+_ANY = {"other": "999999999.999"}
+ANYTHING = Policy(duplicate_window="off", limits={"credit": _ANY, "debit": _ANY})
 UNGUARDED: dict[str, Any] = {"policy": ANYTHING, "customer_check": "off"}
 
 

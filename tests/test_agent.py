@@ -333,8 +333,8 @@ async def test_closing_twice_and_calling_again_is_fine(stripe: Sandbox, customer
     """An agent that was closed opens new connections when it is needed again."""
     agent = OCPAgent(settings=Settings(api_key=stripe.api_key, api_base=stripe.url))
     await agent.register_api("stripe")
-    for _ in range(2):
-        await agent.call_tool(TOOL, order(customer))
+    for amount in (-1, -2):
+        await agent.call_tool(TOOL, order(customer, amount))
         await agent.aclose()
         await agent.aclose()
     assert 2 == len(await ledger(stripe, customer))

@@ -114,7 +114,7 @@ def test_failures_have_their_exit_codes(stripe_thread: Sandbox, arguments: list[
 async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
     """With --json the error is JSON on stderr, the key in it."""
     customer = stripe_thread.create_customer()
-    stripe_thread.faults.add("reset", times=None)
+    stripe_thread.faults.add("reset", path="balance", times=None)
     done = run(
         *("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--json"),
         stripe=stripe_thread,
@@ -245,7 +245,7 @@ def test_sandbox_prints_variables_to_copy() -> None:
 async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) -> None:
     """Ctrl-C after the request left: exit code 4 and the key to find out with."""
     customer = stripe_thread.create_customer()
-    stripe_thread.faults.add("stall", seconds=30)
+    stripe_thread.faults.add("stall", seconds=30, path="balance")
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     arguments = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "call_9")
     with start(*arguments, **variables) as process:
@@ -261,7 +261,7 @@ async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) 
 async def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> None:
     """Ctrl-C twice in a row is as truthful as once."""
     customer = stripe_thread.create_customer()
-    stripe_thread.faults.add("stall", seconds=30)
+    stripe_thread.faults.add("stall", seconds=30, path="balance")
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     with start("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", **variables) as process:
         while not any("balance" in request.target for request in stripe_thread.requests):
@@ -330,7 +330,7 @@ async def test_interrupting_the_question_sends_nothing(stripe_thread: Sandbox) -
 @pytest.mark.parametrize(("answer", "code", "entries"), [("y\n", 0, 1), ("n\n", 2, 0), ("\n", 2, 0)])
 async def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: str, code: int, entries: int) -> None:
     """On a TTY, call shows the effect in words and sends after a yes only."""
-    customer = stripe_thread.create_customer()
+    customer = stripe_thread.create_customer(name="Ada")
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603  our own program
@@ -346,7 +346,11 @@ async def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: s
         _, stderr = process.communicate(timeout=20)
     os.close(ours)
     assert code == process.returncode
-    assert f"credit 5.00 usd to {customer} (test mode at {stripe_thread.url})\nSend it? [y/N]" in stderr
+    assert "effect       credit 5.00 usd (test mode)" in stderr
+    assert f"customer     {customer} (Ada)" in stderr
+    assert "balance      0.00 usd before, -5.00 usd after" in stderr
+    assert f"{stripe_thread.url}" in stderr
+    assert "Send it? [y/N]" in stderr
     assert entries == len(await ledger(stripe_thread, customer))
 
 

@@ -12,12 +12,15 @@ from helpers import TOOL, ledger
 from test_cli import run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 
 def credit(stripe: Sandbox, customer: str, key: str, amount: int = -500) -> int:
     arguments = ("call", TOOL, f"customer={customer}", f"amount={amount}", "currency=usd", "--idempotency-key", key)
-    return int(run(*arguments, stripe=stripe, OCP_STRIPE_MAX_ATTEMPTS="1").returncode)
+    variables = {"OCP_STRIPE_MAX_ATTEMPTS": "1", "OCP_STRIPE_CUSTOMER_CHECK": "off"}
+    return int(run(*arguments, stripe=stripe, **variables).returncode)
 
 
 async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbox) -> None:
@@ -50,7 +53,10 @@ async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbo
         call["arguments"],
     )
     exported = [json.loads(line) for line in run("journal", "export").stdout.splitlines()]
-    assert ["a", "b", "c"] == [call["key"] for call in exported]
+    assert [("call", "a"), ("call", "b"), ("call", "c")] == [(each["record"], each["key"]) for each in exported[:3]]
+    assert [("decision", "allowed", "policy")] * 3 == [
+        (each["record"], each["decision"], each["who"]) for each in exported[3:]
+    ]
     assert stripe_thread.api_key not in json.dumps(exported)
 
 
@@ -71,14 +77,18 @@ async def test_an_open_call_is_reconciled_or_resumed(stripe_thread: Sandbox) -> 
     assert [-2, -1] == [entry["amount"] for entry in await ledger(stripe_thread, customer)]
 
 
-def test_prune_leaves_open_calls(stripe_thread: Sandbox) -> None:
-    """Only what is settled goes."""
+def test_prune_leaves_open_calls(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """Only what is settled goes, and what no rule of the policy counts any more."""
     customer = stripe_thread.create_customer()
     credit(stripe_thread, customer, "settled")
     stripe_thread.faults.add("reset", path="balance")
-    credit(stripe_thread, customer, "open")
+    credit(stripe_thread, customer, "open", -2)
     assert "Deleted 0" in run("journal", "prune", "--before", "1d").stderr
-    assert "Deleted 1" in run("journal", "prune", "--before", "2999-01-01T00:00:00Z").stderr
+    assert "Deleted 0" in run("journal", "prune", "--before", "2999-01-01T00:00:00Z").stderr
+    (tmp_path / "policy.toml").write_text('duplicate_window = "off"')
+    policy = str(tmp_path / "policy.toml")
+    arguments = ("journal", "prune", "--before", "2999-01-01T00:00:00Z")
+    assert "Deleted 1" in run(*arguments, OCP_STRIPE_POLICY=policy).stderr
     assert ["open"] == [call["key"] for call in json.loads(run("journal", "list", "--json").stdout)]
 
 

@@ -58,6 +58,10 @@ SCENARIOS: dict[type[errors.ToolError], tuple[str, Callable[[], Awaitable[Any]]]
     errors.ConfigurationError: ("not_sent", lambda: call(answer(500), settings={"api_key": None})),
     errors.APINotFound: ("not_sent", an_api_that_is_not_installed),
     errors.PolicyRefusedError: ("not_sent", lambda: call(answer(500), settings={"api_key": "sk_live_planted0key"})),
+    errors.ApprovalRequiredError: (
+        "not_sent",
+        lambda: call(answer(500), settings={"policy": {"approval": {"always": True, "queue": True}}}),
+    ),
     errors.IdempotencyConflictError: ("not_sent", same_key_for_two_decisions),
     errors.RejectedError: ("rejected", lambda: call(answer(400))),
     errors.AuthenticationError: ("rejected", lambda: call(answer(401))),

@@ -124,7 +124,9 @@ async def test_commits_reach_the_disk_before_the_request(path: Path, monkeypatch
     monkeypatch.setattr(_file, "open_database", traced)
     async with await scripted(handler, journal=str(path)) as agent:
         await agent.call_tool(TOOL, order())
-    assert ["INSERT", "RELEASE", "COMMIT", "SENT"] == events[events.index("INSERT") : events.index("SENT") + 1]
+    assert ["INSERT", "INSERT", "RELEASE", "COMMIT", "SENT"] == events[
+        events.index("INSERT") : events.index("SENT") + 1
+    ]
 
 
 async def test_concurrent_calls_share_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,7 @@ def test_create_tool_has_all_parameters() -> None:
         "metadata": ("body", "object", False),
         "expand": ("body", "array", False),
         "reference": ("body", "string", False),
+        "stated_effect": ("body", "string", False),
         "idempotency_key": ("header", "string", False),
     } == {name: (spec["location"], spec["type"], spec["required"]) for name, spec in tool.parameters.items()}
     assert "PostCustomersCustomerBalanceTransactions" == tool.operation_id

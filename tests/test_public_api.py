@@ -14,15 +14,20 @@ from ocp_stripe_balance import OCPAgent
 
 
 def test_public_names_are_these() -> None:
-    """A dozen names, each of them there."""
+    """Few names, each of them there."""
     assert [
         "APINotFound",
+        "ApprovalRequiredError",
         "ConfigurationError",
         "CustomerBalanceTransaction",
+        "DryRun",
         "InvalidParametersError",
         "NotSentError",
         "OCPAgent",
         "OutcomeUnknownError",
+        "Policy",
+        "PolicyRefusedError",
+        "Proposal",
         "RejectedError",
         "Settings",
         "ToolError",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import connect, ledger
 
-from ocp_stripe_balance import Settings, errors
+from ocp_stripe_balance import OCPAgent, Policy, Settings, errors
 from ocp_stripe_balance._manifest import load_manifest
 from ocp_stripe_balance.sandbox import FaultKind, Sandbox
 
@@ -81,6 +81,48 @@ def test_sandbox_example_prints_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(block("sandbox"))
     printed = run(sys.executable, str(tmp_path / "example.py"))
     assert f"prints `{printed.strip()}`" in README
+
+
+def test_policy_worth_copying_says_what_is_shown(tmp_path: Path) -> None:
+    """The README's policy is valid, and its explanation is the one printed."""
+    (tmp_path / "policy.toml").write_text(block("policy"))
+    done = subprocess.run(  # noqa: S603  our own commands
+        [program("ocp-stripe-balance"), "policy", "check", "policy.toml"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert block("check").strip() == done.stdout.strip()
+
+
+def test_policy_table_has_every_key() -> None:
+    """Each key of the file, and no other."""
+    named = set()
+    for keys in re.findall(r"^\| (`[a-z_.`, ]+`) \|", table("Guardrails"), re.MULTILINE):
+        first = ""
+        for key in re.findall(r"`([a-z_.]+)`", keys):
+            first = key.partition(".")[0] or first
+            named.add(first + key if key.startswith(".") else key)
+    expected = set()
+    for name, field in Policy.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        expected |= {f"{name}.{key}" for key in inner} if inner else {name}
+    assert expected == named
+
+
+async def test_approver_example_decides(stripe: Sandbox) -> None:
+    """The README's approver approves Ada, and nobody else."""
+    names: dict[str, Any] = {}
+    exec(block("approver"), names)  # noqa: S102  the README's own code
+    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, policy={"approval": {"always": True}})
+    async with OCPAgent(settings=settings, approver=names["approver"]) as agent:
+        await agent.register_api("stripe")
+        order = {"amount": -500, "currency": "usd"}
+        tool = load_manifest().tools[0].name
+        assert (await agent.call_tool(tool, {"customer": stripe.create_customer(name="Ada"), **order})).ok
+        with pytest.raises(errors.PolicyRefusedError, match="not a customer of ours"):
+            await agent.call_tool(tool, {"customer": stripe.create_customer(name="Eve"), **order})
 
 
 def commands() -> Iterator[str]:
@@ -158,7 +200,7 @@ def test_fault_table_has_every_fault() -> None:
     assert [str(kind) for kind in FaultKind] == re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/sandbox.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/sandbox.md"])
 def test_links_lead_somewhere(page: str) -> None:
     """Relative links point at files of the repository."""
     path = ROOT / page

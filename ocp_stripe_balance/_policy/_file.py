@@ -107,26 +107,25 @@ class Require(_Section):
     """Metadata keys, each with a value that is not empty."""
 
 
-class Amounts(_Section):
+class Limits(_Section):
     """
-    The largest credit and debit of one call.
+    The largest credit and debit of one call, by currency; ``other`` stands for every currency not listed.
     """
 
-    credit: Amount | None = None
-    debit: Amount | None = None
+    credit: dict[CurrencyOrOther, Amount] = {}
+    debit: dict[CurrencyOrOther, Amount] = {}
 
 
 class Budget(_Section):
     """
-    How much may move in one currency within a rolling window.
+    How much may move within a rolling window, each currency for itself.
     """
 
     per: Per
     """Whose calls are added up: one customer's, one user's, one agent type's, one context's, or all."""
     window: Window
-    currency: Currency
-    credit: Amount | None = None
-    debit: Amount | None = None
+    credit: dict[Currency, Amount] = {}
+    debit: dict[Currency, Amount] = {}
 
 
 class Approval(_Section):
@@ -166,8 +165,8 @@ class Policy(BaseModel):
     """What happens where the API key may not read the customer, so that the currency cannot be checked."""
     customers: Customers = Customers()
     require: Require = Require()
-    limits: dict[CurrencyOrOther, Amounts] = {}
-    """Per currency; 1,000.00 of its units where there is none. ``other`` stands for every currency not listed."""
+    limits: Limits = Limits()
+    """1,000.00 of the currency's units where there is none."""
     budgets: tuple[Budget, ...] = ()
     approval: Approval = Approval()
 
@@ -183,20 +182,21 @@ class Policy(BaseModel):
             problems = list(_decimals(self)) + [
                 f"budgets[{number}]: has neither credit nor debit"
                 for number, budget in enumerate(self.budgets)
-                if budget.credit is None and budget.debit is None
+                if not budget.credit and not budget.debit
             ]
         if problems:
             hint = "Mend the policy and start again; 'ocp-stripe-balance policy check FILE' explains it."
-            raise ConfigurationError(f"The policy is not valid: {'; '.join(problems)}.", hint=hint)
+            lines = "\n".join(f"- {problem}" for problem in problems)
+            raise ConfigurationError(f"The policy is not valid:\n{lines}\n", hint=hint)
 
     def limit(self, direction: Direction, currency: str) -> tuple[str, Decimal]:
         """
         The rule and the largest amount, in the currency's units, of one call.
         """
+        limits = getattr(self.limits, direction)
         for key in (currency, OTHER):
-            amount = getattr(self.limits.get(key), direction, None)
-            if amount is not None:
-                return f"limits.{key}.{direction}", amount
+            if key in limits:
+                return f"limits.{direction}.{key}", limits[key]
         return "default limit", DEFAULT_LIMIT
 
     def threshold(self, currency: str) -> tuple[str, Decimal] | None:
@@ -212,7 +212,8 @@ class Policy(BaseModel):
         """
         How far back recorded calls still count.
         """
-        return max([60.0, self.duplicate_window or 0.0, *(budget.window for budget in self.budgets)])
+        minute = 60.0 if self.calls_per_minute else 0.0
+        return max([minute, self.duplicate_window or 0.0, *(budget.window for budget in self.budgets)])
 
 
 def load_policy(source: object) -> Policy:
@@ -241,21 +242,18 @@ def _decimals(policy: Policy) -> list[str]:
     """
     Amounts with more decimals than their currency has.
     """
+    places = {"limits": policy.limits} | {f"budgets[{number}]": each for number, each in enumerate(policy.budgets)}
     amounts = [
-        (f"limits.{currency}.{direction}", currency, getattr(limit, direction))
-        for currency, limit in policy.limits.items()
+        (f"{place}.{direction}.{currency}", currency, amount)
+        for place, section in places.items()
         for direction in ("credit", "debit")
+        for currency, amount in getattr(section, direction).items()
     ]
     amounts += [(f"approval.above.{currency}", currency, amount) for currency, amount in policy.approval.above.items()]
-    amounts += [
-        (f"budgets[{number}].{direction}", budget.currency, getattr(budget, direction))
-        for number, budget in enumerate(policy.budgets)
-        for direction in ("credit", "debit")
-    ]
     return [
         f"{path}: {amount} has more decimals than {currency}, which has {_units.exponent(currency)}"
         for path, currency, amount in amounts
-        if amount is not None and currency != OTHER and -amount.as_tuple().exponent > _units.exponent(currency)
+        if currency != OTHER and amount != round(amount, _units.exponent(currency))
     ]
 
 
@@ -278,7 +276,7 @@ def _explain(problem: Any) -> str:
         case "missing":
             return f"{path}: is missing"
         case _:
-            return f"{path}: {problem['msg'].removeprefix('Input should be ').removeprefix('Value error, ')}"
+            return f"{path}: {problem['msg'].replace('Input should be', 'should be')}"
 
 
 def _model_in(annotation: Any) -> Any:

@@ -140,8 +140,8 @@ def findings(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
     if policy.calls_per_minute is not None:
         yield _rate(policy.calls_per_minute, history)
     for number, budget in enumerate(policy.budgets):
-        if budget.currency == case.call.currency and getattr(budget, case.direction) is not None:
-            yield budget_finding(budget, number, case, history)
+        if case.call.currency in getattr(budget, case.direction):
+            yield _budget(budget, number, case, history)
     yield from _threshold(policy, case)
 
 
@@ -150,9 +150,8 @@ def resumed(policy: Policy, case: Case, history: History) -> Finding | None:
     Why a call that may have been sent may not be sent again now: its place in a budget's window was given away.
     """
     for number, budget in enumerate(policy.budgets):
-        is_in_it = budget.currency == case.call.currency and getattr(budget, case.direction) is not None
-        if is_in_it and not history.counts(budget.window):
-            finding = budget_finding(budget, number, case, history)
+        if case.call.currency in getattr(budget, case.direction) and not history.counts(budget.window):
+            finding = _budget(budget, number, case, history)
             if finding.verdict == "refused":
                 return finding
     return None
@@ -290,7 +289,7 @@ def _limit(policy: Policy, case: Case) -> Finding:
         message=f"amount {call.amount} is a {case.direction} of {asked}, more than the {limit} allowed for one call",
         hint=(
             f"Amounts are integers in the smallest unit: {_example(call.currency)}. If the amount is right, a person "
-            f"must make the entry or set limits.{call.currency}.{case.direction} in the policy; do not split it."
+            f"must make the entry or set limits.{case.direction}.{call.currency} in the policy; do not split it."
         ),
         limit=limit,
     )
@@ -401,12 +400,9 @@ _WHOSE = {
 }
 
 
-def budget_finding(budget: Budget, number: int, case: Case, history: History) -> Finding:
-    """
-    What one budget says of a call.
-    """
-    call, rule = case.call, f"budgets[{number}].{case.direction}"
-    amount = getattr(budget, case.direction)
+def _budget(budget: Budget, number: int, case: Case, history: History) -> Finding:
+    call, rule = case.call, f"budgets[{number}].{case.direction}.{case.call.currency}"
+    amount = getattr(budget, case.direction)[call.currency]
     limit_minor, asked = to_minor(amount, call.currency), abs(call.amount)
     spent = history.spent(budget.per, case.direction, budget.window)
     left_minor = max(limit_minor - spent, 0)

@@ -4,7 +4,7 @@ A policy in sentences, for the people who answer for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy._file import DEFAULT_LIMIT, OTHER
 from ocp_stripe_balance._policy._rules import in_units, span
@@ -75,24 +75,22 @@ def _customers(policy: Policy) -> str:
 
 
 def _limits(policy: Policy) -> Iterator[str]:
-    for currency, limit in policy.limits.items():
-        for direction in policy.directions:
-            if getattr(limit, direction) is not None:
-                yield f"One {direction} is at most {_amount(getattr(limit, direction), currency)}."
     for direction in policy.directions:
-        if getattr(policy.limits.get(OTHER), direction, None) is None:
-            listed = any(getattr(limit, direction) is not None for limit in policy.limits.values())
-            where = "in any other currency " if listed else ""
+        limits = getattr(policy.limits, direction)
+        for currency, amount in limits.items():
+            yield f"One {direction} is at most {_amount(amount, currency)}."
+        if OTHER not in limits and (policy.currencies is None or {*policy.currencies} - {*limits}):
+            where = "in any other currency " if limits else ""
             yield f"One {direction} {where}is at most {DEFAULT_LIMIT:,} of the currency's units (the default)."
 
 
 def _budget(budget: Budget) -> str:
     parts = [
-        f"{in_units(amount, budget.currency)} of {direction}s"
+        f"{in_units(amount, currency)} of {direction}s"
         for direction in ("credit", "debit")
-        if (amount := getattr(budget, direction)) is not None
+        for currency, amount in getattr(budget, direction).items()
     ]
-    return f"For {_WHOSE[budget.per]}, at most {' and '.join(parts)} within any {span(budget.window)}."
+    return f"For {_WHOSE[budget.per]}, at most {_list(parts)} within any {span(budget.window)}."
 
 
 def _duplicates(policy: Policy) -> str:
@@ -130,19 +128,18 @@ def _approval(policy: Policy) -> Iterator[str]:
 
 
 def _gaps(policy: Policy) -> Iterator[str]:
-    budgeted = {budget.currency for budget in policy.budgets}
-    open_currencies = [currency for currency in policy.currencies or () if currency not in budgeted]
     if policy.currencies is None:
         yield "Any currency may be used: a call in one that no rule mentions is held by the default limit alone."
-    elif budgeted and open_currencies:
-        yield f"No budget covers {_list(open_currencies)}."
-    for direction in policy.directions:
-        if budgeted and not any(getattr(budget, direction) is not None for budget in policy.budgets):
-            yield f"No budget covers {direction}s."
     if not policy.budgets:
         yield "There is no budget: many small calls can add up to any sum."
-    elif all(budget.per != "all" for budget in policy.budgets):
-        yield "No budget covers all calls together: each one counts by customer, user or agent only."
+    else:
+        for direction in policy.directions:
+            budgeted = {currency for budget in policy.budgets for currency in getattr(budget, direction)}
+            missing = [currency for currency in policy.currencies or () if currency not in budgeted]
+            if missing or not budgeted:
+                yield f"No budget covers {direction}s{f' in {_list(missing)}' if missing and budgeted else ''}."
+        if all(budget.per != "all" for budget in policy.budgets):
+            yield "No budget covers all calls together: each one counts by customer, user or agent only."
     above = policy.approval.above
     if above and OTHER not in above and not policy.approval.always:
         missing = [currency for currency in policy.currencies or () if currency not in above]
@@ -151,10 +148,15 @@ def _gaps(policy: Policy) -> Iterator[str]:
 
 
 def _in_vain(policy: Policy) -> Iterator[str]:
+    sections: list[Any] = [policy.limits, *policy.budgets]
+    named = [currency for each in sections for currency in (*each.credit, *each.debit)] + [*policy.approval.above]
     if policy.currencies is not None:
-        for currency in dict.fromkeys([*policy.limits, *policy.approval.above, *(b.currency for b in policy.budgets)]):
+        for currency in dict.fromkeys(named):
             if currency not in {*policy.currencies, OTHER}:
                 yield f"What the policy says of {currency} is in vain: the currency is not allowed."
+    for direction in ("credit", "debit"):
+        if direction not in policy.directions and any(getattr(each, direction) for each in sections):
+            yield f"What the policy says of {direction}s is in vain: they are not allowed."
     for currency, threshold in policy.approval.above.items():
         largest = max((policy.limit(direction, currency)[1] for direction in policy.directions), default=threshold)
         if currency != OTHER and threshold >= largest:

@@ -4,6 +4,7 @@ Approval by a person: at the terminal, and over the queue in the journal.
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import signal
 import socket
@@ -61,7 +62,10 @@ async def ask_at_terminal(proposal: Proposal) -> Answer:
     The answer of whoever sits at the terminal.
     """
     by = f"{whoami()} at the terminal"
-    is_yes = ask_at(f"{proposal.describe()}\nSend it? [y/N] ")
+    try:
+        is_yes = ask_at(f"{proposal.describe()}\nSend it? [y/N] ")
+    except KeyboardInterrupt:
+        raise asyncio.CancelledError from None  # which a task can end with
     return proposal.approve(by=by) if is_yes else proposal.deny(by=by)
 
 

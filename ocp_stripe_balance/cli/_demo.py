@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance import _units
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.cli._output import wrap
-from ocp_stripe_balance.errors import InvalidParametersError
+from ocp_stripe_balance.errors import InvalidParametersError, PolicyRefusedError
 
 if TYPE_CHECKING:
     import argparse
@@ -48,14 +48,21 @@ async def _demo_calls(agent: OCPAgent, order: dict[str, Any]) -> None:
     again = await agent.call_tool(_TOOL, order, idempotency_key="call_1")
     same = first.data["id"] == again.data["id"]
     print(f"   {again.outcome}: {'the same' if same else 'ANOTHER'} transaction, replayed={again.replayed}")
-    _step("5. It makes two mistakes, and is told what to do.")
-    for wrong in ({**order, "amount": "5.00"}, {"customer": order["customer"], "amount": -500, "currncy": "usd"}):
+    _step("5. It makes mistakes, and is told what to do.")
+    for mistake in (
+        {"amount": "5.00"},
+        {"currncy": "usd"},
+        {"amount": -50000, "stated_effect": "credit 5.00 USD"},
+        {"amount": -500000},
+    ):
+        print(f"   {mistake}")
         try:
-            await agent.call_tool(_TOOL, wrong)
+            await agent.call_tool(_TOOL, {**order, **mistake})
         except InvalidParametersError as error:
-            print(f"   {error.outcome}:")
             for problem in error.problems:
-                print(wrap(f"- {problem}", "     "))
+                print(wrap(f"{error.outcome}: {problem}", "     "))
+        except PolicyRefusedError as error:
+            print(wrap(f"{error.outcome}: {error}".partition(" (idempotency")[0], "     "))
 
 
 async def _demo_ledger(url: str, api_key: str, customer: str) -> None:
