@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import io
 import json
 import logging
 import pickle
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import rich.console
 import rich.traceback
 from helpers import TEST_KEY, TOOL, UNGUARDED, connect, order, scripted, transaction
 from test_cli import run
@@ -64,12 +62,11 @@ def printed(error: BaseException) -> dict[str, str]:
     for link in (error.__cause__, error.__context__):  # also where "from None" keeps it from being shown
         if link is not None:
             forms["locals"] += "".join(traceback.TracebackException.from_exception(link, capture_locals=True).format())
-    with io.StringIO() as text:
-        shown = rich.traceback.Traceback.from_exception(
-            type(error), error, error.__traceback__, show_locals=True, locals_max_length=1000, locals_max_string=5000
-        )
-        rich.console.Console(file=text, width=400).print(shown)
-        forms["rich"] = text.getvalue()
+    trace = rich.traceback.Traceback.extract(
+        type(error), error, error.__traceback__, show_locals=True, locals_max_length=1000, locals_max_string=5000
+    )
+    nodes = [node for stack in trace.stacks for frame in stack.frames for node in (frame.locals or {}).values()]
+    forms["rich"] = "\n".join(map(str, nodes))
     with contextlib.suppress(ImportError), warnings.catch_warnings():  # gone in Python 3.13
         warnings.simplefilter("ignore", DeprecationWarning)
         import cgitb  # noqa: PLC0415
@@ -280,8 +277,9 @@ async def test_what_holds_the_key_is_not_pickled_and_not_shown(stripe: Sandbox) 
     await agent.aclose()
 
 
-async def test_results_and_dry_runs_and_exports_have_no_key(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandbox, tmp_path: Path) -> None:
     """What succeeds is as silent as what fails."""
+    stripe, customer = stripe_thread, stripe_thread.create_customer()
     stripe.api_key = "sk_test_planted0key"
     path = tmp_path / "journal.sqlite3"
     async with await connect(stripe, journal=str(path)) as agent:
