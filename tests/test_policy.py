@@ -1,0 +1,618 @@
+"""
+Every rule of a policy, on both sides of its limit; and what a policy says of itself.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from helpers import TOOL, order, scripted, transaction
+from test_cli import run
+
+from ocp_stripe_balance import ConfigurationError, DryRun, OCPAgent, Policy, PolicyRefusedError, Settings
+from ocp_stripe_balance._policy import in_words, load_policy, remarks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIVE = "sk_live_planted0key"
+NOW = 1_800_000_000.0
+
+
+class Clocked:
+    """
+    An agent whose journal has a clock of its own, and the requests it sent.
+    """
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.sent: list[httpx.Request] = []
+        self.agent: OCPAgent
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request)
+        return httpx.Response(200, json=transaction())
+
+
+async def clocked(policy: dict[str, Any] | None = None, **settings: Any) -> Clocked:
+    """
+    With that policy, or the defaults.
+    """
+    made = Clocked()
+    made.agent = await scripted(made.handle, policy=policy, **settings)
+    api: Any = made.agent._apis["stripe"]
+    api._calls._journal._now = lambda: made.now
+    return made
+
+
+async def told(made: Clocked, parameters: dict[str, Any], **more: Any) -> PolicyRefusedError | None:
+    """
+    The refusal, or None where the call was sent.
+    """
+    before = len(made.sent)
+    try:
+        await made.agent.call_tool(TOOL, parameters, **more)
+    except PolicyRefusedError as error:
+        refused: PolicyRefusedError | None = error
+    else:
+        refused = None
+    assert before + (refused is None) == len(made.sent)
+    assert refused is None or refused.outcome == "not_sent"
+    assert refused is None or refused.hint
+    return refused
+
+
+# rule -> policy, what is allowed just so, what is refused just so
+BOTH_SIDES: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any]]] = {
+    "default limit": (None, order(amount=-100000), order(amount=-100001)),
+    "default limit#debit": (None, order(amount=100000), order(amount=100001)),
+    "default limit#jpy": (None, order(amount=1000, currency="jpy"), order(amount=1001, currency="jpy")),
+    "default limit#kwd": (None, order(amount=-1000000, currency="kwd"), order(amount=-1000001, currency="KWD")),
+    "default limit#isk": (None, order(amount=100000, currency="isk"), order(amount=100001, currency="isk")),
+    "directions": ({"directions": ["credit"]}, order(amount=-1), order(amount=1)),
+    "directions#debit": ({"directions": ["debit"]}, order(amount=1), order(amount=-1)),
+    "currencies": ({"currencies": ["USD", "eur"]}, order(currency="EUR"), order(currency="gbp")),
+    "customers.allow": ({"customers": {"allow": ["cus_1", "cus_a*"]}}, order("cus_a9"), order("cus_12")),
+    "customers.allow#case": ({"customers": {"allow": ["cus_a*"]}}, order("cus_a"), order("cus_A")),
+    "customers.deny": ({"customers": {"allow": ["*"], "deny": ["cus_?"]}}, order("cus_12"), order("cus_1")),
+    "require.stated_effect": (
+        {"require": {"stated_effect": True}},
+        order(stated_effect="credit 5.00 USD"),
+        order(),
+    ),
+    "require.reference": ({"require": {"reference": True}}, order(reference="t"), order()),
+    "require.description": ({"require": {"description": True}}, order(description="d"), order(description=" ")),
+    "require.metadata.ticket": (
+        {"require": {"metadata": ["ticket"]}},
+        order(metadata={"ticket": "1"}),
+        order(metadata={"ticket": "", "Ticket": "1"}),
+    ),
+    "limits.credit.usd": (
+        {"limits": {"credit": {"usd": "20.00", "other": "1"}}},
+        order(amount=-2000),
+        order(amount=-2001),
+    ),
+    "limits.credit.other": (
+        {"limits": {"credit": {"usd": "20.00", "other": "1"}}},
+        order(amount=-1000, currency="kwd"),
+        order(amount=-1001, currency="kwd"),
+    ),
+    "limits.debit.usd": (
+        {"limits": {"debit": {"usd": "5000"}}},
+        order(amount=500000),
+        order(amount=500001),
+    ),
+    "limits.debit.usd#none": ({"limits": {"debit": {"usd": "0"}}}, order(amount=-1), order(amount=1)),
+    "budgets[0].credit.usd": (
+        {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "5.00"}}]},
+        order(amount=-500),
+        order(amount=-501),
+    ),
+    "approval.above.usd": (
+        {"approval": {"above": {"usd": "5"}}},
+        order(amount=-500),
+        order(amount=-501),
+    ),
+    "approval.always": ({"approval": {"above": {"usd": "5"}}}, order(), order()),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BOTH_SIDES if name != "approval.always"])
+async def test_each_rule_has_two_sides(name: str) -> None:
+    """Just inside is sent; just outside is refused, and the refusal names the rule."""
+    policy, inside, outside = BOTH_SIDES[name]
+    made = await clocked(policy)
+    async with made.agent:
+        refused = await told(made, outside, idempotency_key="outside")
+        assert refused is not None
+        assert name.partition("#")[0] == refused.rule == refused.to_dict()["rule"]
+        assert None is await told(made, inside, idempotency_key="inside")
+
+
+async def test_live_keys_need_a_switch() -> None:
+    """The setting or the policy switches live mode on; a policy that says no wins."""
+    for policy, setting, is_sent in (
+        (None, False, False),
+        (None, True, True),
+        ({"allow_live": True}, False, True),
+        ({"allow_live": False}, True, False),
+    ):
+        made = await clocked(policy, api_key=LIVE, allow_live=setting, journal="off")
+        async with made.agent:
+            refused = await told(made, order())
+            assert is_sent is (refused is None)
+            assert refused is None or "allow_live" == refused.rule
+    made = await clocked(None, journal="off")
+    async with made.agent:
+        assert await told(made, order()) is None
+
+
+async def test_a_duplicate_is_suspected_for_ten_minutes() -> None:
+    """The refusal names the first transaction and when the time is up; after that the call is sent."""
+    made = await clocked()
+    async with made.agent:
+        first = await made.agent.call_tool(TOOL, order(), idempotency_key="first")
+        made.now += 599.9
+        refused = await told(made, order(), idempotency_key="second")
+        assert refused is not None
+        assert ("duplicate_window", "2027-01-15T08:10:00Z", True) == (refused.rule, refused.free_at, refused.retryable)
+        assert first.data["id"] in str(refused)
+        assert "'first'" in refused.hint
+        for other in (order(amount=-501), order(amount=500), order("cus_2"), order(currency="eur")):
+            assert None is await told(made, other)
+        assert (await made.agent.call_tool(TOOL, order(), idempotency_key="first")).replayed
+        made.now += 0.1
+        assert None is await told(made, order(), idempotency_key="second")
+
+
+async def test_references_tell_two_like_calls_apart() -> None:
+    """Two different reasons are two calls; a reason against none, or none at all, is a suspected duplicate."""
+    made = await clocked()
+    async with made.agent:
+        assert None is await told(made, order(reference="ticket-1"))
+        assert None is await told(made, order(reference="ticket-2"))
+        refused = await told(made, order())
+        assert refused is not None
+        assert "reference" in refused.hint
+    made = await clocked(journal="off")
+    async with made.agent:
+        assert None is await told(made, order())
+        refused = await told(made, order(reference="ticket-1"))
+        assert refused is not None
+        assert "carries no reference" in refused.hint
+
+
+async def test_a_call_that_moved_nothing_is_no_duplicate() -> None:
+    """Rejected and unsent calls do not count; one whose outcome is unknown does."""
+    answers = [
+        httpx.Response(400, json={"error": {"type": "invalid_request_error", "message": "no"}}),
+        httpx.Response(500),
+    ]
+    agent = await scripted(lambda _: answers.pop(0), policy=None, max_attempts=1)
+    async with agent:
+        outcomes: list[str] = []
+        for key in "abc":
+            try:
+                await agent.call_tool(TOOL, order(), idempotency_key=key)
+            except Exception as error:  # noqa: BLE001
+                outcomes.append(str(getattr(error, "rule", getattr(error, "outcome", ""))))
+    assert ["rejected", "unknown", "duplicate_window"] == outcomes
+
+
+async def test_the_duplicate_window_can_be_set_and_switched_off() -> None:
+    """Shorter, and not at all."""
+    made = await clocked({"duplicate_window": "1m"})
+    async with made.agent:
+        assert None is await told(made, order())
+        assert await told(made, order()) is not None
+        made.now += 60
+        assert None is await told(made, order())
+    made = await clocked({"duplicate_window": "off"}, journal="off")
+    async with made.agent:
+        assert [None, None] == [await told(made, order()) for _ in range(2)]
+
+
+async def test_calls_per_minute() -> None:
+    """The third within a minute waits for the first to be a minute old; refusals do not count."""
+    made = await clocked({"calls_per_minute": 2, "duplicate_window": "off"})
+    async with made.agent:
+        assert None is await told(made, order())
+        made.now += 30
+        assert None is await told(made, order())
+        for _ in range(3):
+            refused = await told(made, order())
+            assert refused is not None
+            assert ("calls_per_minute", "2", "0", "2027-01-15T08:01:00Z") == (
+                refused.rule,
+                refused.limit,
+                refused.left,
+                refused.free_at,
+            )
+        made.now += 29.9
+        assert await told(made, order()) is not None
+        made.now += 0.1
+        assert None is await told(made, order())
+        assert await told(made, order()) is not None
+
+
+WHOSE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "customer": ({"customer": "cus_1"}, {"customer": "cus_2"}),
+    "user": ({"user": "ann"}, {"user": "bob"}),
+    "agent_type": ({"agent_type": "support"}, {"agent_type": "billing"}),
+    "context": ({}, {}),
+}
+
+
+@pytest.mark.parametrize("per", [*WHOSE, "all"])
+async def test_budgets_add_up_whose_calls_they_say(per: str, tmp_path: Path) -> None:
+    """One customer's, user's, agent type's or context's calls do not use up another's budget; all do."""
+    policy = {"budgets": [{"per": per, "window": "1h", "credit": {"usd": "10"}}], "duplicate_window": "off"}
+    sent = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json=transaction())
+
+    async def spend(who: dict[str, Any], amount: int) -> bool:
+        values = {"api_key": "sk_test_1", "customer_check": "off", "policy": policy}
+        settings = Settings(**values, journal=str(tmp_path / "journal"))
+        host = {name: value for name, value in who.items() if name in {"user", "agent_type"}}
+        async with OCPAgent(**host, settings=settings, transport=httpx.MockTransport(handler)) as agent:
+            if per == "context":
+                agent.context.context_id = who.get("context_id", "ocp-1")
+            await agent.register_api("stripe")
+            try:
+                await agent.call_tool(TOOL, order(who.get("customer", "cus_1"), amount))
+            except PolicyRefusedError as error:
+                refused = error
+            else:
+                return True
+        assert "budgets[0].credit.usd" == refused.rule
+        return False
+
+    one, other = WHOSE.get(per, ({"user": "ann"}, {"user": "bob", "customer": "cus_2", "agent_type": "x"}))
+    other = {**other, **({"context_id": "ocp-2"} if per == "context" else {})}
+    assert await spend(one, -600)
+    assert not await spend(one, -401)
+    assert await spend(one, -400)
+    assert not await spend(one, -1)
+    assert await spend(other, -1) is (per != "all")
+    assert await spend(one, 99999), "debits are another budget"
+
+
+async def test_a_budget_says_what_is_left_and_when_it_frees() -> None:
+    """The numbers of a refusal are the ones that count: waiting until then, and not a moment less, helps."""
+    budget = {"per": "customer", "window": "1h", "credit": {"usd": "10.00"}}
+    made = await clocked({"budgets": [budget], "duplicate_window": "off"})
+    async with made.agent:
+        for amount in (-300, -400):
+            assert None is await told(made, order(amount=amount))
+            made.now += 600
+        refused = await told(made, order(amount=-700))
+        assert refused is not None
+        assert ("10.00 usd", "3.00 usd", "2027-01-15T09:10:00Z") == (refused.limit, refused.left, refused.free_at)
+        assert {
+            "limit": "10.00 usd",
+            "left": "3.00 usd",
+            "free_at": refused.free_at,
+        }.items() <= refused.to_dict().items()
+        made.now = NOW + 4199.9
+        assert await told(made, order(amount=-700)) is not None
+        made.now = NOW + 4200
+        assert None is await told(made, order(amount=-700))
+        never = await told(made, order(amount=-1001))
+        assert never is not None
+        assert (None, False) == (never.free_at, never.retryable)
+        assert "more than the whole budget" in never.hint
+
+
+async def test_what_moved_nothing_leaves_the_budget_alone() -> None:
+    """Only what moved, or may have, is counted."""
+    bad = httpx.Response(400, json={"error": {"type": "invalid_request_error", "message": "no"}})
+    answers = [bad, httpx.Response(500), httpx.Response(200, json=transaction())]
+    policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "10"}}], "duplicate_window": "off"}
+    agent = await scripted(lambda _: answers.pop(0), policy=policy, max_attempts=1)
+    async with agent:
+        outcomes: list[str] = []
+        for amount in (-1000, -600, -500, -400):
+            try:
+                outcomes.append((await agent.call_tool(TOOL, order(amount=amount))).outcome)
+            except Exception as error:  # noqa: BLE001
+                outcomes.append(str(getattr(error, "rule", getattr(error, "outcome", ""))))
+    assert ["rejected", "unknown", "budgets[0].credit.usd", "succeeded"] == outcomes
+
+
+async def test_a_resend_needs_room_once_its_place_is_given_away() -> None:
+    """A call that may have moved money hours ago is not sent into a budget that is used up by now."""
+    answers = [httpx.Response(500), *[httpx.Response(200, json=transaction())] * 3]
+    policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "10"}}], "duplicate_window": "off"}
+    made = Clocked()
+    made.agent = await scripted(lambda _: answers.pop(0), policy=policy, max_attempts=1)
+    api: Any = made.agent._apis["stripe"]
+    api._calls._journal._now = lambda: made.now
+    async with made.agent:
+        with pytest.raises(Exception, match="unknown"):
+            await made.agent.call_tool(TOOL, order(amount=-600), idempotency_key="old")
+        made.now += 3601
+        await made.agent.call_tool(TOOL, order(amount=-700), idempotency_key="new")
+        with pytest.raises(Exception, match="against the policy") as caught:
+            await made.agent.call_tool(TOOL, order(amount=-600), idempotency_key="old")
+        assert "unknown" == getattr(caught.value, "outcome", None)
+        assert 2 == len(answers)
+        made.now += 3600
+        assert (await made.agent.call_tool(TOOL, order(amount=-600), idempotency_key="old")).ok
+
+
+async def test_a_replay_asks_no_rule(tmp_path: Path) -> None:
+    """What is on record is told again whatever the policy says today: it moves nothing."""
+    journal = str(tmp_path / "journal")
+    made = await clocked(journal=journal)
+    async with made.agent:
+        await made.agent.call_tool(TOOL, order(), idempotency_key="k")
+    stricter = await clocked({"directions": []}, journal=journal)
+    async with stricter.agent:
+        assert (await stricter.agent.call_tool(TOOL, order(), idempotency_key="k")).replayed
+        assert await told(stricter, order(), idempotency_key="k2") is not None
+
+
+async def test_every_decision_is_on_record() -> None:
+    """Allowed and refused, with the rule, who decided, and whose call it was."""
+    made = await clocked({"directions": ["credit"]})
+    made.agent.context.user = "ann"
+    async with made.agent:
+        await told(made, order(), idempotency_key="yes")
+        await told(made, order(amount=1), idempotency_key="no")
+        api: Any = made.agent._apis["stripe"]
+        decisions = await api._calls._journal.decisions()
+    assert [("yes", "allowed", "every rule"), ("no", "refused", "directions")] == [
+        (each.key, each.decision, each.rule) for each in decisions
+    ]
+    assert {("policy", "ann", "ai_agent", NOW)} == {(d.who, d.user, d.agent_type, d.at) for d in decisions}
+    assert "positive" in decisions[1].reason or "debit" in decisions[1].reason
+
+
+async def test_budgets_and_queues_need_a_journal() -> None:
+    """What must outlive the process is not kept in memory without a word."""
+    for policy in (
+        {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "1"}}]},
+        {"approval": {"queue": True}},
+    ):
+        with pytest.raises(ConfigurationError, match="the journal that keeps them is off"):
+            await clocked(policy, journal="off")
+
+
+async def test_a_dry_run_goes_the_whole_way_and_sends_nothing() -> None:
+    """The request as it would be sent, and the verdict with its rule; nothing is recorded."""
+    made = await clocked({"approval": {"above": {"usd": "6"}}})
+    async with made.agent:
+        dry = await made.agent.call_tool(TOOL, order(description="d"), idempotency_key="k", dry_run=True)
+        assert ("send", None, "POST", "k") == (dry.verdict, dry.rule, dry.method, dry.idempotency_key)
+        assert "https://api.stripe.com/v1/customers/cus_1/balance_transactions" == dry.url
+        assert "amount=-500&currency=usd&description=d&metadata%5Bocp_call%5D=k" == dry.body
+        assert ("k", "Bearer [api key]") == (dry.headers["Idempotency-Key"], dry.headers["Authorization"])
+        assert dry.to_dict()["dry_run"] is True
+        cases: list[tuple[dict[str, Any], str, str | None]] = [
+            (order(amount=-601), "ask", "approval.above.usd"),
+            (order(amount=-100001), "refused", "default limit"),
+            (order(reference="r"), "send", None),
+        ]
+        for parameters, verdict, rule in cases:
+            dry = await made.agent.call_tool(TOOL, parameters, dry_run=True)
+            assert (verdict, rule) == (dry.verdict, dry.rule), dry.message
+        assert [] == made.sent
+        api: Any = made.agent._apis["stripe"]
+        assert ([], []) == (await api._calls._journal.select(), await api._calls._journal.decisions())
+        sent = await made.agent.call_tool(TOOL, order(description="d"), idempotency_key="k")
+        assert sent.idempotency_key == made.sent[0].headers["Idempotency-Key"]
+        assert "replay" == (await foresee(made, order(description="d"), "k")).verdict
+        assert "conflict" == (await foresee(made, order(amount=-1), "k")).verdict
+        assert "duplicate_window" == (await foresee(made, order(), "k2")).rule
+
+
+async def foresee(made: Clocked, parameters: dict[str, Any], key: str) -> DryRun:
+    return await made.agent.call_tool(TOOL, parameters, idempotency_key=key, dry_run=True)
+
+
+# TOML -> what is said of it
+WRONG = {
+    "direction = ['credit']": "direction: unknown key; did you mean directions?",
+    "directions = ['up']": "directions[0]: should be 'credit' or 'debit'",
+    "currencies = ['dollar']": "currencies[0]: 'dollar' is not a currency",
+    "calls_per_minute = 0": "calls_per_minute: should be greater than or equal to 1",
+    "calls_per_minute = true": "calls_per_minute: should be a valid integer",
+    "allow_live = 'yes'": "allow_live: should be a valid boolean",
+    "duplicate_window = '10'": "duplicate_window: '10' is not a span of time",
+    "duplicate_window = '400d'": "duplicate_window: '400d' is not a span of time",
+    "duplicate_window = 600": "duplicate_window: 600 is not a span of time",
+    "unreadable_customers = 'ignore'": "unreadable_customers: should be 'warn' or 'refuse'",
+    "[limits.credit]\nusd = 20": "limits.credit.usd: 20 could be read as cents",
+    "[limits.credit]\nusd = 20.0": "limits.credit.usd: 20.0 could be read as cents",
+    "[limits.credit]\nusd = '20,00'": "limits.credit.usd: '20,00' is not an amount",
+    "[limits.credit]\nusd = '-20'": "limits.credit.usd: '-20' is not an amount",
+    "[limits.credit]\nusd = '20.005'": "limits.credit.usd: 20.005 has more decimals than usd, which has 2",
+    "[limits.debit]\njpy = '20.5'": "limits.debit.jpy: 20.5 has more decimals than jpy, which has 0",
+    "[limits.credit]\nothers = '20'": "limits.credit.others: 'others' is not a currency",
+    "[limits.usd]\ncredit = '1'": "limits.usd: unknown key; the keys are credit, debit",
+    "[customers]\nallow = 'cus_1'": "customers.allow: should be a valid tuple",
+    "[customers]\ndeny = ['']": "customers.deny[0]: '' is not a customer",
+    "[require]\nrefrence = true": "require.refrence: unknown key; did you mean reference?",
+    "[require]\nreference = 1": "require.reference: should be a valid boolean",
+    "[require]\nmetadata = [1]": "require.metadata[0]: should be a valid string",
+    "[[budgets]]\nwindow = '1h'\ncredit = {usd = '1'}": "budgets[0].per: is missing",
+    "[[budgets]]\nper = 'all'\ncredit = {usd = '1'}": "budgets[0].window: is missing",
+    "[[budgets]]\nper = 'all'\nwindow = '1h'": "budgets[0]: has neither credit nor debit",
+    "[[budgets]]\nper = 'all'\nwindow = '1h'\ncredit = {other = '1'}": "budgets[0].credit.other: 'other' is not a curr",
+    "[[budgets]]\nper = 'all'\nwindow = '1h'\ncredit = {usd = '1.001'}": "budgets[0].credit.usd: 1.001 has more",
+    "[[budgets]]\nper = 'one'\nwindow = '1h'\ncredit = {usd = '1'}": "budgets[0].per: should be 'customer'",
+    "[approval]\nabove = {usd = 10}": "approval.above.usd: 10 could be read as cents",
+    "[approval]\nqueue = 'yes'": "approval.queue: should be a valid boolean",
+    "[approval]\nexpires = '0h'": "approval.expires: '0h' is not a span of time",
+    "directions = [": "cannot be read",
+    "a = 1\na = 2": "cannot be read",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_policy_names_the_key(text: str, tmp_path: Path) -> None:
+    """Misspelt keys, impossible values, numbers that could be cents, and files that are no TOML."""
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(policy=str(path))
+    assert WRONG[text] in str(caught.value)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """One line each."""
+    with pytest.raises(ConfigurationError) as caught:
+        Policy(direction=1, calls_per_minute=0, limits={"credit": {"usd": 1}})
+    assert 3 == str(caught.value).count("\n- ")
+
+
+def test_a_policy_comes_from_a_file_a_dict_or_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same rules each time; an argument wins over the environment, and what is no policy is said."""
+    path = tmp_path / "p.toml"
+    path.write_text('currencies = ["usd"]')
+    monkeypatch.setenv("OCP_STRIPE_POLICY", str(path))
+    assert ("usd",) == Settings().policy_in_force.currencies
+    assert ("eur",) == Settings(policy={"currencies": ["eur"]}).policy_in_force.currencies
+    assert ("gbp",) == Settings(policy=Policy(currencies=["gbp"])).policy_in_force.currencies
+    assert load_policy(path) == Settings(policy=path).policy
+    monkeypatch.setenv("OCP_STRIPE_POLICY", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read"):
+        Settings()
+    with pytest.raises(ConfigurationError, match="OCP_STRIPE_POLICY: it is the path of a TOML file"):
+        Settings(policy=7)
+
+
+def test_limits_fall_back_to_other_and_to_the_default() -> None:
+    """The currency's own line, then other, then 1,000.00."""
+    policy = Policy(limits={"credit": {"usd": "5", "other": "7"}})
+    assert ("limits.credit.usd", Decimal(5)) == policy.limit("credit", "usd")
+    assert ("limits.credit.other", Decimal(7)) == policy.limit("credit", "eur")
+    assert ("default limit", Decimal(1000)) == policy.limit("debit", "usd")
+
+
+REMARKS: dict[str, dict[str, Any]] = {
+    "Any currency may be used": {},
+    "There is no budget": {"currencies": ["usd"]},
+    "No budget covers credits in eur.": {
+        "currencies": ["usd", "eur"],
+        "budgets": [{"per": "all", "window": "1d", "credit": {"usd": "1"}}],
+    },
+    "No budget covers debits.": {"budgets": [{"per": "all", "window": "1d", "credit": {"usd": "1"}}]},
+    "No budget covers all calls together": {"budgets": [{"per": "user", "window": "1d", "credit": {"usd": "1"}}]},
+    "Nobody is asked about calls in eur.": {"currencies": ["usd", "eur"], "approval": {"above": {"usd": "1"}}},
+    "Nobody is asked about calls in other currencies.": {"approval": {"above": {"usd": "1"}}},
+    "What the policy says of eur is in vain": {"currencies": ["usd"], "limits": {"credit": {"eur": "1"}}},
+    "What the policy says of debits is in vain": {"directions": ["credit"], "limits": {"debit": {"usd": "1"}}},
+    "approval.above.usd is in vain: no call of more than 1,000.00 usd": {"approval": {"above": {"usd": "1000"}}},
+}
+
+
+@pytest.mark.parametrize("remark", REMARKS)
+def test_what_a_policy_leaves_open_is_said(remark: str) -> None:
+    """Gaps and rules in vain are remarked on."""
+    assert any(sentence.startswith(remark) for sentence in remarks(Policy(**REMARKS[remark])))
+
+
+def test_a_closed_policy_needs_no_remark() -> None:
+    """Nothing is said where nothing is open."""
+    closed = Policy(
+        directions=["credit"],
+        currencies=["usd"],
+        budgets=[{"per": "all", "window": "1d", "credit": {"usd": "1"}}],
+        approval={"above": {"usd": "1"}},
+    )
+    assert [] == remarks(closed)
+
+
+def test_the_words_name_every_number() -> None:
+    """What is set is found in the sentences."""
+    policy = Policy(
+        allow_live=True,
+        directions=["debit"],
+        currencies=["usd", "jpy"],
+        calls_per_minute=17,
+        duplicate_window="off",
+        unreadable_customers="refuse",
+        customers={"allow": ["cus_a*"], "deny": ["cus_ab"]},
+        require={"stated_effect": True, "reference": True, "description": True, "metadata": ["ticket"]},
+        limits={"debit": {"usd": "12.34", "other": "5"}},
+        budgets=[{"per": "user", "window": "90m", "debit": {"jpy": "777"}}],
+        approval={"above": {"usd": "3.21"}, "expires": "2d"},
+    )
+    text = " ".join(sentence for _, sentence in in_words(policy, allow_live=False))
+    for words in (
+        *("Live-mode keys may be used", "Only debits", "Only usd and jpy", "17 calls", "at once under another key"),
+        *("Only cus_a*, but never cus_ab", "a stated effect, a reference, a description", "metadata.ticket"),
+        *("12.34 usd", "5 of the currency's units", "each user", "777 jpy of debits", "90 minutes", "3.21 usd"),
+        *("2 days", "no queue", "the call is refused"),
+    ):
+        assert words in text
+    assert "Nobody is asked" in " ".join(sentence for _, sentence in in_words(Policy(), allow_live=False))
+
+
+def test_explain_says_what_would_become_of_a_call(tmp_path: Path) -> None:
+    """Rule by rule, as text and as JSON; without a key and without a row in the journal."""
+    policy, call = tmp_path / "policy.toml", tmp_path / "call.json"
+    policy.write_text('directions = ["credit"]\n[approval]\nabove = { usd = "10.00" }')
+    call.write_text(json.dumps(order(amount=-1500)))
+    done = run("policy", "explain", str(call), OCP_STRIPE_POLICY=str(policy))
+    assert 2 == done.returncode
+    assert "ok   directions: a credit, and credits are allowed" in done.stdout
+    assert "ASK  approval.above.usd: 15.00 usd is above 10.00 usd, so a person decides" in done.stdout
+    call.write_text(json.dumps(order(amount=1500)))
+    done = run("policy", "explain", str(call), "--policy", str(policy), "--json")
+    told = json.loads(done.stdout)
+    assert ("refused", "NO") == (told["verdict"], "NO" if told["rules"][1]["verdict"] == "refused" else "")
+    assert "approval.above.usd" in [rule["rule"] for rule in told["rules"]], "the rules after a refusal are told too"
+    done = run("policy", "explain", str(call))
+    assert (0, True) == (done.returncode, "The call would be sent: debit 15.00 usd to cus_1." in done.stdout)
+    done = run("policy", "explain", str(call), "--mode", "live")
+    assert (2, True) == (done.returncode, "NO   allow_live" in done.stdout)
+    for text, said in (
+        ("{", "is not JSON"),
+        ("[]", "a list; pass one JSON object"),
+        ('{"amount": 5}', "required parameter is missing"),
+    ):
+        call.write_text(text)
+        done = run("policy", "explain", str(call))
+        assert (2, "") == (done.returncode, done.stdout)
+        assert said in done.stderr
+    assert "cannot be read" in run("policy", "explain", str(tmp_path / "none")).stderr
+    assert "did you mean" in run("policy", "explain", str(call), "--tool", "postCustomer").stderr
+    assert "" == run("journal", "export").stdout
+
+
+def test_check_explains_or_refuses_a_file(tmp_path: Path) -> None:
+    """The file given, the one in force, or the defaults."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text('currencies = ["usd"]')
+    assert "Only usd." in run("policy", "check", str(policy)).stdout
+    assert "The policy in force is valid" in run("policy", "check", OCP_STRIPE_POLICY=str(policy)).stdout
+    assert "No policy is set" in run("policy", "check").stdout
+    policy.write_text("currency = 1")
+    done = run("policy", "check", str(policy))
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "currency: unknown key; did you mean currencies?" in done.stderr
+
+
+def test_call_has_a_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request and the verdict on stdout; the exit code says whether it would be sent."""
+    arguments = ("call", TOOL, "customer=cus_1", "currency=usd", "--dry-run")
+    monkeypatch.setenv("STRIPE_SECRET_KEY", "sk_test_planted0key")
+    monkeypatch.setenv("OCP_STRIPE_CUSTOMER_CHECK", "off")
+    done = run(*arguments, "amount=-500")
+    assert 0 == done.returncode
+    assert "send: The call would be sent: credit 5.00 usd to cus_1." in done.stdout
+    assert "POST https://api.stripe.com/v1/customers/cus_1/balance_transactions" in done.stdout
+    assert "Authorization: Bearer [api key]" in done.stdout
+    done = run(*arguments, "amount=-500000", "--json")
+    told = json.loads(done.stdout)
+    assert (2, "refused", "default limit") == (done.returncode, told["verdict"], told["rule"])
+    assert "" == run("journal", "export").stdout
