@@ -40,7 +40,7 @@ POLICY = Policy(
     ],
 )
 COLUMN = {"customer": "customer", "user": "user", "all": "mode"}
-KEYS = st.sampled_from([f"k{number}" for number in range(40)])
+KEYS = st.sampled_from([f"k{number}" for number in range(25)])
 
 
 def admission(call: Call) -> Admission:
@@ -76,7 +76,7 @@ class Spending(RuleBasedStateMachine):
 
     @rule(
         key=KEYS,
-        cents=st.integers(1, 700),
+        cents=st.sampled_from([50, 200, 300, 400, 550, 601]),
         customer=st.sampled_from(["a", "b"]),
         user=st.sampled_from(["ann", "bob", None]),
         worker=st.integers(0, 1),
@@ -87,6 +87,19 @@ class Spending(RuleBasedStateMachine):
         share=st.floats(0, 1),
     )
     def call(
+        self,
+        key: str,
+        cents: int,
+        customer: str,
+        user: str | None,
+        worker: int,
+        fate: str,
+        seconds: float,
+        share: float,
+    ) -> None:
+        self.issue(key, cents, customer, user, worker, fate, seconds, share)
+
+    def issue(
         self,
         key: str,
         cents: int,
@@ -149,9 +162,16 @@ class Spending(RuleBasedStateMachine):
             for per, window, limit in BUDGETS
         )
 
-    @rule(seconds=st.sampled_from([1.0, 300.0, 3000.0, 3600.0, 4000.0, 9000.0]))
+    @rule(seconds=st.sampled_from([1.0, 30.0, 200.0, 600.0, 1700.0, 3590.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
+
+    @rule(worker=st.integers(0, 1), key=KEYS)
+    def call_again(self, worker: int, key: str) -> None:
+        """
+        A key that is known, or not.
+        """
+        self.issue(key, 300, "a", "ann", worker, "succeeded", 40.0, 1.0)
 
     @rule(worker=st.integers(0, 1))
     def restart(self, worker: int) -> None:
@@ -188,8 +208,46 @@ class Spending(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Spending.TestCase.settings = hypothesis_settings(max_examples=40, stateful_step_count=40, deadline=None)
+Spending.TestCase.settings = hypothesis_settings(max_examples=70, stateful_step_count=50, deadline=None)
 TestSpending = Spending.TestCase
+
+
+async def test_a_crashed_call_counts_from_the_last_moment_it_can_have_moved_money(tmp_path: Path) -> None:
+    """Its lease is that moment, when it was first sent and again when it was resumed."""
+    now = [1_800_000_000.0]
+    journal = Journal(tmp_path / "journal", now=lambda: now[0])
+
+    async def verdict(key: str, amount: int) -> Verdict:
+        draft = replace(plain_draft(key, amount, None), customer="a", mode="test", currency="usd")
+        claim, _ = await journal.claim(draft, has_own_key=True, lease_s=LEASE, admission=admission(draft))
+        return claim.verdict
+
+    assert Verdict.SEND is await verdict("crashed", -600)
+    now[0] += HOUR + LEASE - 1
+    assert Verdict.REFUSED is await verdict("other", -1)
+    assert Verdict.RESUME is await verdict("crashed", -600)
+    now[0] += HOUR + LEASE - 1
+    assert Verdict.REFUSED is await verdict("other", -1)
+    now[0] += 10
+    assert Verdict.SEND is await verdict("other", -300)
+    await journal.aclose()
+
+
+async def test_what_was_settled_late_counts_from_then(tmp_path: Path) -> None:
+    """The money moved somewhere between claim and answer: the answer is the later of the two."""
+    now = [1_800_000_000.0]
+    journal = Journal(tmp_path / "journal", now=lambda: now[0])
+    first = replace(plain_draft("slow", -600, None), customer="a", mode="test", currency="usd")
+    claim, _ = await journal.claim(first, has_own_key=True, lease_s=LEASE, admission=admission(first))
+    now[0] += LEASE
+    await journal.settle(claim.call, State.SUCCEEDED, is_final=True)
+    second = replace(first, key="other", amount=-1)
+    for seconds, expected in ((HOUR - 1, Verdict.REFUSED), (1, Verdict.SEND)):
+        now[0] += seconds
+        claim, _ = await journal.claim(second, has_own_key=True, lease_s=LEASE, admission=admission(second))
+        assert expected is claim.verdict
+    await journal.aclose()
+
 
 LIMIT, STEP = 2000, 70
 
