@@ -1,0 +1,505 @@
+"""
+A person decides: in code, at a terminal, and over the queue; for exactly what was proposed, once, in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import TOOL, ledger, order
+from test_cli import CLI, run
+
+from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
+from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance.errors import IdempotencyConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from ocp_stripe_balance.models import Answer
+    from ocp_stripe_balance.sandbox import Sandbox
+
+ASK = {"approval": {"above": {"usd": "3.00"}}, "duplicate_window": "off"}
+QUEUE = {"approval": {"above": {"usd": "3.00"}, "queue": True, "expires": "1h"}, "duplicate_window": "off"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite3"
+
+
+async def asking(
+    stripe: Sandbox, path: Path, approver: Callable[[Proposal], Awaitable[Any]] | None, policy: Any = None, **more: Any
+) -> OCPAgent:
+    """
+    An agent whose calls of more than 3.00 usd need a person.
+    """
+    values = {"api_key": stripe.api_key, "api_base": stripe.url, "journal": str(path), "policy": policy or ASK}
+    agent = OCPAgent("support", "ann", settings=Settings(**values, **more), approver=approver)
+    await agent.register_api("stripe")
+    return agent
+
+
+async def decisions(path: Path) -> list[tuple[str, str, str]]:
+    journal = Journal(path)
+    try:
+        return [(each.decision, each.rule, each.who) for each in await journal.decisions()]
+    finally:
+        await journal.aclose()
+
+
+async def approve(path: Path, key: str, *, is_yes: bool = True, reason: str = "") -> Proposal:
+    journal = Journal(path)
+    try:
+        proposal = next(each for each in await journal.proposals() if each.key == key and each.state == "waiting")
+        decide = proposal.approve if is_yes else proposal.deny
+        return await journal.answer(proposal, decide(by="Ana", reason=reason))
+    finally:
+        await journal.aclose()
+
+
+async def test_an_approver_sees_what_it_decides_and_its_yes_sends(stripe: Sandbox, path: Path) -> None:
+    """What, for whom, why, and the balance before and after, as they are now; small calls are not put to it."""
+    seen: list[Proposal] = []
+
+    async def approver(proposal: Proposal) -> Answer:
+        seen.append(proposal)
+        return proposal.approve(by="Ana", reason="fine")
+
+    customer = stripe.create_customer(name="Ada")
+    async with await asking(stripe, path, approver) as agent:
+        await agent.call_tool(TOOL, order(customer, -300), idempotency_key="small")
+        assert [] == seen
+        result = await agent.call_tool(TOOL, order(customer, -301, description="sorry"), idempotency_key="large")
+    (proposal,) = seen
+    assert -601 == result.data["ending_balance"]
+    assert (customer, "Ada", -300, -601) == (
+        proposal.customer,
+        proposal.customer_name,
+        proposal.balance_before,
+        proposal.balance_after,
+    )
+    assert ("approval.above.usd", "3.01 usd is above 3.00 usd, so a person decides") == (proposal.rule, proposal.why)
+    assert ("ann", "support", "test", "credit 3.01 usd") == (
+        proposal.user,
+        proposal.agent_type,
+        proposal.mode,
+        proposal.effect,
+    )
+    text = proposal.describe()
+    for words in ("credit 3.01 usd", "(Ada)", "-3.00 usd before, -6.01 usd after", "sorry", "ann", "large"):
+        assert words in text
+    assert [
+        ("allowed", "every rule", "policy"),
+        ("asked", "approval.above.usd", "policy"),
+        ("approved", "approval.above.usd", "Ana"),
+        ("allowed", "approval.above.usd", "Ana"),
+    ] == await decisions(path)
+
+
+async def test_a_no_is_told_with_its_reason(stripe: Sandbox, path: Path) -> None:
+    """Nothing is sent, and the audit says who said no."""
+
+    async def approver(proposal: Proposal) -> Answer:
+        return proposal.deny(by="Ana", reason="wrong customer")
+
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver) as agent:
+        with pytest.raises(PolicyRefusedError, match="Ana denied it: wrong customer") as caught:
+            await agent.call_tool(TOOL, order(customer))
+    assert ("approval", "not_sent", False) == (caught.value.rule, caught.value.outcome, caught.value.retryable)
+    assert [] == await ledger(stripe, customer)
+    assert ("denied", "approval.above.usd", "Ana") == (await decisions(path))[-1]
+
+
+async def yes_to_another(proposal: Proposal) -> Any:
+    return Proposal(**{**{name: getattr(proposal, name) for name in proposal.__slots__}, "id": "ap_other"}).approve(
+        by="A"
+    )
+
+
+async def broken(_: Proposal) -> Any:
+    raise RuntimeError("no network")
+
+
+async def answer_true(_: Proposal) -> Any:
+    return True
+
+
+async def answer_yes(_: Proposal) -> Any:
+    return {"is_approved": True, "by": "Ana"}
+
+
+async def answer_nothing(_: Proposal) -> Any:
+    return None
+
+
+async def truthy(proposal: Proposal) -> Any:
+    answer = proposal.deny(by="Ana")
+    object.__setattr__(answer, "is_approved", "no")
+    return answer
+
+
+@pytest.mark.parametrize("approver", [yes_to_another, broken, answer_true, answer_yes, answer_nothing, truthy])
+async def test_whatever_is_no_yes_is_a_no(
+    stripe: Sandbox, path: Path, approver: Callable[[Proposal], Awaitable[Any]]
+) -> None:
+    """An approver that fails, or answers with anything but the yes of this very proposal, has not approved."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver) as agent:
+        with pytest.raises(PolicyRefusedError):
+            await agent.call_tool(TOOL, order(customer))
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_an_approver_that_takes_too_long_is_a_no(stripe: Sandbox, path: Path) -> None:
+    """The proposal expires, and the audit says so."""
+    policy = {"approval": {"always": True, "expires": "1s"}}
+
+    async def approver(_: Proposal) -> Any:
+        await asyncio.sleep(30)
+
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver, policy) as agent:
+        with pytest.raises(PolicyRefusedError, match="nobody answered in time"):
+            await agent.call_tool(TOOL, order(customer))
+    assert ("expired", "approval.always", "policy") in await decisions(path)
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_a_persons_time_is_not_the_calls(stripe: Sandbox, path: Path) -> None:
+    """The deadline of the call starts again when it is approved."""
+
+    async def approver(proposal: Proposal) -> Answer:
+        await asyncio.sleep(1.2)
+        return proposal.approve(by="Ana")
+
+    async with await asking(stripe, path, approver, timeout=1) as agent:
+        assert (await agent.call_tool(TOOL, order(stripe.create_customer()))).ok
+
+
+async def test_a_cancelled_question_sends_nothing(stripe: Sandbox, path: Path) -> None:
+    """While a person thinks, the call can be cancelled like any other."""
+    asked = asyncio.Event()
+
+    async def approver(_: Proposal) -> Any:
+        asked.set()
+        await asyncio.sleep(30)
+
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver) as agent:
+        task = asyncio.ensure_future(agent.call_tool(TOOL, order(customer)))
+        async with asyncio.timeout(5):
+            await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_the_budget_is_looked_at_again_after_the_yes(stripe: Sandbox, path: Path) -> None:
+    """What others spent while a person thought is counted."""
+    policy = {**ASK, "budgets": [{"per": "all", "window": "1h", "credit": {"usd": "6.00"}}]}
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, policy) as other:
+
+        async def approver(proposal: Proposal) -> Answer:
+            await other.call_tool(TOOL, order(customer, -200))
+            return proposal.approve(by="Ana")
+
+        async with await asking(stripe, path, approver, policy) as agent:
+            with pytest.raises(PolicyRefusedError, match="room for"):
+                await agent.call_tool(TOOL, order(customer, -500))
+    assert [-200] == [entry["amount"] for entry in await ledger(stripe, customer)]
+
+
+async def test_without_anybody_to_ask_it_is_refused(stripe: Sandbox, path: Path) -> None:
+    """No approver and no queue."""
+    async with await asking(stripe, path, None) as agent:
+        with pytest.raises(PolicyRefusedError, match="nobody can be asked") as caught:
+            await agent.call_tool(TOOL, order(stripe.create_customer()))
+    assert "approval.above.usd" == caught.value.rule
+    assert not isinstance(caught.value, ApprovalRequiredError)
+
+
+async def wait_in_queue(agent: OCPAgent, parameters: dict[str, Any], key: str | None = None) -> ApprovalRequiredError:
+    with pytest.raises(ApprovalRequiredError) as caught:
+        await agent.call_tool(TOOL, parameters, idempotency_key=key)
+    return caught.value
+
+
+async def test_a_queued_call_runs_once_it_is_approved(stripe: Sandbox, path: Path) -> None:
+    """The agent is told the key; the same call with it runs once, in another process too, and then is replayed."""
+    customer = stripe.create_customer(name="Ada")
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        error = await wait_in_queue(agent, order(customer))
+        key = error.idempotency_key
+        assert key is not None
+        told = error.to_dict()
+        assert ("approval_required", "not_sent", True, key) == tuple(
+            told[name] for name in ("error", "outcome", "retryable", "idempotency_key")
+        )
+        assert error.proposal_id == (await wait_in_queue(agent, order(customer), key)).proposal_id
+    await approve(path, key)
+    for _ in range(2):
+        async with await asking(stripe, path, None, QUEUE) as agent:
+            result = await agent.call_tool(TOOL, order(customer), idempotency_key=key)
+    assert result.replayed
+    assert 1 == len(await ledger(stripe, customer))
+    assert [
+        ("asked", "approval.above.usd", "policy"),
+        ("approved", "approval.above.usd", "Ana"),
+        ("allowed", "approval.above.usd", "Ana"),
+    ] == await decisions(path)
+
+
+async def test_a_reference_finds_its_proposal(stripe: Sandbox, path: Path) -> None:
+    """Without a key, the business reason is the name of the decision."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        error = await wait_in_queue(agent, order(customer, reference="ticket-1"))
+        await approve(path, error.idempotency_key or "")
+        assert (await agent.call_tool(TOOL, order(customer, reference="ticket-1"))).ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amount": -501},
+        {"amount": 500},
+        {"customer": "cus_other"},
+        {"description": "another story"},
+        {"metadata": {"a": "b"}},
+        {"reference": "ticket-2"},
+        {"currency": "eur"},
+    ],
+)
+async def test_an_approval_is_for_exactly_what_was_proposed(
+    stripe: Sandbox, path: Path, change: dict[str, Any]
+) -> None:
+    """Any other parameter under the approved key is a conflict, and the approval is still there for the first."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE, customer_check="off") as agent:
+        await wait_in_queue(agent, order(customer), "k")
+        await approve(path, "k")
+        with pytest.raises(IdempotencyConflictError, match="exactly what was proposed"):
+            await agent.call_tool(TOOL, order(customer) | change, idempotency_key="k")
+        assert [] == await ledger(stripe, customer)
+        assert (await agent.call_tool(TOOL, order(customer), idempotency_key="k")).ok
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_an_approval_is_for_its_own_key(stripe: Sandbox, path: Path) -> None:
+    """The same parameters under another key are another proposal."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        await wait_in_queue(agent, order(customer), "k")
+        await approve(path, "k")
+        await wait_in_queue(agent, order(customer), "k2")
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_an_approval_is_used_once(stripe: Sandbox, path: Path) -> None:
+    """Even where the record of the call it let through is gone."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        await wait_in_queue(agent, order(customer), "k")
+        await approve(path, "k")
+        await agent.call_tool(TOOL, order(customer), idempotency_key="k")
+        journal = Journal(path)
+        assert 1 == await journal.prune(9e9)
+        await journal.aclose()
+        await wait_in_queue(agent, order(customer), "k")
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_an_approved_call_that_moved_nothing_may_run_again(stripe: Sandbox, path: Path) -> None:
+    """Stripe could not be reached: the decision stands for the same key."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE, max_attempts=1) as agent:
+        await wait_in_queue(agent, order(customer), "k")
+        await approve(path, "k")
+        stripe.faults.add("rate_limit", path="balance")
+        with pytest.raises(Exception, match="429"):
+            await agent.call_tool(TOOL, order(customer), idempotency_key="k")
+        assert (await agent.call_tool(TOOL, order(customer), idempotency_key="k")).ok
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_a_denied_call_stays_denied(stripe: Sandbox, path: Path) -> None:
+    """For its key, whatever the policy says later."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        await wait_in_queue(agent, order(customer), "k")
+        await approve(path, "k", is_yes=False, reason="not ours")
+    for policy in (QUEUE, {}):
+        async with await asking(stripe, path, None, policy) as agent:
+            with pytest.raises(PolicyRefusedError, match="Ana denied it: not ours"):
+                await agent.call_tool(TOOL, order(customer), idempotency_key="k")
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_proposals_and_approvals_expire(stripe: Sandbox, path: Path) -> None:
+    """After its time a proposal cannot be approved, an approval not used; the call is proposed anew."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        first = await wait_in_queue(agent, order(customer), "k")
+        api: Any = agent._apis["stripe"]
+        journal: Journal = api._calls._journal
+        (proposal,) = await journal.proposals()
+        journal._now = lambda: proposal.expires_at
+        assert "expired" == (await journal.answer(proposal, proposal.approve(by="Ana"))).state
+        journal._now = lambda: proposal.asked_at
+        second = await wait_in_queue(agent, order(customer), "k")
+        assert first.proposal_id != second.proposal_id
+        await approve(path, "k")
+        expires = (await journal.proposals())[-1].expires_at
+        journal._now = lambda: expires
+        third = await wait_in_queue(agent, order(customer), "k")
+        assert 3 == len({first.proposal_id, second.proposal_id, third.proposal_id})
+    assert 2 == [decision for decision, _, _ in await decisions(path)].count("expired")
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_two_who_decide_at_once_get_one_decision(stripe: Sandbox, path: Path) -> None:
+    """The second is told what stands."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        await wait_in_queue(agent, order(customer), "k")
+    first, second = Journal(path), Journal(path)
+    (proposal,) = await first.proposals()
+    states = await asyncio.gather(
+        first.answer(proposal, proposal.approve(by="Ana")), second.answer(proposal, proposal.deny(by="Ben"))
+    )
+    assert 1 == len({state.state for state in states})
+    assert 1 == len({state.decided_by for state in states})
+    for journal in (first, second):
+        await journal.aclose()
+
+
+async def test_many_callers_of_one_key_make_one_proposal(stripe: Sandbox, path: Path) -> None:
+    """And one entry, once it is approved."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        errors = await asyncio.gather(*(wait_in_queue(agent, order(customer), "k") for _ in range(20)))
+        assert 1 == len({error.proposal_id for error in errors})
+        await approve(path, "k")
+        results = await asyncio.gather(
+            *(agent.call_tool(TOOL, order(customer), idempotency_key="k") for _ in range(20))
+        )
+        assert 1 == len({result.data["id"] for result in results})
+    assert 1 == len(await ledger(stripe, customer))
+
+
+def queued(stripe: Sandbox, path: Path, *keys: str) -> str:
+    """
+    A customer for whom calls of those keys wait.
+    """
+    customer = stripe.create_customer(name="Ada\x1b[2J")
+
+    async def main() -> None:
+        async with await asking(stripe, path, None, QUEUE) as agent:
+            for number, key in enumerate(keys):
+                await wait_in_queue(agent, order(customer, -500 - number, description="\x1b[31mApproved\x1b[0m"), key)
+
+    asyncio.run(main())
+    return customer
+
+
+def test_the_queue_is_decided_on_the_command_line(
+    stripe_thread: Sandbox, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """List, show, approve and deny; what is decided stays so, and escapes in the model's words are shown."""
+    customer = queued(stripe_thread, path, "a", "b")
+    monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
+    listed = run("approvals", "list").stdout
+    assert 2 == len(listed.splitlines())
+    assert customer in listed
+    assert "credit 5.01 usd" in listed
+    shown = run("approvals", "show", "a").stdout
+    for words in ("Ada", "0.00 usd before, -5.00 usd after", r"\x1b[31mApproved", "above 3.00 usd", "ann"):
+        assert words in shown
+    assert "\x1b" not in shown + listed
+    done = run("approvals", "approve", "a", "--by", "Ana")
+    assert (0, f"approved: credit 5.00 usd to {customer}, by Ana\n") == (done.returncode, done.stdout)
+    proposal_id = json.loads(run("approvals", "list", "--json").stdout)[0]["id"]
+    done = run("approvals", "deny", proposal_id, "--reason", "no")
+    assert (0, True) == (done.returncode, f"denied: credit 5.01 usd to {customer}" in done.stdout)
+    done = run("approvals", "approve", "b")
+    assert (2, True) == (done.returncode, "is denied already" in done.stderr)
+    assert "Nothing waits" in run("approvals", "list").stderr
+    proposals = json.loads(run("approvals", "list", "--all", "--json").stdout)
+    assert ["approved", "denied"] == [each["state"] for each in proposals]
+    assert "decided      by Ana" in run("approvals", "show", "a").stdout
+    assert (2, True) == ((done := run("approvals", "show", "c")).returncode, "has no proposal c" in done.stderr)
+    assert "--reason" in run("approvals", "deny", "a").stderr
+    exported = [json.loads(line) for line in run("journal", "export").stdout.splitlines()]
+    assert ["asked", "asked", "approved", "denied"] == [each["decision"] for each in exported]
+
+
+def test_a_key_of_two_modes_is_named_by_its_id(
+    stripe_thread: Sandbox, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them is meant is not guessed."""
+    queued(stripe_thread, path, "a")
+
+    async def in_another_account() -> None:
+        values = {"api_key": stripe_thread.api_key, "api_base": stripe_thread.url, "journal": str(path)}
+        settings = Settings(**values, policy=QUEUE, account="acct_2", customer_check="off")
+        async with OCPAgent(settings=settings) as agent:
+            await agent.register_api("stripe")
+            await wait_in_queue(agent, order("cus_x"), "a")
+
+    asyncio.run(in_another_account())
+    monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
+    done = run("approvals", "approve", "a")
+    assert (2, True) == (done.returncode, "several proposals of key a" in done.stderr)
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [("y\n", 0, "approved"), ("n\n", 2, "waiting")])
+def test_who_decides_at_a_terminal_is_shown_what(
+    stripe_thread: Sandbox, path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, state: str
+) -> None:
+    """The proposal is printed, and a yes is needed."""
+    customer = queued(stripe_thread, path, "a")
+    monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(  # noqa: S603  our own program
+        [CLI, "approvals", "approve", "a"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+    ) as process:
+        os.close(theirs)
+        os.write(ours, answer.encode())
+        _, stderr = process.communicate(timeout=20)
+    os.close(ours)
+    assert code == process.returncode
+    assert customer in stderr
+    assert "Approve it? [y/N]" in stderr
+    assert state == json.loads(run("approvals", "list", "--all", "--json").stdout)[0]["state"]
+
+
+async def test_where_the_journal_fails_nothing_is_approved(stripe: Sandbox, tmp_path: Path) -> None:
+    """A question that cannot be recorded is not asked."""
+    asked: list[Proposal] = []
+
+    async def approver(proposal: Proposal) -> Answer:
+        asked.append(proposal)
+        return proposal.approve(by="Ana")
+
+    folder = tmp_path / "folder"
+    folder.write_text("a file where the folder should be")
+    async with await asking(stripe, folder / "journal", approver) as agent:
+        with pytest.raises(NotSentError, match="journal"):
+            await agent.call_tool(TOOL, order(stripe.create_customer()))
+    assert [] == asked
