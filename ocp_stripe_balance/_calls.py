@@ -252,7 +252,8 @@ class Calls:
         intent = self._guard.with_known_customer(intent)
         if self._guard.must_read(intent):
             claim = await self._rehearse(intent, has_own_key=has_own_key)
-            if claim.verdict in _UNSENT_SO_FAR:
+            intent = self._guard.with_known_customer(intent)  # another call may have read it meanwhile
+            if claim.verdict in _UNSENT_SO_FAR and self._guard.must_read(intent):
                 return await self._guard.read_customer(intent, get)
         return intent, []
 
