@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 _KEY_PARAMETER = "idempotency_key"
 _POLL_S = 0.02
 _MAX_POLL_S = 0.25
-# Verdicts of a call that would be sent for the first time.
-_UNSENT_SO_FAR = {Verdict.SEND, Verdict.ASK}
 # Verdicts after which nothing can have been sent under this key, so that a cancellation is just that.
 _NOTHING_SENT = {
     Verdict.SEND,
@@ -65,6 +63,7 @@ _NOTHING_SENT = {
     Verdict.REFERENCE_TAKEN,
     Verdict.PROPOSAL_TAKEN,
     Verdict.REFUSED,
+    Verdict.UNREAD,
     Verdict.ASK,
 }
 
@@ -111,8 +110,8 @@ class Calls:
         intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
         claim = await self._rehearse(intent, has_own_key=order.key is not None)
         warnings: list[str] = []
-        if claim.verdict in _UNSENT_SO_FAR and self._guard.must_read(intent):
-            intent, warnings = await self._guard.read_customer(intent, partial(self._read, access, intent.call.account))
+        if claim.verdict is Verdict.UNREAD:
+            intent, warnings = await self._with_customer(intent, partial(self._read, access, intent.call.account))
             claim = await self._rehearse(intent, has_own_key=order.key is not None)
         return self._foreseen(tool, claim, intent, access, warnings)
 
@@ -216,7 +215,8 @@ class Calls:
         deadline, poll_s = loop.time() + timeout_s, _POLL_S
         get = partial(self._read, access, draft.account)
         await self._guard.gate(draft)
-        intent, notes = await self._look_at_customer(intent, get, has_own_key=has_own_key)
+        notes: list[str] = []
+        intent = self._guard.with_known_customer(intent)
         admission = self._guard.admission(intent)
         while True:
             claim, cancelled = await self._claim(draft, admission, has_own_key=has_own_key)
@@ -229,6 +229,10 @@ class Calls:
                 return await self._send(
                     tool, call, access, notes, is_resumed=claim.verdict is Verdict.RESUME, remaining_s=remaining_s
                 )
+            if claim.verdict is Verdict.UNREAD:
+                intent, notes = await self._with_customer(intent, get)
+                admission = replace(self._guard.admission(intent), answer=admission.answer)
+                continue
             if claim.verdict is Verdict.ASK:
                 admission = replace(admission, answer=await self._guard.ask(claim, intent, get))
                 deadline = loop.time() + timeout_s  # a person's time is not the call's
@@ -243,19 +247,12 @@ class Calls:
             if loop.time() >= deadline:
                 raise still_running(call)
 
-    async def _look_at_customer(
-        self, intent: Intent, get: Callable[[str], Awaitable[Any]], *, has_own_key: bool
-    ) -> tuple[Intent, list[str]]:
+    async def _with_customer(self, intent: Intent, get: Callable[[str], Awaitable[Any]]) -> tuple[Intent, list[str]]:
         """
-        The intent with its customer, read where the call would be sent and nobody read it before; and warnings.
+        The intent with its customer, read unless another call did meanwhile; and warnings.
         """
         intent = self._guard.with_known_customer(intent)
-        if self._guard.must_read(intent):
-            claim = await self._rehearse(intent, has_own_key=has_own_key)
-            intent = self._guard.with_known_customer(intent)  # another call may have read it meanwhile
-            if claim.verdict in _UNSENT_SO_FAR and self._guard.must_read(intent):
-                return await self._guard.read_customer(intent, get)
-        return intent, []
+        return (intent, []) if intent.is_customer_known else await self._guard.read_customer(intent, get)
 
     async def _claim(
         self, draft: Call, admission: Admission, *, has_own_key: bool

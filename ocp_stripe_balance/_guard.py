@@ -43,6 +43,13 @@ class Intent:
     is_read_now: bool = False
     """Whether the customer was read for this very call, so that its balance is of now."""
 
+    @property
+    def is_customer_known(self) -> bool:
+        """
+        Whether reading it (again) would tell the rules nothing.
+        """
+        return self.customer is not None or self.is_unreadable
+
 
 class Guard:
     """
@@ -73,7 +80,9 @@ class Guard:
 
     def admission(self, intent: Intent, said: list[Finding] | None = None) -> Admission:
         """
-        What a claim of the call asks; *said*, where it is given, gets the findings of all rules.
+        What a claim of the call asks.
+
+        Where *said* is given, it gets the findings of all rules, and the customer need not be known.
         """
         case = Case(
             call=intent.call,
@@ -90,21 +99,19 @@ class Guard:
             said.extend(findings(self.policy, case, history))
             return decide(said)
 
-        return Admission(rule=rule, resume_rule=lambda history: resumed(self.policy, case, history))
+        return Admission(
+            rule=rule,
+            resume_rule=lambda history: resumed(self.policy, case, history),
+            wants_customer=said is None and self._checks_customers and not intent.is_customer_known,
+        )
 
     def with_known_customer(self, intent: Intent) -> Intent:
         """
-        The intent with what was read before, and whether that is enough.
+        The intent with what was read before.
         """
         scope = _scope(intent.call)
         known = self._customers.known(scope, intent.call.customer)
         return replace(intent, customer=known, is_unreadable=self._customers.is_unreadable(scope))
-
-    def must_read(self, intent: Intent) -> bool:
-        """
-        Whether the customer has to be read before the call may be sent.
-        """
-        return self._checks_customers and intent.customer is None and not intent.is_unreadable
 
     async def read_customer(self, intent: Intent, get: Get) -> tuple[Intent, list[str]]:
         """
@@ -225,7 +232,7 @@ def refusal(call: Call, finding: Finding) -> PolicyRefusedError:
         limit=finding.limit,
         left=finding.left,
         free_at=None if finding.free_at is None else iso(finding.free_at),
-        retryable=finding.free_at is not None,
+        retryable=finding.is_temporary,
         tool=call.tool,
         idempotency_key=call.key,
     )

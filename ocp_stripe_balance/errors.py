@@ -212,7 +212,7 @@ class PolicyRefusedError(NotSentError):
         self.left = left
         """How much of that is left."""
         self.free_at = free_at
-        """When the same call would fit (ISO 8601, UTC), where waiting helps."""
+        """When the rule would let the same call through (ISO 8601, UTC)."""
 
     def to_dict(self) -> dict[str, Any]:
         """

@@ -40,6 +40,8 @@ class Admission:
     """The policy's finding on sending the call for the first time; None allows it."""
     resume_rule: Rule
     """The same for sending it again after its place in a budget has been given away."""
+    wants_customer: bool = False
+    """Whether the customer has to be read before the call may be sent."""
     answer: Answer | None = None
     """What a person answered in this very call."""
 
@@ -65,6 +67,8 @@ def admit(db: sqlite3.Connection, draft: Call, existing: Call | None, now: float
     if finding is not None and finding.verdict == "refused":
         note(db, decision_on(draft, "refused", now, rule=finding.rule, who="policy", reason=finding.message))
         return Claim(verdict=Verdict.REFUSED, call=draft, finding=finding, proposal=proposal)
+    if admission.wants_customer:
+        return Claim(verdict=Verdict.UNREAD, call=draft)
     who, rule = "policy", "every rule"
     if finding is not None:
         approver = _approver(db, existing, now, admission.answer, proposal)

@@ -103,6 +103,8 @@ class Verdict(StrEnum):
     """The key belongs to a proposal with other parameters."""
     REFUSED = "refused"
     """The policy does not allow it."""
+    UNREAD = "unread"
+    """No rule refuses it so far, and its customer has to be read before the rest is asked."""
     ASK = "ask"
     """The policy wants a person asked."""
     HELD = "held"

@@ -107,7 +107,9 @@ class Finding:
     left: str | None = None
     """How much of that is left."""
     free_at: float | None = None
-    """When the same call would fit, where waiting helps."""
+    """When the rule would let the same call through."""
+    is_temporary: bool = False
+    """Whether waiting is all it takes. Not for a suspected duplicate: who just waits pays twice."""
 
 
 def decide(found: Iterable[Finding]) -> Finding | None:
@@ -388,6 +390,7 @@ def _rate(limit: int, history: History) -> Finding:
         limit=str(limit),
         left="0",
         free_at=started[-limit] + 60.0,
+        is_temporary=True,
     )
 
 
@@ -424,6 +427,7 @@ def _budget(budget: Budget, number: int, case: Case, history: History) -> Findin
         limit=limit,
         left=left,
         free_at=free_at,
+        is_temporary=free_at is not None,
     )
 
 
