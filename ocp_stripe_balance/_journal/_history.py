@@ -110,5 +110,7 @@ class JournalHistory:
         draft, column = self._draft, _SAME[per]
         whose = "" if per == "all" else getattr(draft, column)
         sign = "<" if direction == "credit" else ">"
-        where += f" AND key != ? AND currency = ? AND spent_at > ? AND {column} IS ? AND amount {sign} 0 AND {_MOVED}"
+        # One customer's calls are few: better found by customer than by currency and time, which the + forbids.
+        currency = "+currency" if per == "customer" else "currency"
+        where += f" AND key != ? AND {currency} = ? AND spent_at > ? AND {column} IS ? AND amount {sign} 0 AND {_MOVED}"
         return where, (*values, draft.key, draft.currency, self.now - window_s, whose)
