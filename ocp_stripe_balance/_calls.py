@@ -85,7 +85,7 @@ class Calls:
         self._executor = Executor(
             timeout_s=settings.timeout, max_attempts=settings.max_attempts, transport=options.transport
         )
-        self._guard = Guard(settings, self._journal, options.approver)
+        self._guard = Guard(settings, self._journal, options.approver, asks_always=options.asks_always)
         self._responses = {tool.name: ResponseValidator(tool.response_json_schema) for tool in tools}
 
     async def make(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
@@ -111,7 +111,8 @@ class Calls:
         claim = await self._rehearse(intent, has_own_key=order.key is not None)
         warnings: list[str] = []
         if claim.verdict is Verdict.UNREAD:
-            intent, warnings = await self._with_customer(intent, partial(self._read, access, intent.call.account))
+            get = partial(self._read, access, intent.call.account)
+            intent, warnings = await self._with_customer(intent, get, is_rehearsal=True)
             claim = await self._rehearse(intent, has_own_key=order.key is not None)
         return self._foreseen(tool, claim, intent, access, warnings)
 
@@ -247,12 +248,16 @@ class Calls:
             if loop.time() >= deadline:
                 raise still_running(call)
 
-    async def _with_customer(self, intent: Intent, get: Callable[[str], Awaitable[Any]]) -> tuple[Intent, list[str]]:
+    async def _with_customer(
+        self, intent: Intent, get: Callable[[str], Awaitable[Any]], *, is_rehearsal: bool = False
+    ) -> tuple[Intent, list[str]]:
         """
         The intent with its customer, read unless another call did meanwhile; and warnings.
         """
         intent = self._guard.with_known_customer(intent)
-        return (intent, []) if intent.is_customer_known else await self._guard.read_customer(intent, get)
+        if intent.is_customer_known:
+            return intent, []
+        return await self._guard.read_customer(intent, get, is_rehearsal=is_rehearsal)
 
     async def _claim(
         self, draft: Call, admission: Admission, *, has_own_key: bool

@@ -56,10 +56,13 @@ class Guard:
     The guardrails of one registered API.
     """
 
-    def __init__(self, settings: Settings, journal: Journal, approver: Approver | None) -> None:
+    def __init__(
+        self, settings: Settings, journal: Journal, approver: Approver | None, *, asks_always: bool = False
+    ) -> None:
         """
-        Prepare; *approver* is asked where the policy wants a person, before the queue is.
+        Prepare; *approver* is asked where the policy wants a person, or always, before the queue is.
         """
+        self._asks_always = asks_always
         self.policy: Policy = settings.policy_in_force
         self._allow_live = settings.allow_live
         self._checks_customers = settings.customer_check == "on"
@@ -91,6 +94,7 @@ class Guard:
             allow_live=self._allow_live,
             customer=intent.customer,
             is_unreadable=intent.is_unreadable,
+            asks_always=self._asks_always,
         )
 
         def rule(history: History) -> Finding | None:
@@ -113,9 +117,9 @@ class Guard:
         known = self._customers.known(scope, intent.call.customer)
         return replace(intent, customer=known, is_unreadable=self._customers.is_unreadable(scope))
 
-    async def read_customer(self, intent: Intent, get: Get) -> tuple[Intent, list[str]]:
+    async def read_customer(self, intent: Intent, get: Get, *, is_rehearsal: bool = False) -> tuple[Intent, list[str]]:
         """
-        The intent with the customer as Stripe has it now, and warnings.
+        The intent with the customer as Stripe has it now, and warnings. A rehearsal leaves nothing in the audit.
 
         Raises:
             ToolError: there is no such customer, or it could not be read.
@@ -124,7 +128,8 @@ class Guard:
             customer, warnings = await self._customers.read(_scope(intent.call), intent.call.customer, get)
         except ToolError as error:
             error.tool, error.idempotency_key = intent.call.tool, intent.call.key
-            await self._note(intent.call, "refused", rule="customer_check", who="policy", reason=str(error.args[0]))
+            if not is_rehearsal:
+                await self._note(intent.call, "refused", rule="customer_check", who="policy", reason=str(error.args[0]))
             raise
         return replace(intent, customer=customer, is_unreadable=customer is None, is_read_now=True), warnings
 
@@ -188,7 +193,7 @@ class Guard:
         """
         if self._checks_customers and not intent.is_read_now and not intent.is_unreadable:
             with contextlib.suppress(ToolError):
-                intent = (await self.read_customer(intent, get))[0]
+                intent = (await self.read_customer(intent, get, is_rehearsal=True))[0]
         call, customer, now = intent.call, intent.customer, time.time()
         return Proposal(
             id=f"ap_{secrets.token_hex(6)}",

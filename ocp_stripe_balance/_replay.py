@@ -64,7 +64,10 @@ def conflict(claim: Claim, draft: Call) -> IdempotencyConflictError:
         return IdempotencyConflictError(
             f"Nothing was sent: the idempotency key {draft.key!r} already belongs to a proposal for a person to decide "
             f"({first.effect} to {first.customer}, {first.state}) with other parameters.",
-            hint=f"An approval is for exactly what was proposed: {first.arguments}. Repeat that, or use another key.",
+            hint=(
+                f"An approval is for exactly what was proposed: {first.arguments}. Repeat that (with the same "
+                "stated_effect, if there was one), or use another key."
+            ),
             tool=draft.tool,
             idempotency_key=draft.key,
         )

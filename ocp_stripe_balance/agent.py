@@ -125,6 +125,7 @@ class APIOptions:
     headers: Mapping[str, str] = field(repr=False)
     transport: httpx.AsyncBaseTransport | None
     approver: Callable[[Proposal], Awaitable[Answer]] | None = None
+    asks_always: bool = False
 
 
 class API(Protocol):
@@ -194,6 +195,7 @@ class OCPAgent:
         settings: Settings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         approver: Callable[[Proposal], Awaitable[Answer]] | None = None,
+        asks_always: bool = False,
     ) -> None:
         """
         Read the settings; nothing is opened before the first call.
@@ -209,6 +211,7 @@ class OCPAgent:
             transport: what is under httpx, instead of the default.
             approver: asked where the policy wants a person; it returns ``proposal.approve(by=…)`` or
                 ``proposal.deny(by=…, reason=…)``, and anything else is a no.
+            asks_always: put every call to the approver, also where the policy does not want it.
 
         Raises:
             ConfigurationError: a setting is misspelt or impossible, or *agent_type* cannot be a header.
@@ -223,6 +226,7 @@ class OCPAgent:
         self._settings = settings or Settings()
         self._transport = transport
         self._approver = approver
+        self._asks_always = asks_always
         self._apis: dict[str, API] = {}
         self._replaced: list[API] = []
 
@@ -259,6 +263,7 @@ class OCPAgent:
                 headers=_concealed(headers or {}),
                 transport=self._transport,
                 approver=self._approver,
+                asks_always=self._asks_always,
             )
         )
         if name in self._apis:

@@ -258,7 +258,7 @@ class Proposal:
         lines = {
             "effect": f"{self.effect} ({self.mode} mode)",
             "customer": f"{self.customer} ({self.customer_name or 'name not known'})",
-            "balance": f"{balance(self.balance_before)} before, {balance(self.balance_after)} after",
+            "balance": f"{balance(self.balance_before)} when asked, {balance(self.balance_after)} after this call",
             "reference": self.reference,
             "description": words.get("description"),
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,

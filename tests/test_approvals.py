@@ -86,7 +86,10 @@ async def test_an_approver_sees_what_it_decides_and_its_yes_sends(stripe: Sandbo
         proposal.balance_before,
         proposal.balance_after,
     )
-    assert ("approval.above.usd", "3.01 usd is above 3.00 usd, so a person decides") == (proposal.rule, proposal.why)
+    assert ("approval.above.usd", "3.01 usd is above the 3.00 usd that go without approval") == (
+        proposal.rule,
+        proposal.why,
+    )
     assert ("ann", "support", "test", "credit 3.01 usd") == (
         proposal.user,
         proposal.agent_type,
@@ -94,7 +97,14 @@ async def test_an_approver_sees_what_it_decides_and_its_yes_sends(stripe: Sandbo
         proposal.effect,
     )
     text = proposal.describe()
-    for words in ("credit 3.01 usd", "(Ada)", "-3.00 usd before, -6.01 usd after", "sorry", "ann", "large"):
+    for words in (
+        "credit 3.01 usd",
+        "(Ada)",
+        "-3.00 usd when asked, -6.01 usd after this call",
+        "sorry",
+        "ann",
+        "large",
+    ):
         assert words in text
     assert [
         ("allowed", "every rule", "policy"),
@@ -346,6 +356,24 @@ async def test_a_denied_call_stays_denied(stripe: Sandbox, path: Path) -> None:
     assert [] == await ledger(stripe, customer)
 
 
+async def test_what_was_denied_comes_back_to_a_person(stripe: Sandbox, path: Path) -> None:
+    """The same reason for less, under another key, or the same amount again: somebody is asked, and told of the no."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        await wait_in_queue(agent, order(customer, -2500, reference="ticket-9"), "k")
+        await approve(path, "k", is_yes=False, reason="not our fault")
+        smaller = await wait_in_queue(agent, order(customer, -100, reference="ticket-9"))
+        assert "denied before" == smaller.rule
+        assert "Ana denied credit 25.00 usd for this customer" in str(smaller)
+        assert "not our fault" in (await agent._apis["stripe"]._calls._journal.proposals())[-1].describe()  # type: ignore[attr-defined]
+        assert (await agent.call_tool(TOOL, order(customer, -100, reference="another"))).ok
+        await approve(path, smaller.idempotency_key or "")
+        assert (await agent.call_tool(TOOL, order(customer, -100, reference="ticket-9"))).ok
+    async with await asking(stripe, path, None, {**QUEUE, "approval": {}}) as agent:
+        with pytest.raises(PolicyRefusedError, match="nobody can be asked"):
+            await agent.call_tool(TOOL, order(customer, -2500))
+
+
 async def test_proposals_and_approvals_expire(stripe: Sandbox, path: Path) -> None:
     """After its time a proposal cannot be approved, an approval not used; the call is proposed anew."""
     customer = stripe.create_customer()
@@ -424,20 +452,23 @@ def test_the_queue_is_decided_on_the_command_line(
     assert customer in listed
     assert "credit 5.01 usd" in listed
     shown = run("approvals", "show", "a").stdout
-    for words in ("Ada", "0.00 usd before, -5.00 usd after", r"\x1b[31mApproved", "above 3.00 usd", "ann"):
+    for words in ("Ada", "0.00 usd when asked, -5.00 usd after", r"\x1b[31mApproved", "above the 3.00 usd", "ann"):
         assert words in shown
     assert "\x1b" not in shown + listed
     done = run("approvals", "approve", "a", "--by", "Ana")
+    assert (2, "") == (done.returncode, done.stdout), "without a terminal and --yes nothing is decided"
+    assert "0.00 usd when asked" in done.stderr
+    done = run("approvals", "approve", "a", "--by", "Ana", "--yes")
     assert (0, f"approved: credit 5.00 usd to {customer}, by Ana\n") == (done.returncode, done.stdout)
     proposal_id = json.loads(run("approvals", "list", "--json").stdout)[0]["id"]
-    done = run("approvals", "deny", proposal_id, "--reason", "no")
+    done = run("approvals", "deny", proposal_id, "--reason", "no", "--yes")
     assert (0, True) == (done.returncode, f"denied: credit 5.01 usd to {customer}" in done.stdout)
-    done = run("approvals", "approve", "b")
-    assert (2, True) == (done.returncode, "is denied already" in done.stderr)
+    done = run("approvals", "approve", "b", "--yes")
+    assert (2, True) == (done.returncode, "is denied by " in done.stderr)
     assert "Nothing waits" in run("approvals", "list").stderr
     proposals = json.loads(run("approvals", "list", "--all", "--json").stdout)
     assert ["approved", "denied"] == [each["state"] for each in proposals]
-    assert "decided      by Ana" in run("approvals", "show", "a").stdout
+    assert ", approved by Ana at 20" in run("approvals", "show", "a").stdout
     assert (2, True) == ((done := run("approvals", "show", "c")).returncode, "has no proposal c" in done.stderr)
     assert "--reason" in run("approvals", "deny", "a").stderr
     exported = [json.loads(line) for line in run("journal", "export").stdout.splitlines()]
@@ -459,7 +490,7 @@ def test_a_key_of_two_modes_is_named_by_its_id(
 
     asyncio.run(in_another_account())
     monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
-    done = run("approvals", "approve", "a")
+    done = run("approvals", "approve", "a", "--yes")
     assert (2, True) == (done.returncode, "several proposals of key a" in done.stderr)
 
 

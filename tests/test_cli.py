@@ -348,7 +348,8 @@ async def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: s
     assert code == process.returncode
     assert "effect       credit 5.00 usd (test mode)" in stderr
     assert f"customer     {customer} (Ada)" in stderr
-    assert "balance      0.00 usd before, -5.00 usd after" in stderr
+    assert "balance      0.00 usd when asked, -5.00 usd after this call" in stderr
+    assert "every call is put to the approver here (ask_always)" in stderr
     assert f"{stripe_thread.url}" in stderr
     assert "Send it? [y/N]" in stderr
     assert entries == len(await ledger(stripe_thread, customer))

@@ -52,6 +52,11 @@ async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbo
         call["answer"],
         call["arguments"],
     )
+    assert "decision     20" in run("journal", "show", "a").stdout
+    decided = run("journal", "decisions", "--customer", bob).stdout
+    assert (1, True) == (len(decided.splitlines()), f"by policy (every rule)  debit 2.50 usd  {bob}  b" in decided)
+    assert ["allowed"] * 3 == [each["decision"] for each in json.loads(run("journal", "decisions", "--json").stdout)]
+    assert "No decisions." in run("journal", "decisions", "--since", "2999-01-01").stderr
     exported = [json.loads(line) for line in run("journal", "export").stdout.splitlines()]
     assert [("call", "a"), ("call", "b"), ("call", "c")] == [(each["record"], each["key"]) for each in exported[:3]]
     assert [("decision", "allowed", "policy")] * 3 == [

@@ -55,7 +55,8 @@ def _add_guardrails(db: sqlite3.Connection) -> None:
             reason TEXT NOT NULL, {about}
         )"""
     )
-    db.execute("CREATE INDEX decisions_by_time ON decisions (at)")
+    db.execute("CREATE INDEX decisions_by_key ON decisions (key)")
+    db.execute("CREATE INDEX decisions_denied ON decisions (customer) WHERE decision = 'denied'")
     db.execute(
         f"""CREATE TABLE proposals (
             number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, {about},

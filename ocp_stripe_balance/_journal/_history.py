@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal._rows import Call, call_of
+from ocp_stripe_balance._journal._rows import DECISION_COLUMNS, Call, Decision, call_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MOVED = "state IN ('sending', 'succeeded', 'unknown')"
 # Stripe shows the currency of a customer's first entry well within this time.
 _CURRENCY_WINDOW_S = 600.0
+_DENIAL_WINDOW_S = 86400.0
 _SAME = {"customer": "customer", "user": "user", "agent_type": "agent_type", "context": "context_id", "all": "''"}
 
 
@@ -86,6 +87,20 @@ class JournalHistory:
         like = (draft.key, draft.customer, self.now - window_s, draft.amount, draft.currency, draft.tool)
         row = self._db.execute(query, (*values, *like, draft.reference, draft.reference)).fetchone()
         return None if row is None else call_of(row)
+
+    def denied(self) -> Decision | None:
+        """
+        A person's no to the same business reason, or within a day to the same amount, under another key.
+        """
+        where, values = self._scope()
+        draft, names = self._draft, ", ".join(DECISION_COLUMNS)
+        query = (
+            f"SELECT {names} FROM decisions WHERE decision = 'denied' AND customer = ? AND key != ? AND {where} "  # noqa: S608  fixed words
+            "AND (reference = ? OR (amount = ? AND currency = ? AND at > ?)) ORDER BY number DESC LIMIT 1"
+        )
+        like = (draft.reference, draft.amount, draft.currency, self.now - _DENIAL_WINDOW_S)
+        row = self._db.execute(query, (draft.customer, draft.key, *values, *like)).fetchone()
+        return None if row is None else Decision(**dict(row))
 
     def in_another_currency(self) -> Call | None:
         """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from ocp_stripe_balance import _units
 from ocp_stripe_balance.models import Proposal
 
 if TYPE_CHECKING:
@@ -149,6 +150,13 @@ class Decision:
     context_id: str
     agent_type: str
     user: str | None
+
+    @property
+    def effect(self) -> str:
+        """
+        What it was about, as ``credit 5.00 usd``.
+        """
+        return _units.effect(self.amount, self.currency)
 
 
 COLUMNS = tuple(field.name for field in fields(Call))

@@ -144,13 +144,14 @@ class Journal:
         """
         return await self._ask(lambda db: proposals(db, self._now()))
 
-    async def decisions(self) -> list[Decision]:
+    async def decisions(self, *, key: str | None = None) -> list[Decision]:
         """
-        The audit, oldest first.
+        The audit, oldest first: all of it, or of one key.
         """
-        names = ", ".join(DECISION_COLUMNS)
-        query = f"SELECT {names} FROM decisions ORDER BY number"  # noqa: S608  our own names
-        return await self._ask(lambda db: [Decision(**dict(row)) for row in db.execute(query)])
+        names, where = ", ".join(DECISION_COLUMNS), "" if key is None else "WHERE key = ? "
+        query = f"SELECT {names} FROM decisions {where}ORDER BY number"  # noqa: S608  our own names
+        values = () if key is None else (key,)
+        return await self._ask(lambda db: [Decision(**dict(row)) for row in db.execute(query, values)])
 
     async def settle(  # noqa: PLR0913  the columns of an outcome
         self,

@@ -39,7 +39,10 @@ def _amount(value: object) -> Decimal:
             f'{shown(value)} could be read as cents; write it as text in the currency\'s units, such as "20.00"'
         )
     if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", value, re.ASCII):
-        raise _wrong(f'{shown(value)} is not an amount; write digits and a point, such as "20.00"')
+        raise _wrong(
+            f"{shown(value)} is not an amount; write digits and perhaps a point, without sign, currency or thousands "
+            'separator, such as "1000.00"'
+        )
     return Decimal(value)
 
 
@@ -48,16 +51,22 @@ def _window(value: object) -> float:
         return value
     match = re.fullmatch(r"(\d{1,6})([smhdw])", value, re.ASCII) if isinstance(value, str) else None
     seconds = float(int(match[1]) * _SPANS[match[2]]) if match else 0.0
-    if not 0 < seconds <= _MAX_WINDOW_S:
-        raise _wrong(f'{shown(value)} is not a span of time; write "10m", "24h" or "30d", up to 366d')
+    if seconds > _MAX_WINDOW_S:
+        raise _wrong(f"{shown(value)} is too long; the longest is 366d")
+    if not seconds:
+        raise _wrong(f'{shown(value)} is not a span of time; write "10m", "24h", "30d" or "4w"')
     return seconds
 
 
 def _duplicate_window(value: object) -> float | None:
+    if value is False:
+        raise _wrong('write "off" to switch it off')
     return None if value in {"off", None} else _window(value)
 
 
 def _currency(value: object) -> str:
+    if value == OTHER:
+        raise _wrong("other is for limits and approval; a budget names its currencies")
     if not isinstance(value, str) or not re.fullmatch("[A-Za-z]{3}", value, re.ASCII):
         raise _wrong(f'{shown(value)} is not a currency; write a three-letter ISO 4217 code, such as "usd"')
     return value.lower()
@@ -177,7 +186,7 @@ class Policy(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            problems = [_explain(problem) for problem in error.errors(include_input=False, include_url=False)]
+            problems = [_explain(problem) for problem in error.errors(include_url=False)]
         else:
             problems = list(_decimals(self)) + [
                 f"budgets[{number}]: has neither credit nor debit"
@@ -185,9 +194,8 @@ class Policy(BaseModel):
                 if not budget.credit and not budget.debit
             ]
         if problems:
-            hint = "Mend the policy and start again; 'ocp-stripe-balance policy check FILE' explains it."
             lines = "\n".join(f"- {problem}" for problem in problems)
-            raise ConfigurationError(f"The policy is not valid:\n{lines}\n", hint=hint)
+            raise ConfigurationError(f"The policy is not valid:\n{lines}\n", hint="Correct it and start again.")
 
     def limit(self, direction: Direction, currency: str) -> tuple[str, Decimal]:
         """
@@ -231,11 +239,23 @@ def load_policy(source: object) -> Policy:
 
     path = Path(str(source)).expanduser()
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
+    except OSError as error:
         hint = "OCP_STRIPE_POLICY, or policy=, is the path of a TOML file."
-        raise ConfigurationError(f"The policy {path} cannot be read: {error}.", hint=hint) from None
-    return Policy(**values)
+        raise ConfigurationError(f"The policy {path} cannot be read: {error.strerror}.", hint=hint) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"The policy {path} is not UTF-8 text; save it as such.") from None
+    try:
+        return Policy(**tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        hint = (
+            "Text stands in straight quotes, true and false without quotes in lower case, each key once, and every "
+            "budget under a [[budgets]] of its own, with two brackets. The mistake may be on the line before."
+        )
+        raise ConfigurationError(f"The policy {path} is not TOML: {error}.", hint=hint) from None
+    except ConfigurationError as error:
+        message = str(error.args[0]).replace("The policy", f"The policy {path}", 1)
+        raise ConfigurationError(message, hint=error.hint) from None
 
 
 def _decimals(policy: Policy) -> list[str]:
@@ -270,13 +290,32 @@ def _explain(problem: Any) -> str:
     match problem["type"]:
         case "extra_forbidden":
             near = nearest(str(problem["loc"][-1]), names)
-            return f"{path}: unknown key; " + (
-                f"did you mean {near[0]}?" if near else f"the keys are {', '.join(sorted(names))}"
-            )
+            if not near and len(problem["loc"]) > 1 and problem["loc"][-1] in Policy.model_fields:
+                return f"{path}: unknown key; {problem['loc'][-1]} stands above the first [section], or under its own"
+            known = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(sorted(names))}"
+            return f"{path}: unknown key; {known}"
         case "missing":
             return f"{path}: is missing"
-        case _:
-            return f"{path}: {problem['msg'].replace('Input should be', 'should be')}"
+        case "literal_error":
+            return f"{path}: {_choice(problem)}"
+        case kind:
+            return f"{path}: {_PLAIN.get(kind) or problem['msg'].replace('Input should be', 'should be')}"
+
+
+_PLAIN = {
+    "tuple_type": 'write a list, such as ["usd"]',
+    "dict_type": 'write a table, such as { usd = "20.00" }',
+    "model_type": "write a section of its own, with keys and values",
+    "bool_type": "write true or false, without quotes",
+    "int_type": "write a whole number, without quotes",
+    "string_type": "write text in quotes",
+}
+
+
+def _choice(problem: Any) -> str:
+    given, choices = problem["input"], problem["ctx"]["expected"]
+    near = nearest(given, re.findall(r"'(\w+)'", choices)) if isinstance(given, str) else []
+    return f"{shown(given)} is none of {choices.replace(' or ', ', ')}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _model_in(annotation: Any) -> Any:

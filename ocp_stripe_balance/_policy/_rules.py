@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocp_stripe_balance._customers import Customer
-    from ocp_stripe_balance._journal import Call
+    from ocp_stripe_balance._journal import Call, Decision
     from ocp_stripe_balance._policy._file import Budget, Direction, Per, Policy
 
 
@@ -59,6 +59,11 @@ class History(Protocol):
         It moved money or may have, and its reference does not tell the two apart.
         """
 
+    def denied(self) -> Decision | None:
+        """
+        A person's no to the same business reason or the same amount for this customer, under another key.
+        """
+
     def in_another_currency(self) -> Call | None:
         """
         Another call for this customer in another currency that moved money or may have.
@@ -81,6 +86,8 @@ class Case:
     """As Stripe has it, or None where it was not read."""
     is_unreadable: bool = False
     """Whether the API key may not read it."""
+    asks_always: bool = False
+    """Whether a person is asked about every call, whatever the policy says."""
 
     @property
     def direction(self) -> Direction:
@@ -145,6 +152,9 @@ def findings(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
         if case.call.currency in getattr(budget, case.direction):
             yield _budget(budget, number, case, history)
     yield from _threshold(policy, case)
+    yield from _denied_before(history)
+    if case.asks_always:
+        yield Finding(verdict="ask", rule="ask_always", message="every call is put to the approver here")
 
 
 def resumed(policy: Policy, case: Case, history: History) -> Finding | None:
@@ -171,10 +181,21 @@ def span(seconds: float) -> str:
     A span of time in words: ``10 minutes``.
     """
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length and seconds % length == 0:
-            count = int(seconds // length)
+        count = int(seconds // length)
+        if seconds % length == 0 and count and (unit, count) != ("day", 1):
             return f"{count} {unit}{'s' * (count != 1)}"
     return f"{seconds:g} second{'s' * (seconds != 1)}"
+
+
+def _denied_before(history: History) -> Iterator[Finding]:
+    denied = history.denied()
+    if denied is not None:
+        reason = f": {denied.reason}" if denied.reason else ""
+        yield Finding(
+            verdict="ask",
+            rule="denied before",
+            message=f"{denied.who} denied {denied.effect} for this customer at {moment(denied.at)}{reason}",
+        )
 
 
 def in_units(amount: Decimal, currency: str) -> str:
@@ -252,30 +273,32 @@ def _customers(policy: Policy, case: Case) -> Iterator[Finding]:
 
 
 def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
-    def finding(name: str, *, is_there: bool, example: str) -> Finding:
-        if is_there:
-            return Finding(verdict="allowed", rule=f"require.{name}", message=f"{name} is given")
-        return Finding(
+    require, arguments = policy.require, case.arguments
+    effect = _units.effect(case.call.amount, case.call.currency).replace(",", "")
+    metadata = arguments.get("metadata") or {}
+    demands = [
+        (
+            require.stated_effect,
+            "stated_effect",
+            case.has_stated_effect,
+            f"the effect you were asked for, such as {effect!r}",
+        ),
+        (require.reference, "reference", case.call.reference, "the business reason, such as 'ticket-812'"),
+        (require.description, "description", (arguments.get("description") or "").strip(), "a text for the ledger"),
+        *((True, f"metadata.{key}", str(metadata.get(key) or "").strip(), "a value") for key in require.metadata),
+    ]
+    missing = {name: example for is_demanded, name, given, example in demands if is_demanded and not given}
+    for is_demanded, name, given, _ in demands:
+        if is_demanded and given:
+            yield Finding(verdict="allowed", rule=f"require.{name}", message=f"{name} is given")
+    if missing:
+        examples = "; ".join(f"{name}: {example}" for name, example in missing.items())
+        yield Finding(
             verdict="refused",
-            rule=f"require.{name}",
-            message=f"the policy demands {name}, which the call does not have",
-            hint=f"Call again with {name}, such as {example}. Say what is true: people read it.",
+            rule=", ".join(f"require.{name}" for name in missing),
+            message=f"the policy demands {' and '.join(missing)}, which the call does not have",
+            hint=f"Call again with {examples}. Say what is true.",
         )
-
-    require = policy.require
-    effect = _units.effect(case.call.amount, case.call.currency)
-    if require.stated_effect:
-        yield finding("stated_effect", is_there=case.has_stated_effect, example=repr(effect))
-    if require.reference:
-        is_there = case.call.reference is not None
-        yield finding("reference", is_there=is_there, example="'ticket-812', the business reason")
-    if require.description:
-        is_there = bool((case.arguments.get("description") or "").strip())
-        yield finding("description", is_there=is_there, example="'Credit for the late delivery of order 6735'")
-    metadata = case.arguments.get("metadata") or {}
-    for key in require.metadata:
-        is_there = bool(str(metadata.get(key) or "").strip())
-        yield finding(f"metadata.{key}", is_there=is_there, example=f'{{"{key}": "…"}} in metadata')
 
 
 def _limit(policy: Policy, case: Case) -> Finding:
@@ -410,7 +433,9 @@ def _budget(budget: Budget, number: int, case: Case, history: History) -> Findin
     spent = history.spent(budget.per, case.direction, budget.window)
     left_minor = max(limit_minor - spent, 0)
     limit, left = in_units(amount, call.currency), _units.to_text(left_minor, call.currency)
-    whose = _WHOSE[budget.per].format(call=call)
+    whose = (
+        "calls without a user" if (budget.per, call.user) == ("user", None) else _WHOSE[budget.per].format(call=call)
+    )
     what = f"{case.direction}s for {whose} within {span(budget.window)}: {left} of {limit} is left"
     if asked <= left_minor:
         return Finding(verdict="allowed", rule=rule, message=what, limit=limit, left=left)
@@ -442,6 +467,10 @@ def _threshold(policy: Policy, case: Case) -> Iterator[Finding]:
     rule, amount = threshold
     limit, asked = in_units(amount, call.currency), _units.to_text(abs(call.amount), call.currency)
     if abs(call.amount) <= to_minor(amount, call.currency):
-        yield Finding(verdict="allowed", rule=rule, message=f"{asked} needs no approval up to {limit}", limit=limit)
+        yield Finding(
+            verdict="allowed", rule=rule, message=f"{asked} is within the {limit} that go without approval", limit=limit
+        )
     else:
-        yield Finding(verdict="ask", rule=rule, message=f"{asked} is above {limit}, so a person decides", limit=limit)
+        yield Finding(
+            verdict="ask", rule=rule, message=f"{asked} is above the {limit} that go without approval", limit=limit
+        )

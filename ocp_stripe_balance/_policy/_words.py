@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy._file import DEFAULT_LIMIT, OTHER
 from ocp_stripe_balance._policy._rules import in_units, span
+from ocp_stripe_balance._schema import nearest
+from ocp_stripe_balance._units import CURRENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from decimal import Decimal
 
-    from ocp_stripe_balance._policy._file import Budget, Policy
+    from ocp_stripe_balance._policy._file import Budget, Direction, Policy
 
 _WHOSE = {
     "customer": "each customer",
@@ -39,7 +41,7 @@ def in_words(policy: Policy, *, allow_live: bool) -> list[tuple[str, str]]:
         ("currencies", "Any currency." if policy.currencies is None else f"Only {_list(policy.currencies)}."),
         ("customers", _customers(policy)),
         *(("call limit", sentence) for sentence in _limits(policy)),
-        *(("budget", _budget(budget)) for budget in policy.budgets),
+        *((f"budgets[{number}]", _budget(budget)) for number, budget in enumerate(policy.budgets)),
     ]
     if policy.calls_per_minute is not None:
         lines.append(("rate", f"At most {policy.calls_per_minute} calls within any minute."))
@@ -48,7 +50,7 @@ def in_words(policy: Policy, *, allow_live: bool) -> list[tuple[str, str]]:
         lines.append(("required", f"Each call must have {_list(required)}."))
     lines += [("approval", sentence) for sentence in _approval(policy)]
     unreadable = "the call is made with a warning" if policy.unreadable_customers == "warn" else "the call is refused"
-    lines.append(("currency", f"Where the API key may not read the customer to check its currency, {unreadable}."))
+    lines.append(("unreadable", f"Where the API key may not read the customer to check its currency, {unreadable}."))
     return lines
 
 
@@ -71,7 +73,7 @@ def _directions(policy: Policy) -> str:
 def _customers(policy: Policy) -> str:
     allow, deny = policy.customers.allow, policy.customers.deny
     who = "Every customer" if allow is None else f"Only {_list(allow)}" if allow else "No customer"
-    return f"{who}, but never {_list(deny)}." if deny else f"{who}."
+    return f"{who}, but never {_list(deny)}, who is denied in any case." if deny else f"{who}."
 
 
 def _limits(policy: Policy) -> Iterator[str]:
@@ -79,8 +81,9 @@ def _limits(policy: Policy) -> Iterator[str]:
         limits = getattr(policy.limits, direction)
         for currency, amount in limits.items():
             yield f"One {direction} is at most {_amount(amount, currency)}."
-        if OTHER not in limits and (policy.currencies is None or {*policy.currencies} - {*limits}):
-            where = "in any other currency " if limits else ""
+        missing = [currency for currency in policy.currencies or () if currency not in limits]
+        if OTHER not in limits and (missing or policy.currencies is None):
+            where = f"in {_list(missing)} " if missing else "in any other currency " if limits else ""
             yield f"One {direction} {where}is at most {DEFAULT_LIMIT:,} of the currency's units (the default)."
 
 
@@ -111,11 +114,11 @@ def _required(policy: Policy) -> list[str]:
 
 def _approval(policy: Policy) -> Iterator[str]:
     approval = policy.approval
-    if approval.always:
-        yield "A person decides on every call."
-    elif not approval.above:
+    if not approval.always and not approval.above:
         yield "Nobody is asked."
         return
+    if approval.always:
+        yield "A person decides on every call."
     else:
         for currency, amount in approval.above.items():
             yield f"A person decides on a call of more than {_amount(amount, currency)}."
@@ -128,7 +131,7 @@ def _approval(policy: Policy) -> Iterator[str]:
 
 
 def _gaps(policy: Policy) -> Iterator[str]:
-    if policy.currencies is None:
+    if policy.currencies is None and not (policy.limits.credit.get(OTHER) and policy.limits.debit.get(OTHER)):
         yield "Any currency may be used: a call in one that no rule mentions is held by the default limit alone."
     if not policy.budgets:
         yield "There is no budget: many small calls can add up to any sum."
@@ -140,9 +143,9 @@ def _gaps(policy: Policy) -> Iterator[str]:
                 yield f"No budget covers {direction}s{f' in {_list(missing)}' if missing and budgeted else ''}."
         if all(budget.per != "all" for budget in policy.budgets):
             yield "No budget covers all calls together: each one counts by customer, user or agent only."
-    above = policy.approval.above
-    if above and OTHER not in above and not policy.approval.always:
-        missing = [currency for currency in policy.currencies or () if currency not in above]
+    approval = policy.approval
+    if approval.above and OTHER not in approval.above and not approval.always:
+        missing = [currency for currency in policy.currencies or () if currency not in approval.above]
         if policy.currencies is None or missing:
             yield f"Nobody is asked about calls in {_list(missing) if missing else 'other currencies'}."
 
@@ -150,20 +153,43 @@ def _gaps(policy: Policy) -> Iterator[str]:
 def _in_vain(policy: Policy) -> Iterator[str]:
     sections: list[Any] = [policy.limits, *policy.budgets]
     named = [currency for each in sections for currency in (*each.credit, *each.debit)] + [*policy.approval.above]
-    if policy.currencies is not None:
-        for currency in dict.fromkeys(named):
-            if currency not in {*policy.currencies, OTHER}:
-                yield f"What the policy says of {currency} is in vain: the currency is not allowed."
+    for currency in dict.fromkeys([*(policy.currencies or ()), *named]):
+        if currency not in CURRENCIES and currency != OTHER:
+            near = nearest(currency, CURRENCIES)
+            yield f"{currency} is no currency Stripe lists" + (f"; did you mean {' or '.join(near)}?" if near else ".")
+        elif policy.currencies is not None and currency not in {*policy.currencies, OTHER}:
+            yield f"What the policy says of {currency} has no effect: the currency is not allowed."
     for direction in ("credit", "debit"):
         if direction not in policy.directions and any(getattr(each, direction) for each in sections):
-            yield f"What the policy says of {direction}s is in vain: they are not allowed."
-    for currency, threshold in policy.approval.above.items():
-        largest = max((policy.limit(direction, currency)[1] for direction in policy.directions), default=threshold)
+            yield f"What the policy says of {direction}s has no effect: they are not allowed."
+    for pattern in set(policy.customers.allow or ()) & set(policy.customers.deny):
+        yield f"{pattern} is both allowed and denied: it is denied."
+    yield from _approval_in_vain(policy)
+
+
+def _approval_in_vain(policy: Policy) -> Iterator[str]:
+    approval = policy.approval
+    if approval.queue and not approval.above and not approval.always:
+        yield "approval.queue has no effect: no rule wants a person asked."
+    if approval.always and approval.above:
+        yield "approval.above has no effect: approval.always asks about every call."
+    for currency, threshold in approval.above.items():
+        largest = max((_largest(policy, direction, currency) for direction in policy.directions), default=threshold)
         if currency != OTHER and threshold >= largest:
             yield (
-                f"approval.above.{currency} is in vain: no call of more than {in_units(largest, currency)} is allowed "
-                "in the first place."
+                f"approval.above.{currency} has no effect: limits and budgets allow no call of more than "
+                f"{in_units(largest, currency)} in the first place."
             )
+
+
+def _largest(policy: Policy, direction: Direction, currency: str) -> Decimal:
+    """
+    The largest call that limits and budgets let through.
+    """
+    budgets: list[Decimal] = [
+        amounts[currency] for each in policy.budgets if currency in (amounts := getattr(each, direction))
+    ]
+    return min([policy.limit(direction, currency)[1], *budgets])
 
 
 def _amount(amount: Decimal, currency: str) -> str:

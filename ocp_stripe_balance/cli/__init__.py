@@ -192,10 +192,10 @@ async def _call(options: argparse.Namespace) -> int:
             "TOOL", f"{options.tool!r} is not a tool's name", "write the tool's name before --json and KEY=VALUE"
         )
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
-    if is_at_terminal and not options.yes:
-        settings = _asking(settings)
-    approver = _approvals.ask_at_terminal if is_at_terminal else None
-    async with OCPAgent(settings=settings, approver=approver) as agent:
+    who: dict[str, Any] = {}
+    if is_at_terminal:
+        who = {"user": _approvals.whoami(), "approver": _approvals.ask_at_terminal, "asks_always": not options.yes}
+    async with OCPAgent("command_line", settings=settings, **who) as agent:
         await agent.register_api("stripe")
         tool = await _tool_named(agent, options.tool)
         parameters = _parameters(tool, options)
@@ -215,15 +215,6 @@ async def _call(options: argparse.Namespace) -> int:
         show_result(options.done, as_json=options.as_json)
         sys.stdout.flush()
         return 0
-
-
-def _asking(settings: Settings) -> Settings:
-    """
-    The settings with a policy that puts every call to the person at the terminal.
-    """
-    policy = settings.policy_in_force
-    approval = policy.approval.model_copy(update={"always": True})
-    return settings.model_copy(update={"policy": policy.model_copy(update={"approval": approval})})
 
 
 async def _sandbox(options: argparse.Namespace) -> int:
@@ -261,7 +252,7 @@ async def _doctor(options: argparse.Namespace) -> int:
         "api_key": f"from {settings.key_source()}" if key else _NO_KEY,
         "mode": mode_of(key.get_secret_value()) if key else None,
         "calls_allowed": _are_calls_allowed(settings),
-        "policy": "from OCP_STRIPE_POLICY" if settings.policy else "the defaults",
+        "policy": os.environ.get("OCP_STRIPE_POLICY") or "the defaults",
         "journal": str(settings.journal_path or "off: kept in memory only"),
         "journal_usable": await _is_journal_usable(settings),
         "api_base": settings.api_base,

@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance import _units
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.cli._journal import open_journal
 from ocp_stripe_balance.cli._output import print_json, printable, say
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from ocp_stripe_balance._journal import Call
     from ocp_stripe_balance.models import Answer, Proposal
 
 
@@ -41,7 +43,7 @@ def add_parser(commands: Any) -> None:
         if name != "show":
             action.add_argument("--by", metavar="NAME", help="who decides (default: the user and host)")
             action.add_argument("--reason", default="", required=name == "deny", help="for the agent and the audit")
-            action.add_argument("--yes", action="store_true", help="do not ask again")
+            action.add_argument("--yes", action="store_true", help="do not ask: needed where there is no terminal")
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -52,7 +54,9 @@ async def run(options: argparse.Namespace) -> int:
         return await _list(options)
     proposal = await _find(options.key)
     if options.action == "show":
-        _show(proposal)
+        print(printable(f"{'proposal':<12} {proposal.id}, {_standing(proposal)}\n{proposal.describe()}"))
+        for line in await _since(proposal):
+            print(printable(line))
         return 0
     return await _decide(proposal, options)
 
@@ -108,22 +112,55 @@ async def _list(options: argparse.Namespace) -> int:
 
 async def _decide(proposal: Proposal, options: argparse.Namespace) -> int:
     is_yes = options.action == "approve"
-    if not options.yes and sys.stdin is not None and sys.stdin.isatty():
-        say(proposal.describe())
+    is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if not options.yes:
+        say("\n".join([proposal.describe(), *await _since(proposal)]))
+        if not is_at_terminal:
+            raise NotSentError("Nothing was decided: there is no terminal to ask at.", hint="Read it, then add --yes.")
         if not ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N] "):
-            say("Not decided.")
+            say("Nothing was decided.")
             return 2
     decide = proposal.approve if is_yes else proposal.deny
     answer = decide(by=options.by or whoami(), reason=options.reason)
-    done = await _with_journal(lambda journal: journal.answer(proposal, answer))
+    done: Proposal = await _with_journal(lambda journal: journal.answer(proposal, answer))
     wanted = "approved" if is_yes else "denied"
     if done.state != wanted or done.decided_by != answer.by:
-        by = f" by {done.decided_by} at {moment(done.decided_at)}" if done.decided_at and done.decided_by else ""
-        raise NotSentError(f"Nothing was changed: proposal {done.id} is {done.state} already{by}.")
+        raise NotSentError(f"Nothing was changed: proposal {done.id} is {_standing(done)}.")
     print(printable(f"{wanted}: {done.effect} to {done.customer}, by {done.decided_by}"))
     if is_yes:
-        say(f"The same call with key {done.key} now runs, once, until {moment(done.expires_at)}.")
+        say(f"The same call with key {done.key} may now run, once, until {moment(done.expires_at)}.")
+        say("The other rules of the policy, and references paid meanwhile, still hold.")
     return 0
+
+
+def _standing(proposal: Proposal) -> str:
+    """
+    What has become of a proposal, in words.
+    """
+    if not proposal.decided_by or not proposal.decided_at:
+        return proposal.state
+    verb = "denied" if proposal.state == "denied" else "approved"
+    done = f"{verb} by {proposal.decided_by} at {moment(proposal.decided_at)}"
+    return {"used": f"{done}, and used", "expired": f"{done}, and expired"}.get(proposal.state, done)
+
+
+async def _since(proposal: Proposal) -> list[str]:
+    """
+    What else was decided or paid for this customer since the proposal, and before it for the same reason.
+    """
+    calls: list[Call] = await _with_journal(lambda journal: journal.select(customer=proposal.customer))
+    lines = []
+    for call in calls:
+        is_same_reason = proposal.reference is not None and call.reference == proposal.reference
+        if call.key != proposal.key and (call.created_at >= proposal.asked_at or is_same_reason):
+            effect, reference = (
+                _units.effect(call.amount, call.currency),
+                f", {call.reference}" if call.reference else "",
+            )
+            lines.append(
+                f"{'also':<12} {effect}, {call.state} at {moment(call.created_at)} (key {call.key}{reference})"
+            )
+    return lines
 
 
 async def _find(key: str) -> Proposal:
@@ -148,13 +185,6 @@ async def _with_journal(work: Callable[[Any], Any]) -> Any:
         return await work(journal)
     finally:
         await journal.aclose()
-
-
-def _show(proposal: Proposal) -> None:
-    print(printable(f"{'proposal':<12} {proposal.id}, {proposal.state}\n{proposal.describe()}"))
-    if proposal.decided_by and proposal.decided_at:
-        reason = f": {proposal.reason}" if proposal.reason else ""
-        print(printable(f"{'decided':<12} by {proposal.decided_by} at {moment(proposal.decided_at)}{reason}"))
 
 
 def _facts(proposal: Proposal) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance import _units
-from ocp_stripe_balance._journal import Call, Journal, State
+from ocp_stripe_balance._journal import Call, Decision, Journal, State
 from ocp_stripe_balance._policy import moment, span
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.cli._output import print_json, printable, say, show_result
@@ -42,6 +42,11 @@ def add_parser(commands: Any) -> None:
     show = actions.add_parser("show", help="all there is on one call")
     show.add_argument("key", metavar="KEY", help="its idempotency key")
     show.add_argument("--json", dest="as_json", action="store_true", help="as JSON")
+
+    decisions = actions.add_parser("decisions", help="what the policy and people decided, oldest first")
+    decisions.add_argument("--since", metavar="TIME", help=_TIME_HELP)
+    decisions.add_argument("--customer", metavar="ID", help="only this customer")
+    decisions.add_argument("--json", dest="as_json", action="store_true", help="as a JSON list")
 
     reconcile = actions.add_parser("reconcile", help="settle open calls by reading Stripe; moves no money")
     reconcile.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
@@ -85,19 +90,54 @@ async def _list(options: argparse.Namespace) -> int:
 
 
 async def _show(options: argparse.Namespace) -> int:
-    calls = await _select(key=options.key)
-    if not calls:
-        hint = "ocp-stripe-balance journal list shows the calls there are"
+    journal = open_journal()
+    try:
+        calls, decisions = await journal.select(key=options.key), await journal.decisions(key=options.key)
+    finally:
+        await journal.aclose()
+    if not calls and not decisions:
+        hint = "ocp-stripe-balance journal list shows the calls there are, journal decisions those that were refused"
         raise NotSentError("The journal has no call of that key.", hint=f"{hint}.")
     if options.as_json:
-        print_json([_facts(call) for call in calls])
+        print_json([{**_facts(call), "decisions": [_decided(each) for each in decisions]} for call in calls])
         return 0
     for call in calls:
         for name, value in _facts(call).items():
             if value not in (None, ""):
                 text = value if isinstance(value, str) else json.dumps(value)
                 print(f"{name:<12} {printable(text)}")
+    for each in decisions:
+        print(printable(f"{'decision':<12} {_decision_line(each)}"))
+    if not calls:
+        say("No call of that key was sent.")
     return 0
+
+
+async def _decisions(options: argparse.Namespace) -> int:
+    since = _moment(options.since, "--since") if options.since else 0.0
+    journal = open_journal()
+    try:
+        decisions = await journal.decisions()
+    finally:
+        await journal.aclose()
+    found = [each for each in decisions if each.at >= since and options.customer in {None, each.customer}]
+    if options.as_json:
+        print_json([_decided(each) for each in found])
+        return 0
+    for each in found:
+        print(printable(f"{_decision_line(each)}  {each.effect}  {each.customer}  {each.key}"))
+    if not found:
+        say("No decisions.")
+    return 0
+
+
+def _decision_line(decision: Decision) -> str:
+    reason = f": {decision.reason}" if decision.reason else ""
+    return f"{moment(decision.at)}  {decision.decision:<8}  by {decision.who} ({decision.rule}{reason})"
+
+
+def _decided(decision: Decision) -> dict[str, Any]:
+    return {**asdict(decision), "at": moment(decision.at), "effect": decision.effect}
 
 
 async def _reconcile(options: argparse.Namespace) -> int:
@@ -132,7 +172,7 @@ async def _export(_options: argparse.Namespace) -> int:
     for call in calls:
         print(json.dumps({"record": "call", **_facts(call)}))
     for decision in decisions:
-        print(json.dumps({"record": "decision", **asdict(decision), "at": moment(decision.at)}))
+        print(json.dumps({"record": "decision", **_decided(decision)}))
     return 0
 
 
@@ -155,6 +195,7 @@ async def _prune(options: argparse.Namespace) -> int:
 _ACTIONS = {
     "list": _list,
     "show": _show,
+    "decisions": _decisions,
     "reconcile": _reconcile,
     "resume": _resume,
     "export": _export,

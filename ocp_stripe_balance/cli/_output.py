@@ -36,7 +36,7 @@ def show_dry_run(done: DryRun, *, as_json: bool) -> int:
         print_json(done.to_dict())
     else:
         print(printable(f"{done.verdict}: {done.message}"))
-        print(f"{done.method} {printable(done.url)}")
+        print(f"\nThe request, not sent:\n{done.method} {printable(done.url)}")
         for name, value in done.headers.items():
             print(printable(f"{name}: {value}"))
         print(f"\n{printable(done.body)}")

@@ -5,6 +5,7 @@ The policy on the command line: check explains a file, explain says what would b
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,8 @@ async def _explain(options: argparse.Namespace) -> int:
     if options.as_json:
         print_json({"verdict": foreseen.verdict, "message": foreseen.message, "rules": [_facts(each) for each in said]})
     else:
+        source = options.policy or os.environ.get("OCP_STRIPE_POLICY")
+        say(f"By {source}:" if source else "No policy is set (OCP_STRIPE_POLICY, or --policy FILE); by the defaults:")
         _show(said, foreseen)
     return 0 if foreseen.verdict in {"send", "replay", "resume", "wait"} else 2
 
@@ -91,9 +94,10 @@ def _show(said: list[Finding], foreseen: DryRun) -> None:
     for finding in said:
         text = f"{_SIGNS[finding.verdict]:<4} {finding.rule}: {finding.message}"
         print(wrap(printable(text), "", "     "))
-    print(wrap(printable(f"\n{foreseen.message}".strip()), "\n" if said else "", ""))
-    if foreseen.verdict in {"send", "ask"}:
-        say("The customer was not read here; a call reads it first and compares its currency.")
+    far = "As far as the policy goes: " if foreseen.verdict in {"send", "ask"} else ""
+    print(wrap(printable(far + foreseen.message), "\n" if said else "", ""))
+    if far:
+        say("The customer was not looked up; 'call --dry-run' does that too.")
 
 
 def _facts(finding: Finding) -> dict[str, Any]:
