@@ -127,8 +127,8 @@ def test_policy_table_has_every_key() -> None:
 
 async def test_approver_example_decides(stripe: Sandbox) -> None:
     """The README's approver sends after a yes only."""
-    names: dict[str, Any] = {"input": lambda _: answers.pop(0)}
     answers = ["yes", "no"]
+    names: dict[str, Any] = {"input": lambda _: answers.pop(0)}
     exec(block("approver"), names)  # noqa: S102  the README's own code
     settings = Settings(api_key=stripe.api_key, api_base=stripe.url, policy={"approval": {"always": True}})
     async with OCPAgent(settings=settings, approver=names["approver"]) as agent:

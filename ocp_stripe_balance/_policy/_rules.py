@@ -274,14 +274,13 @@ def _customers(policy: Policy, case: Case) -> Iterator[Finding]:
 
 def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
     require, arguments = policy.require, case.arguments
-    effect = _units.effect(case.call.amount, case.call.currency).replace(",", "")
     metadata = arguments.get("metadata") or {}
     demands = [
         (
             require.stated_effect,
             "stated_effect",
             case.has_stated_effect,
-            f"the effect you were asked for, such as {effect!r}",
+            "the effect you were asked for, in the form 'credit 5.00 USD'",
         ),
         (require.reference, "reference", case.call.reference, "the business reason, such as 'ticket-812'"),
         (require.description, "description", (arguments.get("description") or "").strip(), "a text for the ledger"),
