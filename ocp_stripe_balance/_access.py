@@ -54,7 +54,11 @@ class Access:
             message = f"headers is a Python {type(headers).__name__}, not a mapping of names to values."
             raise ConfigurationError(message)
         access, seen = self, set()
-        for name in headers:
+        try:
+            names = list(headers)
+        except Exception as error:  # noqa: BLE001  a mapping of the caller's own
+            raise ConfigurationError(f"headers cannot be read: {type(error).__name__}.") from None
+        for name in names:
             take = _HEADERS.get(name.lower()) if isinstance(name, str) else None
             if take is None:
                 message = f"The header {shown(name)} cannot be set so."
@@ -64,21 +68,25 @@ class Access:
                 message = f"The header {name} is given twice."
                 raise ConfigurationError(message)
             seen.add(name.lower())
-            access, why = _taken(take, access, headers[name])
+            access, why = _taken(take, access, headers, name)
             if why:
                 message = f"The header {name} is impossible: {why}."
                 raise ConfigurationError(message)
         return access
 
 
-def _taken(take: Callable[[Access, str], Access], access: Access, value: Any) -> tuple[Access, str]:
+def _taken(
+    take: Callable[[Access, str], Access], access: Access, headers: Mapping[Any, Any], name: str
+) -> tuple[Access, str]:
     """
     The access with one more header, and why it is impossible. Raises nothing: a frame of it would show the key.
     """
     try:
-        return take(access, value), ""
+        return take(access, headers[name]), ""
     except (ValueError, AttributeError, TypeError) as error:
         return access, str(error)
+    except Exception as error:  # noqa: BLE001  a mapping of the caller's own
+        return access, f"it cannot be read ({type(error).__name__})"
 
 
 def _take_authorization(access: Access, value: str) -> Access:

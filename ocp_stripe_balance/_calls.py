@@ -5,6 +5,7 @@ One call made once: claimed in the journal, sent, and its outcome recorded.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import platform
 import re
@@ -114,6 +115,8 @@ class Calls:
             get = partial(self._read, access, intent.call.account)
             intent, warnings = await self._with_customer(intent, get, is_rehearsal=True)
             claim = await self._rehearse(intent, has_own_key=order.key is not None)
+        gate = self._guard.gate(intent.call)
+        claim = claim if gate is None else Claim(verdict=Verdict.REFUSED, call=intent.call, finding=gate)
         return self._foreseen(tool, claim, intent, access, warnings)
 
     def _foreseen(
@@ -162,7 +165,8 @@ class Calls:
             raise InvalidParametersError([Problem(path="key", message=message, hint=hint)])
         tool = next(tool for tool in self._tools if tool.name == call.tool)
         # It is on record, so it said what the policy demands.
-        intent = Intent(call=call, arguments=json.loads(call.arguments), has_stated_effect=True)
+        arguments = json.loads(call.arguments)
+        intent = Intent(call=call, arguments=arguments, has_stated_effect=True, scope=_scope(access, mode))
         return await self._once(tool, intent, access, has_own_key=True)
 
     async def reconcile(self, access: Access, mode: Mode, progress: Callable[[int, int], None]) -> list[Settlement]:
@@ -204,6 +208,7 @@ class Calls:
         """
         Close the HTTP client and the journal.
         """
+        await self._guard.aclose()
         await self._executor.aclose()
         await self._journal.aclose()
 
@@ -215,7 +220,8 @@ class Calls:
         loop = asyncio.get_running_loop()
         deadline, poll_s = loop.time() + timeout_s, _POLL_S
         get = partial(self._read, access, draft.account)
-        await self._guard.gate(draft)
+        if (gate := self._guard.gate(draft)) is not None:
+            raise await self._guard.refuse(draft, gate)
         notes: list[str] = []
         intent = self._guard.with_known_customer(intent)
         admission = self._guard.admission(intent)
@@ -235,8 +241,10 @@ class Calls:
                 admission = replace(self._guard.admission(intent), answer=admission.answer)
                 continue
             if claim.verdict is Verdict.ASK:
-                admission = replace(admission, answer=await self._guard.ask(claim, intent, get))
+                answer = await self._guard.ask(claim, intent, get)
                 deadline = loop.time() + timeout_s  # a person's time is not the call's
+                intent = self._guard.with_known_customer(intent)  # it may have got a currency meanwhile
+                admission = replace(self._guard.admission(intent), answer=answer)
                 continue
             if claim.verdict is not Verdict.WAIT:
                 return _conclude(claim, draft)
@@ -397,9 +405,10 @@ class Calls:
             api_version=access.api_version,
             context_id=context.context_id,
             agent_type=context.agent_type,
-            user=context.user,
+            user=None if context.user is None else str(context.user),
         )
-        return Intent(call=call, arguments=arguments, has_stated_effect=order.has_stated_effect)
+        scope = _scope(access, mode)
+        return Intent(call=call, arguments=arguments, has_stated_effect=order.has_stated_effect, scope=scope)
 
     def _headers(self, access: Access, api_version: str) -> dict[str, str]:
         """
@@ -469,6 +478,13 @@ def _differences(tool: ToolSpec, arguments: Mapping[str, Any], data: Mapping[str
     return found
 
 
+def _scope(access: Access, mode: Mode) -> tuple[str, ...]:
+    """
+    Whose view of a customer it is: another API key may see less, or another account.
+    """
+    return mode, access.account or "", hashlib.sha256(access.secret.encode()).hexdigest()
+
+
 @cache
 def _user_agent() -> str:
     return f"ocp-stripe-balance/{version('ocp-stripe-balance')} Python/{platform.python_version()}"
@@ -487,5 +503,5 @@ def _context_headers(context: AgentContext, *, share: bool) -> dict[str, str]:
         }
         for name, (value, limit) in optional.items():
             if value:
-                headers[name] = re.sub(r"[^ -~]", "?", value)[:limit].strip()
+                headers[name] = re.sub(r"[^ -~]", "?", str(value))[:limit].strip()
     return headers

@@ -5,6 +5,8 @@ The customer as Stripe has it, read before the first call for it: is it there, a
 from __future__ import annotations
 
 import asyncio
+import copy
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from ocp_stripe_balance.errors import (
     AuthenticationError,
     NotSentError,
     PermissionDeniedError,
+    RejectedError,
     ResourceMissingError,
     ToolError,
 )
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _MAX_KNOWN = 10_000
+_UNREADABLE_FOR_S = 600.0
+_MAX_BALANCE = 2**62
+_FINAL = (ResourceMissingError, AuthenticationError, PermissionDeniedError)
 _AGAIN = "Call again with the same parameters and idempotency key."
 _UNREADABLE = "The customer's currency could not be checked: the API key may not read customers."
 
@@ -35,8 +41,8 @@ class Customer:
     name: str | None
     currency: str | None
     """None until the first entry or invoice fixes it for good."""
-    balance: int
-    """In that currency; negative is a credit."""
+    balance: int | None
+    """In that currency; negative is a credit. None where it is not known."""
     is_deleted: bool
 
 
@@ -51,19 +57,20 @@ class Customers:
         """
         self._known: dict[tuple[str, ...], Customer] = {}
         self._readings: dict[tuple[str, ...], asyncio.Task[Customer]] = {}
-        self._unreadable: set[tuple[str, ...]] = set()
+        self._unreadable: dict[tuple[str, ...], float] = {}
+        self._warned: set[tuple[str, ...]] = set()
 
     def known(self, scope: tuple[str, ...], customer: str) -> Customer | None:
         """
-        The customer as read before in that *scope* (mode and account).
+        The customer as read before in that *scope* (mode, account and API key).
         """
         return self._known.get((*scope, customer))
 
     def is_unreadable(self, scope: tuple[str, ...]) -> bool:
         """
-        Whether the API key of that scope was seen not to be allowed to read customers.
+        Whether the API key of that scope was seen lately not to be allowed to read customers.
         """
-        return scope in self._unreadable
+        return time.monotonic() < self._unreadable.get(scope, 0.0)
 
     async def read(
         self, scope: tuple[str, ...], customer: str, get: Callable[[str], Awaitable[Any]]
@@ -72,7 +79,7 @@ class Customers:
         The customer, or None where the API key may not read it; with that, once, a warning.
 
         Args:
-            scope: mode and account.
+            scope: mode, account and API key.
             customer: its ID.
             get: GETs a path and returns the JSON.
 
@@ -83,18 +90,32 @@ class Customers:
         """
         key = (*scope, customer)
         reading = self._readings.get(key)
-        if reading is None:
+        if reading is None or reading.get_loop() is not asyncio.get_running_loop():
             reading = self._readings[key] = asyncio.ensure_future(self._read(key, get))
             reading.add_done_callback(partial(self._forget, key))
         try:
             return await asyncio.shield(reading), []
         except PermissionDeniedError:
-            warnings = [] if scope in self._unreadable else [_UNREADABLE]
-            self._unreadable.add(scope)
+            self._unreadable[scope] = time.monotonic() + _UNREADABLE_FOR_S
+            warnings = [] if scope in self._warned else [_UNREADABLE]
+            self._warned.add(scope)
             return None, warnings
+        except ToolError as error:
+            raise copy.copy(error) from None  # each caller's own: it will carry that caller's key
+
+    async def aclose(self) -> None:
+        """
+        Give up the reads that nobody waits for any more.
+        """
+        loop = asyncio.get_running_loop()
+        readings = [reading for reading in self._readings.values() if reading.get_loop() is loop]
+        for reading in readings:
+            reading.cancel()
+        await asyncio.gather(*readings, return_exceptions=True)
 
     def _forget(self, key: tuple[str, ...], reading: asyncio.Task[Customer]) -> None:
-        del self._readings[key]
+        if self._readings.get(key) is reading:
+            del self._readings[key]
         if not reading.cancelled():
             reading.exception()  # whoever asked may have been cancelled, and nobody else is to be told
 
@@ -102,9 +123,10 @@ class Customers:
         path = f"/v1/customers/{quote(key[-1], safe='')}"
         try:
             data = await get(path)
-        except (ResourceMissingError, AuthenticationError, PermissionDeniedError):
-            raise
         except ToolError as error:
+            # Only what is Stripe's own no: a proxy refuses too.
+            if isinstance(error, RejectedError) and error.type and isinstance(error, _FINAL):
+                raise
             message = f"Nothing was sent: customer {key[-1]} could not be read ({error.args[0]})"
             raise NotSentError(message, hint=_AGAIN, retryable=True, attempts=error.attempts) from None
         if not isinstance(data, dict) or data.get("object") != "customer":
@@ -127,6 +149,6 @@ def _customer(fields: dict[str, Any]) -> Customer:
     return Customer(
         name=name[:200] if isinstance(name, str) else None,
         currency=currency.lower() if isinstance(currency, str) else None,
-        balance=balance if isinstance(balance, int) else 0,
+        balance=balance if isinstance(balance, int) and abs(balance) < _MAX_BALANCE else None,
         is_deleted=fields.get("deleted") is True,
     )

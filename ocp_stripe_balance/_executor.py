@@ -107,8 +107,14 @@ class SystemClock:
     The real time.
     """
 
-    monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(asyncio.sleep)
+
+    @staticmethod
+    def monotonic() -> float:
+        """
+        Seconds that only grow, also while the machine sleeps, where the system can tell.
+        """
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +320,8 @@ class _Call:
                 return self._conclude(attempt)
             self._taint(attempt)
             await clock.sleep(delay_s)
+            if clock.monotonic() >= deadline:  # the process was stopped: others may have the call by now
+                return self._conclude(attempt)
 
     async def _attempt(self, remaining_s: float) -> _Attempt:
         self._attempts += 1

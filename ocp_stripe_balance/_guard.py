@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     Approver = Callable[[Proposal], Awaitable[Answer]]
 
 
+_NOBODY = "A person must make the entry, or switch on approval.queue in the policy or give the agent an approver."
+_NOT_DECIDED = "Nobody decided. A person must see to the approver; then the same call may be made again."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """
@@ -38,6 +42,8 @@ class Intent:
     call: Call
     arguments: Mapping[str, Any]
     has_stated_effect: bool
+    scope: tuple[str, ...]
+    """Mode, account and a mark of the API key: within it, what was read of a customer holds."""
     customer: Customer | None = None
     is_unreadable: bool = False
     is_read_now: bool = False
@@ -70,16 +76,12 @@ class Guard:
         self._approver = approver
         self._customers = Customers()
 
-    async def gate(self, call: Call) -> None:
+    def gate(self, call: Call) -> Finding | None:
         """
-        Stop a live-mode call where live mode is off, whatever else it is.
-
-        Raises:
-            PolicyRefusedError: it is.
+        Why a call in this mode may not go at all, whatever else it is; None where it may.
         """
         finding = live(self.policy, call.mode, allow_live=self._allow_live)
-        if finding.verdict == "refused":
-            raise await self.refuse(call, finding)
+        return finding if finding.verdict == "refused" else None
 
     def admission(self, intent: Intent, said: list[Finding] | None = None) -> Admission:
         """
@@ -106,6 +108,7 @@ class Guard:
         return Admission(
             rule=rule,
             resume_rule=lambda history: resumed(self.policy, case, history),
+            window_s=self.policy.longest_window_s,
             wants_customer=said is None and self._checks_customers and not intent.is_customer_known,
         )
 
@@ -113,7 +116,7 @@ class Guard:
         """
         The intent with what was read before.
         """
-        scope = _scope(intent.call)
+        scope = intent.scope
         known = self._customers.known(scope, intent.call.customer)
         return replace(intent, customer=known, is_unreadable=self._customers.is_unreadable(scope))
 
@@ -125,13 +128,19 @@ class Guard:
             ToolError: there is no such customer, or it could not be read.
         """
         try:
-            customer, warnings = await self._customers.read(_scope(intent.call), intent.call.customer, get)
+            customer, warnings = await self._customers.read(intent.scope, intent.call.customer, get)
         except ToolError as error:
             error.tool, error.idempotency_key = intent.call.tool, intent.call.key
             if not is_rehearsal:
                 await self._note(intent.call, "refused", rule="customer_check", who="policy", reason=str(error.args[0]))
             raise
         return replace(intent, customer=customer, is_unreadable=customer is None, is_read_now=True), warnings
+
+    async def aclose(self) -> None:
+        """
+        Give up reads that are under way.
+        """
+        await self._customers.aclose()
 
     async def refuse(self, call: Call, finding: Finding) -> PolicyRefusedError:
         """
@@ -140,52 +149,62 @@ class Guard:
         await self._note(call, "refused", rule=finding.rule, who="policy", reason=finding.message)
         return refusal(call, finding)
 
-    async def ask(self, claim: Claim, intent: Intent, get: Get) -> Answer:
+    async def ask(self, claim: Claim, intent: Intent, get: Get) -> Answer | None:
         """
-        A person's yes to this very call.
+        A person's yes to this very call; None where the queue has something else under the key by now.
 
         Raises:
             ApprovalRequiredError: it waits in the queue.
             PolicyRefusedError: a person said no, or nobody can be asked.
             NotSentError: the journal cannot be written.
         """
-        finding = claim.finding
+        finding, call, approver = claim.finding, intent.call, self._approver
         if finding is None:
             raise AssertionError
-        approver = self._approver
         if approver is None and not self.policy.approval.queue:
-            hint = (
-                "A person must make the entry, or switch on approval.queue in the policy or give the agent an approver."
-            )
-            raise await self.refuse(
-                intent.call, replace(finding, message=f"{finding.message}, and nobody can be asked", hint=hint)
-            )
+            message = f"{finding.message}, and nobody can be asked"
+            raise await self.refuse(call, replace(finding, message=message, hint=_NOBODY))
         proposal = await self._proposal(intent, finding, get)
-        if approver is None:
-            raise _waiting(await self._journal.ask(proposal))
-        await self._journal.note(proposal, "asked", rule=finding.rule, who="policy", reason=finding.message)
-        answer = await self._answer(approver, proposal)
-        if answer.is_approved is not True:
-            await self._note(proposal, "denied", rule=finding.rule, who=answer.by, reason=answer.reason)
-            raise refusal(intent.call, denial(replace(proposal, decided_by=answer.by, reason=answer.reason)))
-        await self._journal.note(proposal, "approved", rule=finding.rule, who=answer.by, reason=answer.reason)
+        try:
+            if approver is None:
+                standing = await self._journal.ask(proposal)
+                if (standing.arguments, standing.state) != (proposal.arguments, "waiting"):
+                    return None
+                raise _waiting(standing)
+            await self._journal.note(proposal, "asked", rule=finding.rule, who="policy", reason=finding.message)
+            answer, why = await self._answer(approver, proposal)
+            if answer is None:
+                raise await self.refuse(call, replace(finding, rule="approval", message=why, hint=_NOT_DECIDED))
+            if answer.is_approved is not True:
+                await self._note(proposal, "denied", rule=finding.rule, who=answer.by, reason=answer.reason)
+                raise refusal(call, denial(answer.by, answer.reason))
+            await self._journal.note(proposal, "approved", rule=finding.rule, who=answer.by, reason=answer.reason)
+        except NotSentError as error:
+            error.tool, error.idempotency_key = call.tool, call.key
+            raise
         return answer
 
-    async def _answer(self, approver: Approver, proposal: Proposal) -> Answer:
+    async def _answer(self, approver: Approver, proposal: Proposal) -> tuple[Answer | None, str]:
         """
-        What the approver answered to this proposal, in time; anything else is a no.
+        What the approver answered to this proposal, in time; None and why where that is no answer.
         """
         try:
-            async with asyncio.timeout(proposal.expires_at - time.time()):
+            async with asyncio.timeout(proposal.expires_at - time.time()) as patience:
                 answer: object = await approver(proposal)
-        except TimeoutError:
-            await self._note(proposal, "expired", rule=proposal.rule, who="policy", reason="nobody answered in time")
-            return proposal.deny(by="policy", reason="nobody answered in time")
+        except asyncio.CancelledError:
+            await self._note(proposal, "refused", rule="approval", who="policy", reason="the question was cancelled")
+            raise
         except Exception as error:  # noqa: BLE001  an approver that fails has not approved
-            return proposal.deny(by="the approver", reason=f"it failed ({type(error).__name__})")
+            if not patience.expired():
+                return None, f"the approver failed ({type(error).__name__})"
+            answer = None
+        # An answer may come late all the same, from an approver that blocks or takes no cancellation.
+        if patience.expired() or time.time() >= proposal.expires_at:
+            await self._note(proposal, "expired", rule=proposal.rule, who="policy", reason="nobody answered in time")
+            return None, "nobody answered in time"
         if isinstance(answer, Answer) and answer.proposal_id == proposal.id:
-            return answer
-        return proposal.deny(by="the approver", reason="its answer is not proposal.approve() or .deny() of this one")
+            return answer, ""
+        return None, "the approver's answer is not proposal.approve() or proposal.deny() of this very proposal"
 
     async def _proposal(self, intent: Intent, finding: Finding, get: Get) -> Proposal:
         """
@@ -259,7 +278,3 @@ def _waiting(proposal: Proposal) -> PolicyRefusedError:
         tool=proposal.tool,
         idempotency_key=proposal.key,
     )
-
-
-def _scope(call: Call) -> tuple[str, str]:
-    return call.mode, call.account

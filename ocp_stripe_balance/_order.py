@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._secrets import holds_key
+from ocp_stripe_balance._secrets import holds_key, redact
 from ocp_stripe_balance._stated import stated_effect_problem, stated_parameter
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
@@ -75,9 +75,20 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         problem = stated_effect_problem(stated, effect, int(arguments["amount"]), arguments["currency"])
         problems += [problem] if problem else []
     if problems:
-        raise InvalidParametersError(problems, tool=tool.name)
+        raise InvalidParametersError(_masked(problems, api_key), tool=tool.name)
     key = arguments.pop(_KEY_PARAMETER, None)
     return Order(arguments=arguments, key=key, has_stated_effect=effect is not None)
+
+
+def _masked(problems: Sequence[Problem], api_key: SecretStr | None) -> list[Problem]:
+    """
+    The problems without the API key, which a refused value may have in it.
+    """
+    secret = None if api_key is None else api_key.get_secret_value()
+    return [
+        Problem(path=redact(each.path, secret), message=redact(each.message, secret), hint=redact(each.hint, secret))
+        for each in problems
+    ]
 
 
 def _named(parameters: object) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-_API_KEY = re.compile(r"\b([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
+_API_KEY = re.compile(r"([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
 _SECRET_KEY = re.compile(r"[sr]k_(?:live|test|org)_[A-Za-z0-9]{8,}")
 
 

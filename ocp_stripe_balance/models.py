@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ocp_stripe_balance import _units
+from ocp_stripe_balance._text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,7 +249,7 @@ class Proposal:
 
     def describe(self) -> str:
         """
-        The proposal in lines for a person.
+        The proposal in lines for a person; text of the model's or Stripe's cannot add a line or a terminal escape.
         """
 
         def balance(minor: int | None) -> str:
@@ -268,4 +269,4 @@ class Proposal:
             "account": f"{self.account or 'of the API key'} at {self.base_url}",
             "expires": datetime.fromtimestamp(self.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        return "\n".join(f"{name:<12} {value}" for name, value in lines.items() if value)
+        return "\n".join(f"{name:<12} {escaped(value)}" for name, value in lines.items() if value)

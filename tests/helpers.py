@@ -4,6 +4,8 @@ Builders the tests share.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,6 +14,7 @@ from ocp_stripe_balance import OCPAgent, Policy, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from ocp_stripe_balance.sandbox import Sandbox
 
@@ -60,6 +63,18 @@ async def scripted(
     agent = OCPAgent(settings=Settings(**values), transport=httpx.MockTransport(handler))
     await agent.register_api("stripe", headers=headers)
     return agent
+
+
+def age(path: Path, seconds: float) -> None:
+    """
+    Let everything in a journal have happened earlier.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as db:
+        db.execute(
+            "UPDATE calls SET created_at = created_at - :s, updated_at = updated_at - :s, spent_at = spent_at - :s",
+            {"s": seconds},
+        )
+        db.execute("UPDATE decisions SET at = at - ?", (seconds,))
 
 
 def order(customer: Any = "cus_1", amount: Any = -500, currency: Any = "usd", **more: Any) -> dict[str, Any]:

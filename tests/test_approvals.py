@@ -5,14 +5,17 @@ A person decides: in code, at a terminal, and over the queue; for exactly what w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
+import sqlite3
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, ledger, order
+from helpers import TOOL, age, ledger, order
 from test_cli import CLI, run
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
@@ -230,6 +233,94 @@ async def test_the_budget_is_looked_at_again_after_the_yes(stripe: Sandbox, path
     assert [-200] == [entry["amount"] for entry in await ledger(stripe, customer)]
 
 
+async def blocks(proposal: Proposal) -> Any:
+    time.sleep(1.2)  # noqa: ASYNC251  as an approver that asks at a terminal does
+    return proposal.approve(by="late")
+
+
+async def takes_no_cancellation(proposal: Proposal) -> Any:
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        return proposal.approve(by="late")
+
+
+@pytest.mark.parametrize("approver", [blocks, takes_no_cancellation])
+async def test_a_yes_that_comes_late_is_a_no(
+    stripe: Sandbox, path: Path, approver: Callable[[Proposal], Awaitable[Any]]
+) -> None:
+    """Also from an approver that cannot be interrupted."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver, {"approval": {"always": True, "expires": "1s"}}) as agent:
+        with pytest.raises(PolicyRefusedError, match="nobody answered in time"):
+            await agent.call_tool(TOOL, order(customer))
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_who_said_no_is_not_asked_again_under_the_same_key(stripe: Sandbox, path: Path) -> None:
+    """A model cannot ask until somebody tires; an approver that failed has not said no."""
+    answers: list[Any] = []
+
+    async def approver(proposal: Proposal) -> Any:
+        answer = answers.pop(0)
+        if answer is None:
+            raise RuntimeError("no network")
+        return proposal.approve(by="Ana") if answer else proposal.deny(by="Ana")
+
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver) as agent:
+        answers[:] = [None, False]
+        for match in ("the approver failed", "Ana denied it", "Ana denied it"):
+            with pytest.raises(PolicyRefusedError, match=match):
+                await agent.call_tool(TOOL, order(customer), idempotency_key="K")
+        assert [] == answers == await ledger(stripe, customer)
+
+
+async def test_a_customer_who_got_a_currency_while_a_person_thought_is_seen(stripe: Sandbox, path: Path) -> None:
+    """What was read before the question may be old by the answer."""
+    policy = {"approval": {"above": {"eur": "1.00"}}, "duplicate_window": "off"}
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, policy) as other:
+
+        async def approver(proposal: Proposal) -> Answer:
+            await other.call_tool(TOOL, order(customer, -500))
+            age(path, 1000)
+            return proposal.approve(by="Ana")
+
+        async with await asking(stripe, path, approver, policy) as agent:
+            with pytest.raises(PolicyRefusedError, match="is billed in usd"):
+                await agent.call_tool(TOOL, order(customer, -1000, "eur"))
+    assert ["usd"] == [entry["currency"] for entry in await ledger(stripe, customer)]
+
+
+async def test_racing_calls_of_one_key_are_told_the_truth(stripe: Sandbox, path: Path) -> None:
+    """One waits; the others, with other parameters, are conflicts and not said to wait."""
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, None, QUEUE) as agent:
+        calls = [agent.call_tool(TOOL, order(customer, -500 - n), idempotency_key="k") for n in range(4)]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+    assert 1 == len([each for each in done if isinstance(each, ApprovalRequiredError)])
+    assert 3 == len([each for each in done if isinstance(each, IdempotencyConflictError)])
+
+
+async def test_the_words_of_a_proposal_cannot_forge_its_lines(stripe: Sandbox, path: Path) -> None:
+    """Line breaks and escapes in reference, description and customer's name are shown, not obeyed."""
+    forged = "r\neffect       credit 0.01 usd\x1b[2J"
+    customer = stripe.create_customer(name=forged)
+    seen: list[str] = []
+
+    async def approver(proposal: Proposal) -> Answer:
+        seen.append(proposal.describe())
+        return proposal.deny(by="Ana")
+
+    async with await asking(stripe, path, approver) as agent:
+        with pytest.raises(PolicyRefusedError):
+            await agent.call_tool(TOOL, order(customer, reference=forged, description=forged, metadata={"a": forged}))
+    (text,) = seen
+    assert "\x1b" not in text
+    assert 1 == len([line for line in text.splitlines() if line.startswith("effect")])
+
+
 async def test_without_anybody_to_ask_it_is_refused(stripe: Sandbox, path: Path) -> None:
     """No approver and no queue."""
     async with await asking(stripe, path, None) as agent:
@@ -323,6 +414,7 @@ async def test_an_approval_is_used_once(stripe: Sandbox, path: Path) -> None:
         await wait_in_queue(agent, order(customer), "k")
         await approve(path, "k")
         await agent.call_tool(TOOL, order(customer), idempotency_key="k")
+        age(path, 700)
         journal = Journal(path)
         assert 1 == await journal.prune(9e9)
         await journal.aclose()
@@ -492,6 +584,30 @@ def test_a_key_of_two_modes_is_named_by_its_id(
     monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
     done = run("approvals", "approve", "a", "--yes")
     assert (2, True) == (done.returncode, "several proposals of key a" in done.stderr)
+
+
+def test_an_id_names_its_proposal_whatever_keys_a_model_chooses(
+    stripe_thread: Sandbox, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is another proposal's ID does not stand in for it, and a key with two proposals is not guessed."""
+    customer = stripe_thread.create_customer()
+
+    async def propose(amount: int, key: str | None) -> str:
+        async with await asking(stripe_thread, path, None, QUEUE) as agent:
+            return (await wait_in_queue(agent, order(customer, amount), key)).proposal_id
+
+    small = asyncio.run(propose(-500, None))
+    asyncio.run(propose(-90000, small))
+    monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
+    assert "approved: credit 5.00 usd" in run("approvals", "approve", small, "--yes").stdout
+    first = asyncio.run(propose(-600, "k"))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE proposals SET expires_at = 1 WHERE id = ?", (first,))
+    second = asyncio.run(propose(-90000, "k"))
+    done = run("approvals", "approve", "k", "--yes")
+    assert (2, True) == (done.returncode, "several proposals of key k" in done.stderr)
+    assert "expired" in json.loads(run("journal", "decisions", "--json").stdout)[-2]["decision"]
+    assert "credit 900.00 usd" in run("approvals", "approve", second, "--yes").stdout
 
 
 @pytest.mark.parametrize(("answer", "code", "state"), [("y\n", 0, "approved"), ("n\n", 2, "waiting")])

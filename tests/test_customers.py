@@ -5,16 +5,23 @@ The customer is read before the first call for it: is it there, and is it billed
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from helpers import TOOL, client, connect, ledger, order, scripted, transaction
 
-from ocp_stripe_balance import NotSentError, PolicyRefusedError, RejectedError
+from ocp_stripe_balance import NotSentError, OCPAgent, PolicyRefusedError, RejectedError, Settings
+from ocp_stripe_balance._journal import Journal, State
 from ocp_stripe_balance.errors import AuthenticationError, ResourceMissingError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 NO_DUPLICATES = {"duplicate_window": "off"}
@@ -113,6 +120,92 @@ async def test_a_key_that_may_not_read_is_warned_of_once() -> None:
     assert ["The customer's currency could not be checked: the API key may not read customers."] == list(first.warnings)
     assert () == second.warnings
     assert 2 == len(posted)
+
+
+async def test_what_one_key_may_not_read_another_may(stripe: Sandbox, customer: str) -> None:
+    """The check goes on for the key that may; a proxy's 403 says nothing about the key."""
+    stripe.faults.clear()
+    async with await connect(stripe, **CHECK) as agent:
+        await agent.call_tool(TOOL, order(customer, currency="eur"))
+    posted: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and "rk_" in request.headers["Authorization"]:
+            error = {"type": "invalid_request_error", "message": "lacks rak_customer_read"}
+            return httpx.Response(403, json={"error": error})
+        if request.method == "GET":
+            return httpx.Response(403, content=b"<html>blocked by a proxy</html>")
+        posted.append(request)
+        return httpx.Response(200, json=transaction())
+
+    async with await scripted(handler, **CHECK) as agent:
+        headers = {"Authorization": "Bearer rk_test_restricted"}
+        assert (await agent.call_tool(TOOL, order(), headers=headers)).ok
+        for _ in range(2):
+            with pytest.raises(NotSentError, match="could not be read"):
+                await agent.call_tool(TOOL, order())
+    assert 1 == len(posted)
+
+
+async def test_each_of_many_is_told_its_own_key() -> None:
+    """The read is shared, its failure is told to each with the key of that very call."""
+    async with await scripted(lambda _: httpx.Response(500), max_attempts=1, **CHECK) as agent:
+        calls = [agent.call_tool(TOOL, order(amount=-1 - n), idempotency_key=f"k{n}") for n in range(3)]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+    assert ["k0", "k1", "k2"] == [getattr(each, "idempotency_key", None) for each in done]
+    assert 3 == len({id(each) for each in done})
+
+
+async def test_who_waited_for_another_reads_before_it_sends(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+    """The call it waited for was not sent after all, so this one is the first for the customer."""
+    path = tmp_path / "journal"
+    stripe.faults.add("stall", seconds=0.4, path=f"{customer}$")
+    async with await connect(stripe, journal=str(path), **CHECK) as one:
+        first = asyncio.ensure_future(one.call_tool(TOOL, order(customer), idempotency_key="k"))
+        async with await connect(stripe, journal=str(path), **CHECK) as two:
+            second = asyncio.ensure_future(two.call_tool(TOOL, order(customer), idempotency_key="k"))
+            assert (await first).data["id"] == (await second).data["id"]
+    assert 1 == len(await ledger(stripe, customer))
+    journal = Journal(path)
+    draft = dataclasses.replace((await journal.select())[0], key="k2", arguments="{}")
+    claim, _ = await journal.claim(draft, has_own_key=True, lease_s=60)
+    arguments = order(customer, currency="eur")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE calls SET arguments = ? WHERE key = 'k2'", (json.dumps(arguments, sort_keys=True),))
+    async with await connect(stripe, journal=str(path), **CHECK) as agent:
+        waiting = asyncio.ensure_future(agent.call_tool(TOOL, arguments, idempotency_key="k2"))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await journal.settle(claim.call, State.NOT_SENT)
+        with pytest.raises(PolicyRefusedError, match="is billed in usd"):
+            await waiting
+    await journal.aclose()
+
+
+def test_a_read_of_a_loop_that_ended_is_not_waited_for() -> None:
+    """Another loop reads for itself."""
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and not patience:
+            patience.append(1)
+            await asyncio.sleep(30)
+        body = {"object": "customer", "id": "cus_1", "currency": "usd"} if request.method == "GET" else transaction()
+        return httpx.Response(200, json=body)
+
+    patience: list[int] = []
+    values = {"api_key": "sk_test_1", "journal": "off", "customer_check": "on", "policy": NO_DUPLICATES}
+    agent = OCPAgent(settings=Settings(**values), transport=httpx.MockTransport(handler))
+
+    async def first() -> None:
+        await agent.register_api("stripe")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(agent.call_tool(TOOL, order()), 0.2)
+
+    async def second() -> bool:
+        return (await agent.call_tool(TOOL, order())).ok
+
+    asyncio.run(first())
+    assert asyncio.run(second())
 
 
 async def test_a_policy_can_refuse_customers_it_cannot_read() -> None:

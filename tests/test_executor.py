@@ -272,6 +272,19 @@ async def test_retry_after_as_a_date_is_obeyed() -> None:
     assert 18 < clock.slept[0] <= 20
 
 
+async def test_a_process_that_was_stopped_does_not_send_again() -> None:
+    """It wakes up hours later: its lease is over, and Stripe may have forgotten the key."""
+
+    class Stopped(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds + 90_000)
+
+    script = Script(stripe_error(500), OK)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await run(script, clock=Stopped())
+    assert 1 == caught.value.attempts == len(script.requests)
+
+
 async def test_a_wait_past_the_deadline_is_not_begun() -> None:
     """Asked to wait longer than the call may take, the call ends at once and says how long."""
     clock = FakeClock()

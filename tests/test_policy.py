@@ -13,7 +13,7 @@ import pytest
 from helpers import TOOL, order, scripted, transaction
 from test_cli import run
 
-from ocp_stripe_balance import ConfigurationError, DryRun, OCPAgent, Policy, PolicyRefusedError, Settings
+from ocp_stripe_balance import ConfigurationError, DryRun, OCPAgent, Policy, PolicyRefusedError, Settings, ToolError
 from ocp_stripe_balance._policy import in_words, load_policy, remarks
 
 if TYPE_CHECKING:
@@ -241,6 +241,31 @@ async def test_calls_per_minute() -> None:
         assert await told(made, order()) is not None
 
 
+async def test_a_key_sent_again_and_again_is_counted_each_time() -> None:
+    """Where nothing moved under it, each time is another call for the limit of a minute."""
+    sent: list[httpx.Request] = []
+
+    def busy(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "slow down"}})
+
+    async with await scripted(busy, policy={"calls_per_minute": 2}, max_attempts=1) as agent:
+        outcomes = []
+        for _ in range(4):
+            with pytest.raises(ToolError) as caught:
+                await agent.call_tool(TOOL, order(), idempotency_key="k")
+            outcomes.append(getattr(caught.value, "rule", "429"))
+    assert ["429", "429", "calls_per_minute", "calls_per_minute"] == outcomes
+    assert 2 == len(sent)
+
+
+async def test_a_dry_run_of_a_live_call_knows_the_gate() -> None:
+    """Also where the call is open."""
+    made = await clocked(None, api_key=LIVE, journal="off")
+    async with made.agent:
+        assert ("refused", "allow_live") == ((dry := await foresee(made, order(), "k")).verdict, dry.rule)
+
+
 WHOSE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "customer": ({"customer": "cus_1"}, {"customer": "cus_2"}),
     "user": ({"user": "ann"}, {"user": "bob"}),
@@ -438,6 +463,17 @@ WRONG = {
     "require = ['reference']": "require: write a section of its own",
     "[limits.credit]\nusd = '1,000.00'": "without sign, currency or thousands separator",
     "queue = True": "true and false without quotes in lower case",
+    "duplicate_window = nan": "duplicate_window: nan is not a span of time",
+    "duplicate_window = -1.0": "duplicate_window: -1.0 is not a span of time",
+    "duplicate_window = ['10m']": "duplicate_window: a list of 1 is not a span of time",
+    "[[budgets]]\nper = 'all'\nwindow = 0.0\ncredit = {usd = '1'}": "budgets[0].window: 0.0 is not a span of time",
+    "[approval]\nexpires = inf": "approval.expires: inf is not a span of time",
+    "[limits.credit]\nusd = '50.00'\nUSD = '5000.00'": "limits.credit: usd stands there twice",
+    "[require]\nmetadata = ['a[b]']": "require.metadata[0]",
+    "[customers]\ndeny = ['cus_[1]']": "customers.deny[0]: 'cus_[1]' is not a customer",
+    "self = 1": "self: unknown key",
+    "a = " + "[" * 3000: "is not TOML",
+    "a = " + "9" * 5000: "is not TOML",
     "unreadable_customers = 'ignore'": "unreadable_customers: 'ignore' is none of 'warn', 'refuse'",
     "[limits.credit]\nusd = 20": "limits.credit.usd: 20 could be read as cents",
     "[limits.credit]\nusd = 20.0": "limits.credit.usd: 20.0 could be read as cents",
@@ -466,7 +502,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: str(text)[:60])
 def test_a_wrong_policy_names_the_key(text: str, tmp_path: Path) -> None:
     """Misspelt keys, impossible values, numbers that could be cents, and files that are no TOML."""
     path = tmp_path / "policy.toml"
@@ -474,6 +510,21 @@ def test_a_wrong_policy_names_the_key(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(policy=str(path))
     assert WRONG[text] in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["~nosuchuser/p.toml", "a\0b", "/", {1: 2}, {"limits": {1: 2}}, 7.5, ["a"]])
+def test_what_is_no_policy_is_a_configuration_error(source: Any) -> None:
+    """Never anything else."""
+    with pytest.raises(ConfigurationError):
+        Settings(policy=source)
+
+
+def test_a_policy_in_code_is_held_to_the_same_rules() -> None:
+    """Numbers are no amounts there either, but decimals are."""
+    assert Decimal("5.5") == Policy(limits={"credit": {"usd": Decimal("5.5")}}).limits.credit["usd"]
+    for wrong in (Decimal(-5), Decimal("nan"), Decimal("inf"), 5, 5.0):
+        with pytest.raises(ConfigurationError):
+            Policy(limits={"credit": {"usd": wrong}})
 
 
 def test_all_problems_are_told_at_once() -> None:

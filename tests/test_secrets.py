@@ -226,6 +226,19 @@ async def test_a_key_in_a_parameter_is_refused(parameters: dict[str, Any], tmp_p
     assert "51Habcdefgh" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", [TEST_KEY, "mysecretkey_planted0key"])
+@pytest.mark.parametrize("name", ["currency", "customer", "amount", "metadata", "expand", "description", "unknown"])
+async def test_a_key_glued_to_something_is_masked(name: str, key: str) -> None:
+    """Wherever it stands in a value that is refused."""
+    glued = f"x{key}/"
+    values = {"metadata": {glued: 5}, "expand": [glued], "description": f"{glued}\0", "unknown": 1}
+    parameters = order(**({glued: 1} if name == "unknown" else {name: values.get(name, glued)}))
+    async with await scripted(lambda _: httpx.Response(500), api_key=key) as agent:
+        with pytest.raises(errors.InvalidParametersError) as caught:
+            await agent.call_tool(TOOL, parameters)
+    assert_unseen({"str": str(caught.value), "repr": repr(caught.value), "dict": json.dumps(caught.value.to_dict())})
+
+
 async def test_bad_headers_and_settings_do_not_show_the_key() -> None:
     """Where the key itself, or what stands beside it, is wrong."""
     wrong: list[Callable[[], Awaitable[Any]]] = []

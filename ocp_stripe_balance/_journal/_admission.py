@@ -40,6 +40,8 @@ class Admission:
     """The policy's finding on sending the call for the first time; None allows it."""
     resume_rule: Rule
     """The same for sending it again after its place in a budget has been given away."""
+    window_s: float = 0.0
+    """How far back the rules count, so that nothing they count is pruned."""
     wants_customer: bool = False
     """Whether the customer has to be read before the call may be sent."""
     answer: Answer | None = None
@@ -57,13 +59,16 @@ def admit(db: sqlite3.Connection, draft: Call, existing: Call | None, now: float
         now: seconds since the Unix epoch.
         admission: the rules, and an answer given just now.
     """
+    db.execute(
+        "INSERT INTO windows SELECT ? WHERE NOT EXISTS (SELECT 1 FROM windows WHERE longest_s >= ?)",
+        (admission.window_s, admission.window_s),
+    )
     proposal = _standing(db, draft, now)
     if proposal is not None and (proposal.tool, proposal.arguments) != (draft.tool, draft.arguments):
         return Claim(verdict=Verdict.PROPOSAL_TAKEN, call=draft, proposal=proposal)
-    if proposal is not None and proposal.state == "denied":
-        finding: Finding | None = denial(proposal)
-    else:
-        finding = admission.rule(JournalHistory(db, draft, now))
+    history = JournalHistory(db, draft, now)
+    denied = history.denied_itself()
+    finding = denial(denied.who, denied.reason) if denied is not None else admission.rule(history)
     if finding is not None and finding.verdict == "refused":
         note(db, decision_on(draft, "refused", now, rule=finding.rule, who="policy", reason=finding.message))
         return Claim(verdict=Verdict.REFUSED, call=draft, finding=finding, proposal=proposal)
@@ -79,14 +84,14 @@ def admit(db: sqlite3.Connection, draft: Call, existing: Call | None, now: float
     return None
 
 
-def denial(proposal: Proposal) -> Finding:
+def denial(who: str, reason: str) -> Finding:
     """
     The refusal that a person's no stands for.
     """
     return Finding(
         verdict="refused",
         rule="approval",
-        message=f"{proposal.decided_by} denied it" + (f": {proposal.reason}" if proposal.reason else ""),
+        message=f"{who} denied it" + (f": {reason}" if reason else ""),
         hint="Accept the decision: do not ask again with other words or another key. A person can take it up.",
     )
 

@@ -45,7 +45,13 @@ def _add_guardrails(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE calls ADD COLUMN user TEXT")
     db.execute("ALTER TABLE calls ADD COLUMN spent_at REAL NOT NULL DEFAULT 0")
     db.execute("UPDATE calls SET spent_at = MAX(updated_at, lease_until)")
+    # A worker of the version before, still running on this file, does not know the column.
+    db.execute(
+        "CREATE TRIGGER calls_spent AFTER INSERT ON calls WHEN NEW.spent_at = 0 "
+        "BEGIN UPDATE calls SET spent_at = NEW.lease_until WHERE id = NEW.id; END"
+    )
     db.execute("CREATE INDEX calls_by_spending ON calls (currency, spent_at)")
+    db.execute("CREATE TABLE windows (longest_s REAL NOT NULL)")
     about = """base_url TEXT NOT NULL, mode TEXT NOT NULL, account TEXT NOT NULL, key TEXT NOT NULL, tool TEXT NOT NULL,
         customer TEXT NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, reference TEXT,
         context_id TEXT NOT NULL, agent_type TEXT NOT NULL, user TEXT"""
@@ -56,6 +62,7 @@ def _add_guardrails(db: sqlite3.Connection) -> None:
         )"""
     )
     db.execute("CREATE INDEX decisions_by_key ON decisions (key)")
+    db.execute("CREATE INDEX decisions_allowed ON decisions (at) WHERE decision = 'allowed'")
     db.execute("CREATE INDEX decisions_denied ON decisions (customer) WHERE decision = 'denied'")
     db.execute(
         f"""CREATE TABLE proposals (

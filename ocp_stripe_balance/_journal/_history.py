@@ -67,11 +67,11 @@ class JournalHistory:
 
     def started(self, window_s: float) -> list[float]:
         """
-        When the other calls within the window were begun, oldest first.
+        When calls were let through within the window, oldest first; the same key again counts again.
         """
         where, values = self._scope()
-        query = f"SELECT created_at FROM calls WHERE {where} AND key != ? AND created_at > ? ORDER BY created_at"  # noqa: S608  fixed words
-        return [row[0] for row in self._db.execute(query, (*values, self._draft.key, self.now - window_s))]
+        query = f"SELECT at FROM decisions WHERE decision = 'allowed' AND at > ? AND {where} ORDER BY at"  # noqa: S608  fixed words
+        return [row[0] for row in self._db.execute(query, (self.now - window_s, *values))]
 
     def alike(self, window_s: float) -> Call | None:
         """
@@ -87,6 +87,16 @@ class JournalHistory:
         like = (draft.key, draft.customer, self.now - window_s, draft.amount, draft.currency, draft.tool)
         row = self._db.execute(query, (*values, *like, draft.reference, draft.reference)).fetchone()
         return None if row is None else call_of(row)
+
+    def denied_itself(self) -> Decision | None:
+        """
+        A person's no to this very key.
+        """
+        where, values = self._scope()
+        names = ", ".join(DECISION_COLUMNS)
+        query = f"SELECT {names} FROM decisions WHERE key = ? AND decision = 'denied' AND {where} LIMIT 1"  # noqa: S608  fixed words
+        row = self._db.execute(query, (self._draft.key, *values)).fetchone()
+        return None if row is None else Decision(**dict(row))
 
     def denied(self) -> Decision | None:
         """

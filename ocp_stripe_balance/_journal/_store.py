@@ -230,13 +230,20 @@ class Journal:
         """
         Delete settled calls last touched before a time; how many.
 
-        Calls with a reference stay unless *with_references*, or the same reason could be paid again.
+        Calls with a reference stay unless *with_references*, or the same reason could be paid again. What the rules
+        of any policy used so far count stays in any case.
         """
         query = (
             "DELETE FROM calls WHERE updated_at < ? AND spent_at < ? AND state NOT IN ('sending', 'unknown') "
             "AND (? OR reference IS NULL OR state != 'succeeded')"
         )
-        return await self._ask(lambda db: db.execute(query, (before, before, with_references)).rowcount)
+
+        def work(db: sqlite3.Connection) -> int:
+            (longest_s,) = db.execute("SELECT COALESCE(MAX(longest_s), 0) FROM windows").fetchone()
+            cutoff = min(before, self._now() - longest_s)
+            return db.execute(query, (cutoff, cutoff, with_references)).rowcount
+
+        return await self._ask(work)
 
     def is_still_held(self, call: Call) -> bool:
         """

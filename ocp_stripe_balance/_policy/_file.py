@@ -25,6 +25,7 @@ OTHER = "other"
 DEFAULT_LIMIT = Decimal("1000.00")
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_WINDOW_S = 366 * 86400
+_CURRENCY_WINDOW_S = 600.0
 
 
 def _wrong(message: str) -> PydanticCustomError:
@@ -32,7 +33,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def _amount(value: object) -> Decimal:
-    if isinstance(value, Decimal):
+    if isinstance(value, Decimal) and value.is_finite() and value >= 0:
         return value
     if not isinstance(value, str):
         raise _wrong(
@@ -47,8 +48,6 @@ def _amount(value: object) -> Decimal:
 
 
 def _window(value: object) -> float:
-    if isinstance(value, float):
-        return value
     match = re.fullmatch(r"(\d{1,6})([smhdw])", value, re.ASCII) if isinstance(value, str) else None
     seconds = float(int(match[1]) * _SPANS[match[2]]) if match else 0.0
     if seconds > _MAX_WINDOW_S:
@@ -61,7 +60,7 @@ def _window(value: object) -> float:
 def _duplicate_window(value: object) -> float | None:
     if value is False:
         raise _wrong('write "off" to switch it off')
-    return None if value in {"off", None} else _window(value)
+    return None if value is None or value == "off" else _window(value)
 
 
 def _currency(value: object) -> str:
@@ -77,7 +76,7 @@ def _currency_or_other(value: object) -> str:
 
 
 def _pattern(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,255}", value, re.ASCII):
+    if not isinstance(value, str) or not re.fullmatch(r"[!-Z^-~]{1,255}", value, re.ASCII):
         raise _wrong(f'{shown(value)} is not a customer; write an ID, or a pattern with * and ?, such as "cus_*"')
     return value
 
@@ -87,7 +86,23 @@ Window: TypeAlias = Annotated[float, BeforeValidator(_window)]
 Currency: TypeAlias = Annotated[str, BeforeValidator(_currency)]
 CurrencyOrOther: TypeAlias = Annotated[str, BeforeValidator(_currency_or_other)]
 Pattern: TypeAlias = Annotated[str, BeforeValidator(_pattern)]
-MetadataKey: TypeAlias = Annotated[str, Field(strict=True, min_length=1, max_length=40)]
+MetadataKey: TypeAlias = Annotated[str, Field(strict=True, pattern=r"^[^\[\]]{1,40}$")]
+
+
+def _once_each(value: object) -> object:
+    """
+    A table in which no currency stands twice, in other letters.
+    """
+    if isinstance(value, dict):
+        seen = [str(name).lower() for name in value]
+        twice = next((name for name in seen if seen.count(name) > 1), None)
+        if twice is not None:
+            raise _wrong(f"{twice} stands there twice")
+    return value
+
+
+Amounts: TypeAlias = Annotated[dict[Currency, Amount], BeforeValidator(_once_each)]
+AmountsOrOther: TypeAlias = Annotated[dict[CurrencyOrOther, Amount], BeforeValidator(_once_each)]
 
 
 class _Section(BaseModel):
@@ -121,8 +136,8 @@ class Limits(_Section):
     The largest credit and debit of one call, by currency; ``other`` stands for every currency not listed.
     """
 
-    credit: dict[CurrencyOrOther, Amount] = {}
-    debit: dict[CurrencyOrOther, Amount] = {}
+    credit: AmountsOrOther = {}
+    debit: AmountsOrOther = {}
 
 
 class Budget(_Section):
@@ -133,8 +148,8 @@ class Budget(_Section):
     per: Per
     """Whose calls are added up: one customer's, one user's, one agent type's, one context's, or all."""
     window: Window
-    credit: dict[Currency, Amount] = {}
-    debit: dict[Currency, Amount] = {}
+    credit: Amounts = {}
+    debit: Amounts = {}
 
 
 class Approval(_Section):
@@ -144,7 +159,7 @@ class Approval(_Section):
 
     always: StrictBool = False
     """Whether a person decides on every call."""
-    above: dict[CurrencyOrOther, Amount] = {}
+    above: AmountsOrOther = {}
     """A call of more than this waits for a person; ``other`` stands for every currency not listed."""
     queue: StrictBool = False
     """Whether a proposal waits in the journal where no approver was given."""
@@ -179,7 +194,7 @@ class Policy(BaseModel):
     budgets: tuple[Budget, ...] = ()
     approval: Approval = Approval()
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         """
         Check *values*, which have the keys of the file.
         """
@@ -221,7 +236,9 @@ class Policy(BaseModel):
         How far back recorded calls still count.
         """
         minute = 60.0 if self.calls_per_minute else 0.0
-        return max([minute, self.duplicate_window or 0.0, *(budget.window for budget in self.budgets)])
+        return max(
+            [_CURRENCY_WINDOW_S, minute, self.duplicate_window or 0.0, *(budget.window for budget in self.budgets)]
+        )
 
 
 def load_policy(source: object) -> Policy:
@@ -234,28 +251,31 @@ def load_policy(source: object) -> Policy:
     if isinstance(source, Policy):
         return source
     if isinstance(source, dict):
+        if not all(isinstance(name, str) for name in source):
+            raise ConfigurationError("The policy is not valid: its keys are text.")
         return Policy(**source)
     import tomllib  # noqa: PLC0415  only a file needs it
 
-    path = Path(str(source)).expanduser()
     try:
+        path = Path(str(source)).expanduser()
         text = path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
-    except OSError as error:
-        hint = "OCP_STRIPE_POLICY, or policy=, is the path of a TOML file."
-        raise ConfigurationError(f"The policy {path} cannot be read: {error.strerror}.", hint=hint) from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"The policy {path} is not UTF-8 text; save it as such.") from None
+        raise ConfigurationError(f"The policy {shown(source)} is not UTF-8 text; save it as such.") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        hint = "OCP_STRIPE_POLICY, or policy=, is the path of a TOML file."
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"The policy {source} cannot be read: {why}.", hint=hint) from None
     try:
         return Policy(**tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except ConfigurationError as error:
+        message = str(error.args[0]).replace("The policy", f"The policy {path}", 1)
+        raise ConfigurationError(message, hint=error.hint) from None
+    except (ValueError, RecursionError) as error:  # among them tomllib.TOMLDecodeError
         hint = (
             "Text stands in straight quotes, true and false without quotes in lower case, each key once, and every "
             "budget under a [[budgets]] of its own, with two brackets. The mistake may be on the line before."
         )
         raise ConfigurationError(f"The policy {path} is not TOML: {error}.", hint=hint) from None
-    except ConfigurationError as error:
-        message = str(error.args[0]).replace("The policy", f"The policy {path}", 1)
-        raise ConfigurationError(message, hint=error.hint) from None
 
 
 def _decimals(policy: Policy) -> list[str]:

@@ -44,7 +44,7 @@ class History(Protocol):
 
     def started(self, window_s: float) -> list[float]:
         """
-        When the other calls within the window were begun, oldest first.
+        When calls were let through within the window, oldest first; the same key again counts again.
         """
 
     def counts(self, window_s: float) -> bool:

@@ -165,17 +165,17 @@ async def _since(proposal: Proposal) -> list[str]:
 
 async def _find(key: str) -> Proposal:
     """
-    The newest proposal of that key, or the one of that ID.
+    The proposal of that ID, else the only one there is of that key.
     """
     proposals: list[Proposal] = await _with_journal(lambda journal: journal.proposals())
-    found = [each for each in proposals if key in {each.id, each.key}]
-    scopes = {(each.base_url, each.mode, each.account) for each in found}
-    if len(scopes) > 1:
-        ids = ", ".join(f"{each.id} ({each.mode} mode, {each.state})" for each in found)
-        raise NotSentError(f"There are several proposals of key {key}: {ids}.", hint="Name one by its ID.")
+    found = [each for each in proposals if each.id == key] or [each for each in proposals if each.key == key]
     if not found:
         hint = "'ocp-stripe-balance approvals list --all' shows the proposals there are."
         raise NotSentError(f"The journal has no proposal {key}.", hint=hint)
+    # The model chooses keys, so a key alone does not say which of several proposals a person has read.
+    if len({(each.base_url, each.mode, each.account, each.tool, each.arguments) for each in found}) > 1:
+        ids = ", ".join(f"{each.id} ({each.effect}, {each.mode} mode, {each.state})" for each in found)
+        raise NotSentError(f"There are several proposals of key {key}: {ids}.", hint="Name one by its ID.")
     return found[-1]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance import _units
 from ocp_stripe_balance._journal import Call, Decision, Journal, State
-from ocp_stripe_balance._policy import moment, span
+from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.cli._output import print_json, printable, say, show_result
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, NotSentError, Problem
@@ -166,6 +166,7 @@ async def _resume(options: argparse.Namespace) -> int:
 async def _export(_options: argparse.Namespace) -> int:
     journal = open_journal()
     try:
+        await journal.proposals()  # which notes those that have expired
         calls, decisions = await journal.select(), await journal.decisions()
     finally:
         await journal.aclose()
@@ -177,18 +178,14 @@ async def _export(_options: argparse.Namespace) -> int:
 
 
 async def _prune(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
-
     before = _moment(options.before, "--before")
-    window_s = Settings().policy_in_force.longest_window_s
     journal = open_journal()
     try:
-        deleted = await journal.prune(min(before, time.time() - window_s), with_references=options.with_references)
+        deleted = await journal.prune(before, with_references=options.with_references)
     finally:
         await journal.aclose()
-    stay = "open ones stay" if options.with_references else "open ones, and paid ones with a reference, stay"
-    kept = f"{stay}, and so does the last {span(window_s)}, which the policy counts"
-    say(f"Deleted {deleted} settled calls; {kept}.")
+    stay = "open ones" if options.with_references else "open ones, and paid ones with a reference,"
+    say(f"Deleted {deleted} settled calls; {stay} stay, and so does what the rules of a policy still count.")
     return 0
 
 

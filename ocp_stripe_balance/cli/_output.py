@@ -10,6 +10,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._secrets import redact
+from ocp_stripe_balance._text import escaped
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.errors import ToolError
@@ -69,5 +70,4 @@ def printable(text: str) -> str:
     """
     Control characters and terminal escapes shown instead of obeyed, keys masked.
     """
-    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    return redact(shown)
+    return redact(escaped(text, keep="\n"))
