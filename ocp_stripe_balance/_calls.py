@@ -7,16 +7,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import platform
-import re
 import uuid
 from dataclasses import replace
-from functools import cache, partial
-from importlib.metadata import version
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._executor import Executor, Reply
 from ocp_stripe_balance._guard import Guard, Intent, refusal
+from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict
 from ocp_stripe_balance._reconcile import Settlement, look_for
 from ocp_stripe_balance._replay import (
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._manifest import ToolSpec
     from ocp_stripe_balance._order import Order
     from ocp_stripe_balance._policy import Finding
-    from ocp_stripe_balance.agent import AgentContext, APIOptions
+    from ocp_stripe_balance.agent import APIOptions
     from ocp_stripe_balance.settings import Mode
 
 _KEY_PARAMETER = "idempotency_key"
@@ -295,7 +293,8 @@ class Calls:
         """
         The recorded bytes as a request.
         """
-        headers = {**self._headers(access, call.api_version), **encode_headers(tool, {_KEY_PARAMETER: call.key})}
+        sent = stripe_headers(access, call.api_version, self._options)
+        headers = {**sent, **encode_headers(tool, {_KEY_PARAMETER: call.key})}
         url = self._base_url + call.path
         return WireRequest(method=tool.method, url=url, body=call.body, headers=headers, api_key=access.api_key)
 
@@ -369,7 +368,7 @@ class Calls:
         What Stripe answers to a GET, as JSON.
         """
         access = replace(access, account=account or None)
-        headers = self._headers(access, access.api_version)
+        headers = stripe_headers(access, access.api_version, self._options)
         url = self._base_url + path
         request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=access.api_key)
         return (await self._executor.execute(request, tool="read", idempotency_key="")).data
@@ -409,21 +408,6 @@ class Calls:
         )
         scope = _scope(access, mode)
         return Intent(call=call, arguments=arguments, has_stated_effect=order.has_stated_effect, scope=scope)
-
-    def _headers(self, access: Access, api_version: str) -> dict[str, str]:
-        """
-        All headers but the one that holds the API key.
-        """
-        headers = {
-            "Stripe-Version": api_version,
-            "User-Agent": _user_agent(),
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            **_context_headers(self._options.context, share=self._options.settings.share_context),
-        }
-        if access.account:
-            headers["Stripe-Account"] = access.account
-        return headers
 
     def _result(
         self, tool: ToolSpec, arguments: Mapping[str, Any], reply: Reply, key: str, notes: list[str]
@@ -483,25 +467,3 @@ def _scope(access: Access, mode: Mode) -> tuple[str, ...]:
     Whose view of a customer it is: another API key may see less, or another account.
     """
     return mode, access.account or "", hashlib.sha256(access.secret.encode()).hexdigest()
-
-
-@cache
-def _user_agent() -> str:
-    return f"ocp-stripe-balance/{version('ocp-stripe-balance')} Python/{platform.python_version()}"
-
-
-def _context_headers(context: AgentContext, *, share: bool) -> dict[str, str]:
-    """
-    OCP's headers; never OCP-Session, which would carry the whole conversation to Stripe.
-    """
-    headers = {"OCP-Context-ID": context.context_id, "OCP-Agent-Type": context.agent_type, "OCP-Version": "1.0"}
-    if share:
-        optional = {
-            "OCP-User": (context.user, 64),
-            "OCP-Workspace": (context.workspace, 128),
-            "OCP-Current-Goal": (context.current_goal, 256),
-        }
-        for name, (value, limit) in optional.items():
-            if value:
-                headers[name] = re.sub(r"[^ -~]", "?", str(value))[:limit].strip()
-    return headers

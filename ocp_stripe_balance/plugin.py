@@ -176,6 +176,6 @@ def _check_journal(settings: Settings) -> None:
         ConfigurationError: the policy has one of them, and the journal is off.
     """
     policy = settings.policy_in_force
-    if settings.journal_path is None and (policy.budgets or policy.approval.queue):
+    if settings.journal == "off" and (policy.budgets or policy.approval.queue):
         message = "The policy has budgets or a queue of proposals, and the journal that keeps them is off."
         raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
