@@ -107,14 +107,15 @@ class Calls:
             ToolError: the customer cannot be read, or the journal.
         """
         intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
-        claim = await self._rehearse(intent, has_own_key=order.key is not None)
         warnings: list[str] = []
+        if (gate := self._guard.gate(intent.call)) is not None:
+            refused = Claim(verdict=Verdict.REFUSED, call=intent.call, finding=gate)
+            return self._foreseen(tool, refused, intent, access)
+        claim = await self._rehearse(intent, has_own_key=order.key is not None)
         if claim.verdict is Verdict.UNREAD:
             get = partial(self._read, access, intent.call.account)
             intent, warnings = await self._with_customer(intent, get, is_rehearsal=True)
             claim = await self._rehearse(intent, has_own_key=order.key is not None)
-        gate = self._guard.gate(intent.call)
-        claim = claim if gate is None else Claim(verdict=Verdict.REFUSED, call=intent.call, finding=gate)
         return self._foreseen(tool, claim, intent, access, warnings)
 
     def _foreseen(

@@ -260,10 +260,11 @@ async def test_a_key_sent_again_and_again_is_counted_each_time() -> None:
 
 
 async def test_a_dry_run_of_a_live_call_knows_the_gate() -> None:
-    """Also where the call is open."""
-    made = await clocked(None, api_key=LIVE, journal="off")
+    """And does not even read with a key that may not be used."""
+    made = await clocked(None, api_key=LIVE, journal="off", customer_check="on")
     async with made.agent:
         assert ("refused", "allow_live") == ((dry := await foresee(made, order(), "k")).verdict, dry.rule)
+    assert [] == made.sent
 
 
 WHOSE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
