@@ -7,26 +7,43 @@ from typing import Any, assert_type
 from ocp_agent import OCPAgent
 
 from ocp_stripe_balance import (
+    ApprovalRequiredError,
     CustomerBalanceTransaction,
+    DryRun,
     InvalidParametersError,
     OutcomeUnknownError,
+    Policy,
+    PolicyRefusedError,
+    Proposal,
     Settings,
     ToolResult,
 )
 from ocp_stripe_balance.errors import Problem
+from ocp_stripe_balance.models import Answer
+
+
+async def approver(proposal: Proposal) -> Answer:
+    assert_type(proposal.balance_after, int | None)
+    return proposal.approve(by="Ana") if proposal.amount > -2500 else proposal.deny(by="Ana", reason="too much")
 
 
 async def program() -> None:
-    async with OCPAgent("ai_agent", settings=Settings(timeout=5)) as agent:
+    settings = Settings(timeout=5, policy=Policy(directions=["credit"]))
+    async with OCPAgent("ai_agent", settings=settings, approver=approver) as agent:
         api = await agent.register_api("stripe")
         assert_type(api.base_url, str)
         result = await agent.call_tool("t", {"customer": "cus_1"}, idempotency_key="k")
         assert_type(result, ToolResult)
         assert_type(result.transaction, CustomerBalanceTransaction | None)
         assert_type(result.data, dict[str, Any])
+        assert_type(await agent.call_tool("t", dry_run=True), DryRun)
         try:
             await agent.call_tool("t")
         except InvalidParametersError as error:
             assert_type(error.problems, tuple[Problem, ...])
+        except ApprovalRequiredError as error:
+            assert_type(error.proposal_id, str)
+        except PolicyRefusedError as error:
+            assert_type(error.free_at, str | None)
         except OutcomeUnknownError as error:
             assert_type(error.idempotency_key, str | None)
