@@ -16,7 +16,9 @@ from ocp_stripe_balance._executor import Executor, Reply
 from ocp_stripe_balance._guard import Guard, Intent, refusal
 from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict
-from ocp_stripe_balance._reconcile import Settlement, look_for
+from ocp_stripe_balance._policy import Finding, decide
+from ocp_stripe_balance._reads import Reads
+from ocp_stripe_balance._reconcile import Settlement, look_for, open_still
 from ocp_stripe_balance._replay import (
     conflict,
     derived_key,
@@ -42,13 +44,12 @@ from ocp_stripe_balance.errors import (
 from ocp_stripe_balance.models import DryRun, ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from ocp_stripe_balance._access import Access
     from ocp_stripe_balance._journal import Admission
     from ocp_stripe_balance._manifest import ToolSpec
     from ocp_stripe_balance._order import Order
-    from ocp_stripe_balance._policy import Finding
     from ocp_stripe_balance.agent import APIOptions
     from ocp_stripe_balance.settings import Mode
 
@@ -86,6 +87,7 @@ class Calls:
         )
         self._guard = Guard(settings, self._journal, options.approver, asks_always=options.asks_always)
         self._responses = {tool.name: ResponseValidator(tool.response_json_schema) for tool in tools}
+        self._reads = Reads(base_url, options, self._executor, self._responses)
 
     async def make(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
         """
@@ -99,6 +101,29 @@ class Calls:
             tool, self._intent(tool, order, access, mode), access, has_own_key=order.key is not None
         )
 
+    async def read(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
+        """
+        The answer to a call that only reads.
+
+        Raises:
+            PolicyRefusedError: the policy does not allow calls in this mode, or for this customer.
+            NotSentError: no answer in time.
+            RejectedError: Stripe said no.
+        """
+        await self._pass_gate(self._intent(tool, order, access, mode))
+        return await self._reads.fetch(tool, order.arguments, access)
+
+    async def iterate(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> AsyncIterator[Any]:
+        """
+        The items of a list one by one, a page at a time.
+
+        Raises:
+            ToolError: as for `read`.
+        """
+        await self._pass_gate(self._intent(tool, order, access, mode))
+        async for item in self._reads.iterate(tool, order.arguments, access):
+            yield item
+
     async def foresee(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> DryRun:
         """
         What `make` would send, and whether it would. Moves nothing and records nothing.
@@ -111,6 +136,8 @@ class Calls:
         if (gate := self._guard.gate(intent.call)) is not None:
             refused = Claim(verdict=Verdict.REFUSED, call=intent.call, finding=gate)
             return self._foreseen(tool, refused, intent, access)
+        if tool.reads:
+            return self._foreseen(tool, Claim(verdict=Verdict.SEND, call=intent.call), intent, access)
         claim = await self._rehearse(intent, has_own_key=order.key is not None)
         if claim.verdict is Verdict.UNREAD:
             get = partial(self._read, access, intent.call.account)
@@ -121,7 +148,8 @@ class Calls:
     def _foreseen(
         self, tool: ToolSpec, claim: Claim, intent: Intent, access: Access, warnings: Sequence[str] = ()
     ) -> DryRun:
-        request = self._request(tool, claim.call, access)
+        request = self._reads.request(tool, intent.arguments, access) if tool.reads else None
+        request = request or self._request(tool, claim.call, access)
         told, why, rule = foreseen(claim, intent.call)
         return DryRun(
             verdict=told,
@@ -131,7 +159,7 @@ class Calls:
             url=request.url,
             headers={**request.headers, "Authorization": "Bearer [api key]"},
             body=request.body.decode("ascii"),
-            idempotency_key=claim.call.key,
+            idempotency_key=None if tool.reads else claim.call.key,
             warnings=tuple(warnings),
         )
 
@@ -144,6 +172,11 @@ class Calls:
         """
         intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
         said: list[Finding] = []
+        if tool.reads:
+            said += self._guard.standing(intent.call)
+            stop = decide(said)
+            claim = Claim(verdict=Verdict.REFUSED if stop else Verdict.SEND, call=intent.call, finding=stop)
+            return said, self._foreseen(tool, claim, intent, access)
         claim = await self._rehearse(intent, has_own_key=order.key is not None, said=said)
         return said, self._foreseen(tool, claim, intent, access)
 
@@ -186,7 +219,10 @@ class Calls:
         findings = []
         for done, call in enumerate(calls, 1):
             known = {other.key for other in await self._journal.select(customer=call.customer)}
-            finding = await look_for(call, partial(self._read, access), known)
+            if call.moves_money:
+                finding = await look_for(call, partial(self._read, access), known)
+            else:
+                finding = open_still(call, "It moves no money. Resume it, or look at the entry that it updates.")
             if finding.transaction is not None:
                 await self._journal.settle(
                     call,
@@ -219,8 +255,7 @@ class Calls:
         loop = asyncio.get_running_loop()
         deadline, poll_s = loop.time() + timeout_s, _POLL_S
         get = partial(self._read, access, draft.account)
-        if (gate := self._guard.gate(draft)) is not None:
-            raise await self._guard.refuse(draft, gate)
+        await self._pass_gate(intent)
         notes: list[str] = []
         intent = self._guard.with_known_customer(intent)
         admission = self._guard.admission(intent)
@@ -254,6 +289,10 @@ class Calls:
                 raise interrupted(call) from error
             if loop.time() >= deadline:
                 raise still_running(call)
+
+    async def _pass_gate(self, intent: Intent) -> None:
+        if (gate := self._guard.gate(intent.call)) is not None:
+            raise await self._guard.refuse(intent.call, gate)
 
     async def _with_customer(
         self, intent: Intent, get: Callable[[str], Awaitable[Any]], *, is_rehearsal: bool = False
@@ -368,24 +407,23 @@ class Calls:
         """
         What Stripe answers to a GET, as JSON.
         """
-        access = replace(access, account=account or None)
-        headers = stripe_headers(access, access.api_version, self._options)
-        url = self._base_url + path
-        request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=access.api_key)
-        return (await self._executor.execute(request, tool="read", idempotency_key="")).data
+        return await self._reads.get(path, replace(access, account=account or None))
 
     def _intent(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> Intent:
         """
         The call as it would be recorded and sent.
         """
         arguments = order.arguments
-        amount, currency = int(arguments["amount"]), arguments["currency"].lower()
-        normal = {**arguments, "amount": amount, "currency": currency}
+        amount, currency = 0, ""
+        normal = dict(arguments)
+        if tool.moves_money:
+            amount, currency = int(arguments["amount"]), arguments["currency"].lower()
+            normal |= {"amount": amount, "currency": currency}
         intent = (access.account or "", mode, tool.name, arguments["customer"], currency, amount)
         reference = arguments.get("reference")
         key = order.key or (str(uuid.uuid4()) if reference is None else derived_key(*intent, reference))
-        tagged = {**arguments, _KEY_PARAMETER: key}
-        if self._options.settings.tag_calls:
+        tagged = dict(arguments)
+        if self._options.settings.tag_calls and tool.moves_money:
             tagged["metadata"] = {**(arguments.get("metadata") or {}), "ocp_call": key}
         request = build_request(tool, tagged, base_url="", headers={})
         context = self._options.context
@@ -420,6 +458,8 @@ class Calls:
         else:
             warnings.append("the response body is not a JSON object")
         return ToolResult(
+            tool=tool.name,
+            moved=tool.moves_money,
             data=reply.data if isinstance(reply.data, dict) else {},
             status_code=reply.status,
             headers=reply.headers,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._customers import Customer, Customers
 from ocp_stripe_balance._journal import Admission, denial
-from ocp_stripe_balance._policy import Case, Finding, decide, findings, live, resumed
+from ocp_stripe_balance._policy import Case, Finding, decide, findings, resumed, standing
 from ocp_stripe_balance._policy import moment as iso
 from ocp_stripe_balance.errors import ApprovalRequiredError, NotSentError, PolicyRefusedError, ToolError
 from ocp_stripe_balance.models import Answer, Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from ocp_stripe_balance._journal import Call, Claim, Journal, Ruling
     from ocp_stripe_balance._policy import History, Policy
@@ -78,10 +78,15 @@ class Guard:
 
     def gate(self, call: Call) -> Finding | None:
         """
-        Why a call in this mode may not go at all, whatever else it is; None where it may.
+        Why a call in this mode and for this customer may not go at all, whatever else it is; None where it may.
         """
-        finding = live(self.policy, call.mode, allow_live=self._allow_live)
-        return finding if finding.verdict == "refused" else None
+        return decide(self.standing(call))
+
+    def standing(self, call: Call) -> Iterator[Finding]:
+        """
+        What the rules say that hold for every call, also for one that only reads.
+        """
+        return standing(self.policy, call, allow_live=self._allow_live)
 
     def admission(self, intent: Intent, said: list[Finding] | None = None) -> Admission:
         """
@@ -109,7 +114,9 @@ class Guard:
             rule=rule,
             resume_rule=lambda history: resumed(self.policy, case, history),
             window_s=self.policy.longest_window_s,
-            wants_customer=said is None and self._checks_customers and not intent.is_customer_known,
+            wants_customer=(
+                said is None and self._checks_customers and intent.call.moves_money and not intent.is_customer_known
+            ),
         )
 
     def with_known_customer(self, intent: Intent) -> Intent:
@@ -226,7 +233,7 @@ class Guard:
             customer_name=customer.name if customer else None,
             amount=call.amount,
             currency=call.currency,
-            balance_before=customer.balance if customer else None,
+            balance_before=customer.balance if customer and call.moves_money else None,
             reference=call.reference,
             rule=finding.rule,
             why=finding.message,

@@ -40,6 +40,28 @@ class ToolSpec:
     tags: tuple[str, ...] = ()
 
     @property
+    def reads(self) -> bool:
+        """
+        Whether it changes nothing.
+        """
+        return self.method == "GET"
+
+    @property
+    def moves_money(self) -> bool:
+        """
+        Whether it makes an entry: it has an amount in minor units.
+        """
+        return any(spec.get("format") == "minor-units" for spec in self.parameters.values())
+
+    @property
+    def page_size(self) -> int | None:
+        """
+        How many items Stripe gives at once, of a tool that lists; None of every other.
+        """
+        size: int | None = self.parameters.get("limit", {}).get("schema", {}).get("x-page-size")
+        return size
+
+    @property
     def parameters_json_schema(self) -> dict[str, Any]:
         """
         The JSON Schema 2020-12 document every call is validated against.

@@ -54,13 +54,15 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         validator: of its parameters.
         parameters: as the agent gave them.
         keys: idempotency keys given beside the parameters, None where none was.
-        tags_calls: whether this tool adds a metadata key of its own.
+        tags_calls: whether entries get a metadata key of ours.
         api_key: which no parameter may have in it.
 
     Raises:
         InvalidParametersError: listing everything that is wrong.
     """
     arguments, problems = validator.check(parameters)
+    # Hosts name every call; one that only reads needs no name.
+    keys = keys if _KEY_PARAMETER in tool.parameters else ()
     given = [key for key in (*keys, arguments.get(_KEY_PARAMETER)) if key is not None]
     if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
         hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
@@ -68,7 +70,9 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     elif given and _KEY_PARAMETER not in arguments and (not problems or arguments):
         arguments, problems = validator.check({**_named(parameters), _KEY_PARAMETER: given[0]})
     if not problems:
-        problems = [*_tag_problems(arguments, tags_calls=tags_calls), *_key_problems(arguments, api_key)]
+        problems = _key_problems(arguments, api_key)
+        if tool.moves_money:
+            problems = [*_tag_problems(arguments, tags_calls=tags_calls), *problems]
     stated = stated_parameter(tool.parameters_json_schema)
     effect = arguments.pop(stated, None) if stated and not problems else None
     if stated and effect is not None:

@@ -1,5 +1,5 @@
 """
-Settlement out what became of a call by reading the customer's ledger. Reading moves no money.
+Finding out what became of a call by reading the customer's ledger. Reading moves no money.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance import _units
 from ocp_stripe_balance.errors import Outcome, RejectedError, ToolError
 
 if TYPE_CHECKING:
@@ -60,16 +59,15 @@ async def look_for(call: Call, read_page: ReadPage, known_keys: Collection[str])
                 suspects.append(str(entry["id"]))
     except (ToolError, LookupError, TypeError, AttributeError) as error:
         why = f"HTTP {error.status}" if isinstance(error, RejectedError) else type(error).__name__
-        return _open_still(
+        return open_still(
             call, f"The customer's ledger could not be read ({why}). Reconcile again, or look in the Dashboard."
         )
     if suspects:
-        what = _units.effect(call.amount, call.currency)
-        return _open_still(call, f"Check whether one of these is it, a {what}: {', '.join(suspects)}.")
+        return open_still(call, f"Check whether one of these is it, a {call.effect}: {', '.join(suspects)}.")
     if _TAG not in call.body:
-        return _open_still(call, "The call carried no ocp_call in its metadata, so its entry cannot be told apart.")
+        return open_still(call, "The call carried no ocp_call in its metadata, so its entry cannot be told apart.")
     if time.time() < max(call.created_at, call.updated_at) + _KEY_LIFE_S:
-        return _open_still(
+        return open_still(
             call,
             "No entry so far; a request may still be running. Resume it (ocp-stripe-balance journal resume KEY), or "
             "reconcile again 24 hours after its last attempt, when absence is proof.",
@@ -77,7 +75,10 @@ async def look_for(call: Call, read_page: ReadPage, known_keys: Collection[str])
     return Settlement(key=call.key, customer=call.customer, outcome="not_sent")
 
 
-def _open_still(call: Call, advice: str) -> Settlement:
+def open_still(call: Call, advice: str) -> Settlement:
+    """
+    That nothing is settled yet, and what to do.
+    """
     return Settlement(key=call.key, customer=call.customer, outcome="unknown", advice=advice)
 
 

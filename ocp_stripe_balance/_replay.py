@@ -9,7 +9,6 @@ import json
 from typing import Literal
 
 from ocp_stripe_balance._journal import Call, Claim, State, Verdict
-from ocp_stripe_balance._units import effect
 from ocp_stripe_balance.errors import IdempotencyConflictError, OutcomeUnknownError, rejection
 from ocp_stripe_balance.models import ToolResult
 
@@ -47,6 +46,8 @@ def recall(call: Call, notes: list[str]) -> ToolResult:
     if call.state is State.REJECTED:
         raise rejection(answer, tool=call.tool, idempotency_key=call.key)
     return ToolResult(
+        tool=call.tool,
+        moved=call.moves_money,
         data=answer,
         status_code=call.status or 200,
         headers={},
@@ -75,7 +76,7 @@ def conflict(claim: Claim, draft: Call) -> IdempotencyConflictError:
 
 
 def _conflict_with(first: Call, verdict: Verdict, draft: Call) -> IdempotencyConflictError:
-    done = f"{effect(first.amount, first.currency)} to {first.customer}, {first.state}"
+    done = f"{first.effect} to {first.customer}, {first.state}"
     transaction = json.loads(first.answer or "{}").get("id")
     done += f", transaction {transaction}" if transaction else ""
     if verdict is Verdict.KEY_TAKEN:
@@ -142,7 +143,7 @@ def foreseen(  # noqa: PLR0911  one return per verdict
     What a dry run tells of a claim: the verdict, why, and the policy's rule behind it.
     """
     call, finding = claim.call, claim.finding
-    done = effect(call.amount, call.currency)
+    done = call.effect
     match claim.verdict:
         case Verdict.SEND:
             return "send", f"The call would be sent: {done} to {call.customer}.", None

@@ -44,7 +44,12 @@ class WireRequest:
 
 
 def build_request(
-    tool: ToolSpec, parameters: Mapping[str, Any], *, base_url: str, headers: Mapping[str, str]
+    tool: ToolSpec,
+    parameters: Mapping[str, Any],
+    *,
+    base_url: str,
+    headers: Mapping[str, str],
+    api_key: SecretStr | None = None,
 ) -> WireRequest:
     """
     The request the tool's template makes of parameters that passed its schema.
@@ -54,6 +59,7 @@ def build_request(
         parameters: plain JSON values.
         base_url: scheme, host and an optional path, without a slash at its end.
         headers: sent as they are, with the parameters whose location is header.
+        api_key: becomes the Authorization header.
 
     Raises:
         ValueError: a path parameter would not stay one segment of the path. The schema refuses these first.
@@ -78,7 +84,8 @@ def build_request(
     if parts["query"]:
         url += "?" + encode_form(parts["query"]).decode()
     sent = {**headers, **encode_headers(tool, parts["header"])}
-    return WireRequest(method=tool.method, url=url, body=encode_form(parts["body"]), headers=sent)
+    body = encode_form(parts["body"])
+    return WireRequest(method=tool.method, url=url, body=body, headers=sent, api_key=api_key)
 
 
 def encode_headers(tool: ToolSpec, parameters: Mapping[str, Any]) -> dict[str, str]:

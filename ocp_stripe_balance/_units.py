@@ -51,8 +51,10 @@ def to_text(amount_minor: int, currency: str) -> str:
 
 def effect(amount_minor: int, currency: str) -> str:
     """
-    What an entry of this amount does, as ``credit 5.00 usd`` or ``debit 5.00 usd``.
+    What an entry of this amount does, as ``credit 5.00 usd`` or ``debit 5.00 usd``; 0 stands for no entry at all.
     """
+    if amount_minor == 0:
+        return "update (no money)"
     return f"{'credit' if amount_minor < 0 else 'debit'} {to_text(abs(amount_minor), currency)}"
 
 

@@ -28,7 +28,7 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     import httpx
 
@@ -153,6 +153,13 @@ class API(Protocol):
     ) -> DryRun:
         """
         What the call would send, and whether it would.
+        """
+
+    def iterate(
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """
+        The items of a list one by one.
         """
 
     def documentation(self, tool: ToolSpec) -> str:
@@ -373,6 +380,26 @@ class OCPAgent:
         facts = {"request_id": result.request_id, "replayed": result.replayed}
         self.context.add_interaction(f"tool_response:{tool.name}", endpoint, str(result.status_code), facts)
         return result
+
+    async def iterate_tool(
+        self,
+        tool_name: str,
+        parameters: Mapping[str, Any] | None = None,
+        api_name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """
+        The items of a tool that lists, one by one and a page at a time: up to ``limit``, or all without one.
+
+        Raises:
+            NotSentError: nothing was sent, or an answer did not come in time; what came so far is good.
+            RejectedError: Stripe said no.
+        """
+        headers = _concealed(headers)
+        api, tool = self._find(tool_name, api_name)
+        async for item in api.iterate(tool, parameters, headers=headers):
+            yield item
+        self.context.add_interaction(f"tool_response:{tool.name}", f"{tool.method} {tool.path}", "listed")
 
     async def reconcile(self) -> list[Settlement]:
         """

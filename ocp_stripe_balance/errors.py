@@ -386,7 +386,7 @@ class OutcomeUnknownError(ToolError):
             "the first result instead of moving money again. Never use a new key.",
         )
         facts.setdefault("retryable", True)
-        super().__init__(f"The outcome is unknown: the balance may have changed. {message}", **facts)
+        super().__init__(f"The outcome is unknown: the call may have taken effect. {message}", **facts)
         self.status = status
         self.request_id = request_id
 

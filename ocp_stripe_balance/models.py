@@ -50,6 +50,20 @@ class CustomerBalanceTransaction(BaseModel):
     customer_account: str | None = None
 
     @property
+    def effect(self) -> str:
+        """
+        What it did, as ``credit 5.00 usd``.
+        """
+        return _units.effect(self.amount, self.currency)
+
+    def describe(self) -> str:
+        """
+        The entry in a sentence.
+        """
+        after = _units.to_text(self.ending_balance, self.currency)
+        return f"{self.id}: {self.effect} to {self.customer_id}; the balance was {after} after it"
+
+    @property
     def customer_id(self) -> str:
         """
         The customer's ID, expanded or not.
@@ -63,13 +77,15 @@ class ToolResult:
     Stripe's answer to a call that succeeded, and how it came about.
     """
 
+    tool: str
+    """The tool that was called."""
     data: dict[str, Any]
-    """The JSON object as Stripe sent it; empty where the body was not one (see `warnings`)."""
+    """The JSON object as Stripe sent it, pages of a list put together; empty where it was none (see `warnings`)."""
     status_code: int
     headers: Mapping[str, str]
     """Response headers, looked up without regard to case."""
-    idempotency_key: str
-    """The key the call was made under; the same key again returns the same transaction."""
+    idempotency_key: str | None
+    """The key the call was made under; the same key again returns the same result. None of a call that only reads."""
     request_id: str | None
     """Stripe's ``req_…``."""
     attempts: int
@@ -78,6 +94,8 @@ class ToolResult:
     """Whether Stripe answered from the first request under this key instead of moving money again."""
     warnings: tuple[str, ...]
     """What was surprising about the answer. The call succeeded all the same."""
+    moved: bool = False
+    """Whether it made an entry, now or, where `replayed`, the first time."""
     outcome: Literal["succeeded"] = "succeeded"
 
     @property
@@ -107,13 +125,14 @@ class ToolResult:
         """
         What happened in a sentence, such as ``credit 5.00 usd to cus_…; the balance is now -5.00 usd``.
         """
-        entry = self.transaction
-        if entry is None:
-            return "the call succeeded, but the answer is not a balance transaction"
-        now = _units.to_text(entry.ending_balance, entry.currency)
         again = " (the stored result of the first request under this key)" if self.replayed else ""
-        done = _units.effect(entry.amount, entry.currency)
-        return f"{done} to {entry.customer_id}; the balance is now {now}{again}"
+        if self.moved and (entry := self.transaction) is not None:
+            now = _units.to_text(entry.ending_balance, entry.currency)
+            return f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}"
+        found = self.transaction
+        if found is None:
+            return f"the call succeeded, but the answer is not what {self.tool} returns"
+        return f"{found.describe()}{again}"
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -150,7 +169,8 @@ class DryRun:
     """As they would be sent, the API key masked."""
     body: str
     """Form-encoded."""
-    idempotency_key: str
+    idempotency_key: str | None
+    """None of a call that only reads."""
     warnings: tuple[str, ...] = ()
     outcome: Literal["not_sent"] = "not_sent"
 
@@ -256,10 +276,12 @@ class Proposal:
             return "not known" if minor is None else _units.to_text(minor, self.currency)
 
         words = self.parameters
+        before, after = balance(self.balance_before), balance(self.balance_after)
         lines = {
             "effect": f"{self.effect} ({self.mode} mode)",
+            "transaction": words.get("transaction"),
             "customer": f"{self.customer} ({self.customer_name or 'name not known'})",
-            "balance": f"{balance(self.balance_before)} when asked, {balance(self.balance_after)} after this call",
+            "balance": f"{before} when asked, {after} after this call" if self.amount else None,
             "reference": self.reference,
             "description": words.get("description"),
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,

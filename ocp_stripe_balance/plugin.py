@@ -13,11 +13,12 @@ from ocp_stripe_balance._documentation import documentation
 from ocp_stripe_balance._manifest import load_manifest
 from ocp_stripe_balance._order import take_order
 from ocp_stripe_balance._schema import ParameterValidator
-from ocp_stripe_balance.errors import ConfigurationError
+from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
 from ocp_stripe_balance.settings import check_api_base, mode_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from typing import Any
 
     from ocp_stripe_balance._calls import Calls
     from ocp_stripe_balance._manifest import ToolSpec
@@ -78,7 +79,26 @@ class StripeAPI:
         """
         access = self._access.override(headers or {})
         order = self._order(tool, parameters, access, idempotency_key)
-        return await self._calls.make(tool, order, access, self._mode(access, tool.name))
+        run = self._calls.read if tool.reads else self._calls.make
+        return await run(tool, order, access, self._mode(access, tool.name))
+
+    async def iterate(
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """
+        The items of a list one by one: up to ``limit``, or all where there is none.
+
+        Raises:
+            InvalidParametersError: the call breaks the schema, or the tool does not list.
+            ToolError: as for every call that reads.
+        """
+        access = self._access.override(headers or {})
+        order = self._order(tool, parameters, access, None)
+        if tool.page_size is None:
+            message = f"{tool.name} does not return a list"
+            raise InvalidParametersError([Problem(path="tool_name", message=message, hint="call it with call_tool")])
+        async for item in self._calls.iterate(tool, order, access, self._mode(access, tool.name)):
+            yield item
 
     async def dry_run(
         self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None

@@ -118,8 +118,8 @@ class JournalHistory:
         """
         where, values = self._scope()
         query = (
-            f"SELECT * FROM calls WHERE {where} AND customer = ? AND currency != ? AND spent_at > ? AND {_MOVED} "  # noqa: S608  fixed words
-            "ORDER BY created_at LIMIT 1"
+            f"SELECT * FROM calls WHERE {where} AND customer = ? AND currency != ? AND amount != 0 AND spent_at > ? "  # noqa: S608  fixed words
+            f"AND {_MOVED} ORDER BY created_at LIMIT 1"
         )
         draft = self._draft
         since = self.now - _CURRENCY_WINDOW_S

@@ -74,6 +74,20 @@ class Call:
     lease_until: float = 0.0
 
     @property
+    def moves_money(self) -> bool:
+        """
+        Whether it makes an entry; an update of one has no amount.
+        """
+        return self.amount != 0
+
+    @property
+    def effect(self) -> str:
+        """
+        What it does, as ``credit 5.00 usd``.
+        """
+        return _units.effect(self.amount, self.currency)
+
+    @property
     def transaction_id(self) -> str | None:
         """
         Of the entry it made, where that is known.

@@ -5,7 +5,18 @@ A call is sent only where every rule allows it, so a rule can only narrow what t
 """
 
 from ocp_stripe_balance._policy._file import Direction, Per, Policy, load_policy
-from ocp_stripe_balance._policy._rules import Case, Finding, History, decide, findings, live, moment, resumed, span
+from ocp_stripe_balance._policy._rules import (
+    Case,
+    Finding,
+    History,
+    decide,
+    findings,
+    live,
+    moment,
+    resumed,
+    span,
+    standing,
+)
 from ocp_stripe_balance._policy._words import in_words, remarks
 
 __all__ = [
@@ -24,4 +35,5 @@ __all__ = [
     "remarks",
     "resumed",
     "span",
+    "standing",
 ]

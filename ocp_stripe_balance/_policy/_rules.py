@@ -136,25 +136,41 @@ def findings(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
     """
     What every rule says of the call, the cheap ones first; lazily, because the first refusal ends it.
     """
-    yield live(policy, case.call.mode, allow_live=case.allow_live)
+    yield from standing(policy, case.call, allow_live=case.allow_live)
+    if case.call.moves_money:
+        yield from _of_entries(policy, case, history)
+    if policy.calls_per_minute is not None:
+        yield _rate(policy.calls_per_minute, history)
+    if case.call.moves_money:
+        for number, budget in enumerate(policy.budgets):
+            if case.call.currency in getattr(budget, case.direction):
+                yield _budget(budget, number, case, history)
+        yield from _threshold(policy, case)
+    yield from _denied_before(history)
+    if case.asks_always:
+        yield Finding(verdict="ask", rule="ask_always", message="every call is put to the approver here")
+
+
+def standing(policy: Policy, call: Call, *, allow_live: bool) -> Iterator[Finding]:
+    """
+    What the rules say that hold for every call, also for one that only reads.
+    """
+    yield live(policy, call.mode, allow_live=allow_live)
+    yield from _customers(policy, call.customer)
+
+
+def _of_entries(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
+    """
+    What the rules say that are about one entry.
+    """
     yield _direction(policy, case)
     if policy.currencies is not None:
         yield _currency(policy.currencies, case)
-    yield from _customers(policy, case)
     yield from _requirements(policy, case)
     yield _limit(policy, case)
     yield from _customer_as_read(policy, case, history)
     if policy.duplicate_window is not None:
         yield _duplicate(policy.duplicate_window, case, history)
-    if policy.calls_per_minute is not None:
-        yield _rate(policy.calls_per_minute, history)
-    for number, budget in enumerate(policy.budgets):
-        if case.call.currency in getattr(budget, case.direction):
-            yield _budget(budget, number, case, history)
-    yield from _threshold(policy, case)
-    yield from _denied_before(history)
-    if case.asks_always:
-        yield Finding(verdict="ask", rule="ask_always", message="every call is put to the approver here")
 
 
 def resumed(policy: Policy, case: Case, history: History) -> Finding | None:
@@ -254,8 +270,7 @@ def _currency(allowed: tuple[str, ...], case: Case) -> Finding:
     )
 
 
-def _customers(policy: Policy, case: Case) -> Iterator[Finding]:
-    customer = case.call.customer
+def _customers(policy: Policy, customer: str) -> Iterator[Finding]:
     allow, deny = policy.customers.allow, policy.customers.deny
     by_hand = "Do not try another customer in its place; a person must decide."
     if deny:
@@ -377,7 +392,7 @@ def _duplicate(window_s: float, case: Case, history: History) -> Finding:
     if first is None:
         message = f"no call like it within {span(window_s)}"
         return Finding(verdict="allowed", rule="duplicate_window", message=message)
-    effect = _units.effect(case.call.amount, case.call.currency)
+    effect = case.call.effect
     transaction = f", transaction {first.transaction_id}" if first.transaction_id else ""
     if first.reference is None:
         instead = "The first call carries no reference, so the two cannot be told apart before the time is up."

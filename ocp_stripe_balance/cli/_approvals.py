@@ -12,7 +12,6 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance import _units
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.cli._journal import open_journal
 from ocp_stripe_balance.cli._output import print_json, printable, say
@@ -153,12 +152,9 @@ async def _since(proposal: Proposal) -> list[str]:
     for call in calls:
         is_same_reason = proposal.reference is not None and call.reference == proposal.reference
         if call.key != proposal.key and (call.created_at >= proposal.asked_at or is_same_reason):
-            effect, reference = (
-                _units.effect(call.amount, call.currency),
-                f", {call.reference}" if call.reference else "",
-            )
+            reference = f", {call.reference}" if call.reference else ""
             lines.append(
-                f"{'also':<12} {effect}, {call.state} at {moment(call.created_at)} (key {call.key}{reference})"
+                f"{'also':<12} {call.effect}, {call.state} at {moment(call.created_at)} (key {call.key}{reference})"
             )
     return lines
 

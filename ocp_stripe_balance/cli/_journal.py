@@ -12,7 +12,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance import _units
 from ocp_stripe_balance._journal import Call, Decision, Journal, State
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.agent import OCPAgent
@@ -81,8 +80,7 @@ async def _list(options: argparse.Namespace) -> int:
         print_json([_facts(call) for call in calls])
         return 0
     for call in calls:
-        effect = _units.effect(call.amount, call.currency)
-        row = (moment(call.created_at), call.state, effect, call.customer, call.key)
+        row = (moment(call.created_at), call.state, call.effect, call.customer, call.key)
         print(printable("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (20, 9, 20, 20, 0), strict=True))))
     if not calls:
         say("No calls.")
@@ -228,7 +226,7 @@ def _facts(call: Call) -> dict[str, Any]:
     """
     A call as JSON.
     """
-    facts = {**asdict(call), "outcome": str(call.state), "effect": _units.effect(call.amount, call.currency)}
+    facts = {**asdict(call), "outcome": str(call.state), "effect": call.effect}
     for name in ("state", "owner", "lease_until", "is_final", "spent_at"):
         del facts[name]
     if call.state is State.SENDING:

@@ -22,8 +22,10 @@ def show_result(result: ToolResult, *, as_json: bool) -> None:
         print_json(result.to_dict())
     else:
         print(f"{result.outcome}: {printable(result.describe())}")
-        print(f"transaction      {printable(str(result.data.get('id')))}")
-        print(f"idempotency key  {printable(result.idempotency_key)}")
+        if result.moved:
+            print(f"transaction      {printable(str(result.data.get('id')))}")
+        if result.idempotency_key is not None:
+            print(f"idempotency key  {printable(result.idempotency_key)}")
         print(f"request          {printable(str(result.request_id))}")
     for warning in result.warnings:
         say(f"warning: {warning}")

@@ -1,0 +1,146 @@
+"""
+Tools that only read: one GET, or one per page of a list. Nothing to record, and safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._headers import stripe_headers
+from ocp_stripe_balance._request import WireRequest, build_request
+from ocp_stripe_balance.models import ToolResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from ocp_stripe_balance._access import Access
+    from ocp_stripe_balance._executor import Executor, Reply
+    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._schema import ResponseValidator
+    from ocp_stripe_balance.agent import APIOptions
+
+_MAX_WARNINGS = 20
+
+
+class Reads:
+    """
+    Reads one registered API through an executor that it shares.
+    """
+
+    def __init__(
+        self, base_url: str, options: APIOptions, executor: Executor, responses: Mapping[str, ResponseValidator]
+    ) -> None:
+        """
+        Prepare; *responses* has the validator of each tool's response.
+        """
+        self._base_url = base_url
+        self._options = options
+        self._executor = executor
+        self._responses = responses
+
+    async def get(self, path: str, access: Access) -> Any:
+        """
+        What Stripe answers to a GET of *path*, as JSON.
+
+        Raises:
+            NotSentError: no answer.
+            RejectedError: Stripe said no.
+        """
+        headers = stripe_headers(access, access.api_version, self._options)
+        url = self._base_url + path
+        request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=access.api_key)
+        return (await self._executor.execute(request, tool="read", idempotency_key="")).data
+
+    def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> WireRequest:
+        """
+        The request for the one answer, or the first page.
+        """
+        if tool.page_size is not None and "limit" in arguments:
+            arguments = {**arguments, "limit": int(min(arguments["limit"], tool.page_size))}
+        headers = stripe_headers(access, access.api_version, self._options)
+        return build_request(tool, arguments, base_url=self._base_url, headers=headers, api_key=access.api_key)
+
+    async def fetch(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> ToolResult:
+        """
+        The answer; of a list, as many items as ``limit`` says, over as many pages as it takes, as one page.
+
+        Raises:
+            NotSentError: no answer in time.
+            RejectedError: Stripe said no.
+        """
+        items: list[Any] = []
+        warnings: dict[str, None] = {}
+        attempts = 0
+        deadline = asyncio.get_running_loop().time() + self._options.settings.timeout
+        async for reply in self._replies(tool, arguments, access, deadline):
+            attempts += reply.attempts
+            warnings |= dict.fromkeys(self._surprises(tool, reply))
+            page = _items(reply)
+            # Stripe gives newest first, whichever way it is paged.
+            items = [*page, *items] if "ending_before" in arguments else [*items, *page]
+        data = reply.data if isinstance(reply.data, dict) else {}
+        if tool.page_size is not None and data:
+            data = {**data, "data": items}
+        return ToolResult(
+            tool=tool.name,
+            data=data,
+            status_code=reply.status,
+            headers=reply.headers,
+            idempotency_key=None,
+            request_id=reply.request_id,
+            attempts=attempts,
+            replayed=False,
+            warnings=tuple(warnings)[:_MAX_WARNINGS],
+        )
+
+    async def iterate(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> AsyncIterator[Any]:
+        """
+        The items of a list one by one, a page at a time: up to ``limit``, or all where there is none.
+
+        Raises:
+            NotSentError: no answer in time; what came so far is good.
+            RejectedError: Stripe said no.
+        """
+        async for reply in self._replies(tool, {"limit": math.inf, **arguments}, access):
+            page = _items(reply)
+            for item in reversed(page) if "ending_before" in arguments else page:
+                yield item
+
+    async def _replies(
+        self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float | None = None
+    ) -> AsyncIterator[Reply]:
+        """
+        The one reply, or those of a list's pages until there are ``limit`` items. Without *deadline*, each has its own.
+        """
+        loop, timeout_s = asyncio.get_running_loop(), self._options.settings.timeout
+        cursor = "ending_before" if "ending_before" in arguments else "starting_after"
+        while True:
+            remaining_s = timeout_s if deadline is None else max(deadline - loop.time(), 0.001)
+            request = self.request(tool, arguments, access)
+            reply = await self._executor.execute(request, tool=tool.name, idempotency_key="", timeout_s=remaining_s)
+            yield reply
+            page = _items(reply)
+            left = arguments.get("limit", 0) - len(page)
+            if left <= 0 or not page or reply.data.get("has_more") is not True:
+                return
+            last = page[0 if cursor == "ending_before" else -1]
+            arguments = {**arguments, "limit": left, cursor: last["id"]}
+
+    def _surprises(self, tool: ToolSpec, reply: Reply) -> list[str]:
+        if reply.lost_body:
+            return [reply.lost_body]
+        if not isinstance(reply.data, dict):
+            return ["the response body is not a JSON object"]
+        return self._responses[tool.name].warnings(reply.data)
+
+
+def _items(reply: Reply) -> list[Any]:
+    """
+    The items on a page; none where the answer is no page.
+    """
+    items = reply.data.get("data") if isinstance(reply.data, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
+        return []
+    return items
