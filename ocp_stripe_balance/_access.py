@@ -51,7 +51,8 @@ class Access:
             ConfigurationError: a header may not be set, or has an impossible value.
         """
         if not isinstance(headers, Mapping):
-            message = f"headers is a Python {type(headers).__name__}, not a mapping of names to values."
+            kind = headers if isinstance(headers, type) else type(headers)
+            message = f"headers is a Python {kind.__name__}, not a mapping of names to values."
             raise ConfigurationError(message)
         access, seen = self, set()
         try:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._executor import Executor, Reply
-from ocp_stripe_balance._guard import Guard, Intent, refusal
+from ocp_stripe_balance._guard import Guard, Intent, nobody_to_ask, refusal
 from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict
 from ocp_stripe_balance._policy import Finding, decide
@@ -37,11 +37,12 @@ from ocp_stripe_balance.errors import (
     InvalidParametersError,
     NotSentError,
     OutcomeUnknownError,
+    PolicyRefusedError,
     Problem,
     RejectedError,
     ToolError,
 )
-from ocp_stripe_balance.models import DryRun, ToolResult
+from ocp_stripe_balance.models import Answer, DryRun, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -133,11 +134,8 @@ class Calls:
         """
         intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
         warnings: list[str] = []
-        if (gate := self._guard.gate(intent.call)) is not None:
-            refused = Claim(verdict=Verdict.REFUSED, call=intent.call, finding=gate)
-            return self._foreseen(tool, refused, intent, access)
         if tool.reads:
-            return self._foreseen(tool, Claim(verdict=Verdict.SEND, call=intent.call), intent, access)
+            return (await self.explain(tool, order, access, mode))[1]
         claim = await self._rehearse(intent, has_own_key=order.key is not None)
         if claim.verdict is Verdict.UNREAD:
             get = partial(self._read, access, intent.call.account)
@@ -150,6 +148,8 @@ class Calls:
     ) -> DryRun:
         request = self._reads.request(tool, intent.arguments, access) if tool.reads else None
         request = request or self._request(tool, claim.call, access)
+        if claim.verdict is Verdict.ASK and claim.finding is not None and not self._guard.can_ask:
+            claim = replace(claim, verdict=Verdict.REFUSED, finding=nobody_to_ask(claim.finding))
         told, why, rule = foreseen(claim, intent.call)
         return DryRun(
             verdict=told,
@@ -255,7 +255,6 @@ class Calls:
         loop = asyncio.get_running_loop()
         deadline, poll_s = loop.time() + timeout_s, _POLL_S
         get = partial(self._read, access, draft.account)
-        await self._pass_gate(intent)
         notes: list[str] = []
         intent = self._guard.with_known_customer(intent)
         admission = self._guard.admission(intent)
@@ -272,13 +271,15 @@ class Calls:
                 )
             if claim.verdict is Verdict.UNREAD:
                 intent, notes = await self._with_customer(intent, get)
-                admission = replace(self._guard.admission(intent), answer=admission.answer)
+                admission = replace(
+                    self._guard.admission(intent), answer=admission.answer, answer_until=admission.answer_until
+                )
                 continue
             if claim.verdict is Verdict.ASK:
-                answer = await self._guard.ask(claim, intent, get)
+                answer, until = await self._ask(claim, intent, get)
                 deadline = loop.time() + timeout_s  # a person's time is not the call's
                 intent = self._guard.with_known_customer(intent)  # it may have got a currency meanwhile
-                admission = replace(self._guard.admission(intent), answer=answer)
+                admission = replace(self._guard.admission(intent), answer=answer, answer_until=until)
                 continue
             if claim.verdict is not Verdict.WAIT:
                 return _conclude(claim, draft)
@@ -289,6 +290,21 @@ class Calls:
                 raise interrupted(call) from error
             if loop.time() >= deadline:
                 raise still_running(call)
+
+    async def _ask(
+        self, claim: Claim, intent: Intent, get: Callable[[str], Awaitable[Any]]
+    ) -> tuple[Answer | None, float]:
+        """
+        As the guard asks; a no does not hold for a call that another caller has sent meanwhile.
+        """
+        try:
+            return await self._guard.ask(claim, intent, get)
+        except PolicyRefusedError:
+            call = intent.call
+            found = await self._journal.find(call.key, base_url=call.base_url, mode=call.mode, account=call.account)
+            if found is None or found.state in {State.NOT_SENT, State.REJECTED}:
+                raise
+            return None, 0.0
 
     async def _pass_gate(self, intent: Intent) -> None:
         if (gate := self._guard.gate(intent.call)) is not None:

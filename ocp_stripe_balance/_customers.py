@@ -66,14 +66,19 @@ class Customers:
         """
         return self._known.get((*scope, customer))
 
-    def is_unreadable(self, scope: tuple[str, ...]) -> bool:
+    def is_unreadable(self, scope: tuple[str, ...], customer: str) -> bool:
         """
-        Whether the API key of that scope was seen lately not to be allowed to read customers.
+        Whether the API key of that scope was seen lately not to be allowed to read the customer.
         """
-        return time.monotonic() < self._unreadable.get(scope, 0.0)
+        return time.monotonic() < self._unreadable.get((*scope, customer), 0.0)
 
     async def read(
-        self, scope: tuple[str, ...], customer: str, get: Callable[[str], Awaitable[Any]]
+        self,
+        scope: tuple[str, ...],
+        customer: str,
+        get: Callable[[str], Awaitable[Any]],
+        *,
+        is_rehearsal: bool = False,
     ) -> tuple[Customer | None, list[str]]:
         """
         The customer, or None where the API key may not read it; with that, once, a warning.
@@ -82,6 +87,7 @@ class Customers:
             scope: mode, account and API key.
             customer: its ID.
             get: GETs a path and returns the JSON.
+            is_rehearsal: whether the call itself is still to come, which then reads and warns.
 
         Raises:
             ResourceMissingError: there is no such customer.
@@ -96,9 +102,12 @@ class Customers:
         try:
             return await asyncio.shield(reading), []
         except PermissionDeniedError:
-            self._unreadable[scope] = time.monotonic() + _UNREADABLE_FOR_S
             warnings = [] if scope in self._warned else [_UNREADABLE]
-            self._warned.add(scope)
+            if not is_rehearsal:
+                while len(self._unreadable) >= _MAX_KNOWN:
+                    del self._unreadable[next(iter(self._unreadable))]
+                self._unreadable[key] = time.monotonic() + _UNREADABLE_FOR_S
+                self._warned.add(scope)
             return None, warnings
         except ToolError as error:
             raise copy.copy(error) from None  # each caller's own: it will carry that caller's key
@@ -121,6 +130,7 @@ class Customers:
 
     async def _read(self, key: tuple[str, ...], get: Callable[[str], Awaitable[Any]]) -> Customer:
         path = f"/v1/customers/{quote(key[-1], safe='')}"
+        self._known.pop(key, None)  # what is asked again may have changed
         try:
             data = await get(path)
         except ToolError as error:

@@ -15,7 +15,13 @@ from ocp_stripe_balance._customers import Customer, Customers
 from ocp_stripe_balance._journal import Admission, denial
 from ocp_stripe_balance._policy import Case, Finding, decide, findings, resumed, standing
 from ocp_stripe_balance._policy import moment as iso
-from ocp_stripe_balance.errors import ApprovalRequiredError, NotSentError, PolicyRefusedError, ToolError
+from ocp_stripe_balance.errors import (
+    ApprovalRequiredError,
+    NotSentError,
+    PolicyRefusedError,
+    ResourceMissingError,
+    ToolError,
+)
 from ocp_stripe_balance.models import Answer, Proposal
 
 if TYPE_CHECKING:
@@ -125,7 +131,7 @@ class Guard:
         """
         scope = intent.scope
         known = self._customers.known(scope, intent.call.customer)
-        return replace(intent, customer=known, is_unreadable=self._customers.is_unreadable(scope))
+        return replace(intent, customer=known, is_unreadable=self._customers.is_unreadable(scope, intent.call.customer))
 
     async def read_customer(self, intent: Intent, get: Get, *, is_rehearsal: bool = False) -> tuple[Intent, list[str]]:
         """
@@ -135,7 +141,9 @@ class Guard:
             ToolError: there is no such customer, or it could not be read.
         """
         try:
-            customer, warnings = await self._customers.read(intent.scope, intent.call.customer, get)
+            customer, warnings = await self._customers.read(
+                intent.scope, intent.call.customer, get, is_rehearsal=is_rehearsal
+            )
         except ToolError as error:
             error.tool, error.idempotency_key = intent.call.tool, intent.call.key
             if not is_rehearsal:
@@ -156,9 +164,19 @@ class Guard:
         await self._note(call, "refused", rule=finding.rule, who="policy", reason=finding.message)
         return refusal(call, finding)
 
-    async def ask(self, claim: Claim, intent: Intent, get: Get) -> Answer | None:
+    @property
+    def can_ask(self) -> bool:
         """
-        A person's yes to this very call; None where the queue has something else under the key by now.
+        Whether a person can be asked at all.
+        """
+        return self._approver is not None or self.policy.approval.queue
+
+    async def ask(self, claim: Claim, intent: Intent, get: Get) -> tuple[Answer | None, float]:
+        """
+        A person's yes to this very call, and until when it is good.
+
+        None where the call has to be looked at again: the queue has something else under its key by now, or its
+        customer is gone.
 
         Raises:
             ApprovalRequiredError: it waits in the queue.
@@ -168,28 +186,30 @@ class Guard:
         finding, call, approver = claim.finding, intent.call, self._approver
         if finding is None:
             raise AssertionError
-        if approver is None and not self.policy.approval.queue:
-            message = f"{finding.message}, and nobody can be asked"
-            raise await self.refuse(call, replace(finding, message=message, hint=_NOBODY))
-        proposal = await self._proposal(intent, finding, get)
+        if not self.can_ask:
+            raise await self.refuse(call, nobody_to_ask(finding))
+        intent = await self._fresh(intent, get)
+        if intent.customer is not None and intent.customer.is_deleted:
+            return None, 0.0
+        proposal = self._proposal(intent, finding)
         try:
             if approver is None:
                 standing = await self._journal.ask(proposal)
                 if (standing.arguments, standing.state) != (proposal.arguments, "waiting"):
-                    return None
+                    return None, 0.0
                 raise _waiting(standing)
             await self._journal.note(proposal, "asked", rule=finding.rule, who="policy", reason=finding.message)
             answer, why = await self._answer(approver, proposal)
             if answer is None:
                 raise await self.refuse(call, replace(finding, rule="approval", message=why, hint=_NOT_DECIDED))
             if answer.is_approved is not True:
-                await self._note(proposal, "denied", rule=finding.rule, who=answer.by, reason=answer.reason)
+                await self._journal.note(proposal, "denied", rule=finding.rule, who=answer.by, reason=answer.reason)
                 raise refusal(call, denial(answer.by, answer.reason))
             await self._journal.note(proposal, "approved", rule=finding.rule, who=answer.by, reason=answer.reason)
         except NotSentError as error:
             error.tool, error.idempotency_key = call.tool, call.key
             raise
-        return answer
+        return answer, proposal.expires_at
 
     async def _answer(self, approver: Approver, proposal: Proposal) -> tuple[Answer | None, str]:
         """
@@ -213,13 +233,26 @@ class Guard:
             return answer, ""
         return None, "the approver's answer is not proposal.approve() or proposal.deny() of this very proposal"
 
-    async def _proposal(self, intent: Intent, finding: Finding, get: Get) -> Proposal:
+    async def _fresh(self, intent: Intent, get: Get) -> Intent:
         """
-        The proposal, with the customer's name and balance of now where they can be read.
+        The intent with the customer as it is now, where that can be read.
+
+        Raises:
+            ResourceMissingError: there is no such customer any more.
         """
-        if self._checks_customers and not intent.is_read_now and not intent.is_unreadable:
-            with contextlib.suppress(ToolError):
-                intent = (await self.read_customer(intent, get, is_rehearsal=True))[0]
+        if not self._checks_customers or intent.is_read_now or intent.is_unreadable:
+            return intent
+        try:
+            return (await self.read_customer(intent, get, is_rehearsal=True))[0]
+        except ResourceMissingError:
+            raise
+        except ToolError:
+            return intent
+
+    def _proposal(self, intent: Intent, finding: Finding) -> Proposal:
+        """
+        The proposal, with the customer's name and balance.
+        """
         call, customer, now = intent.call, intent.customer, time.time()
         return Proposal(
             id=f"ap_{secrets.token_hex(6)}",
@@ -250,6 +283,13 @@ class Guard:
         """
         with contextlib.suppress(NotSentError):
             await self._journal.note(subject, decision, rule=rule, who=who, reason=reason)
+
+
+def nobody_to_ask(finding: Finding) -> Finding:
+    """
+    The refusal that a rule comes to which wants a person asked where there is none.
+    """
+    return replace(finding, verdict="refused", message=f"{finding.message}, and nobody can be asked", hint=_NOBODY)
 
 
 def refusal(call: Call, finding: Finding) -> PolicyRefusedError:

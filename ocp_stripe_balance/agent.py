@@ -470,9 +470,9 @@ class OCPAgent:
 
 def _concealed(headers: Any) -> Any:
     """
-    The headers as no traceback shows them; what is no mapping is left to be refused.
+    The headers as no traceback shows them; of what is no mapping, the type, to be refused.
     """
-    return Concealed(headers) if isinstance(headers, Mapping) else headers
+    return Concealed(headers) if isinstance(headers, Mapping) else None if headers is None else type(headers)
 
 
 def _words(text: str) -> set[str]:

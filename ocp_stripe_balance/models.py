@@ -194,6 +194,19 @@ class Answer:
     """Who decided, for the audit."""
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        """
+        Refuse what the audit could not hold.
+
+        Raises:
+            ValueError: *by* or *reason* is no text.
+        """
+        texts: tuple[object, ...] = (self.by, self.reason)
+        for text in texts:
+            if not isinstance(text, str) or any("\ud800" <= char <= "\udfff" for char in text):
+                message = "by and reason are texts"
+                raise ValueError(message)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:

@@ -190,12 +190,14 @@ class StripeAPI:
 
 def _check_journal(settings: Settings) -> None:
     """
-    Budgets and the queue of proposals must outlive the process.
+    Budgets, calls per minute and the queue of proposals hold over all agents, and outlive the process.
 
     Raises:
         ConfigurationError: the policy has one of them, and the journal is off.
     """
     policy = settings.policy_in_force
-    if settings.journal == "off" and (policy.budgets or policy.approval.queue):
-        message = "The policy has budgets or a queue of proposals, and the journal that keeps them is off."
+    if settings.journal == "off" and (policy.budgets or policy.approval.queue or policy.calls_per_minute):
+        message = (
+            "The policy has budgets, calls_per_minute or a queue of proposals, and the journal that keeps them is off."
+        )
         raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ocp_stripe_balance._manifest import load_manifest
 from ocp_stripe_balance._policy import Policy, load_policy
 from ocp_stripe_balance._schema import nearest
+from ocp_stripe_balance._secrets import holds_key
 from ocp_stripe_balance.errors import ConfigurationError
 
 _PREFIX = "OCP_STRIPE_"
@@ -71,18 +72,21 @@ class Settings(BaseSettings):
         """
         Read what *values* leaves out from the environment.
         """
-        if "api_key" not in values:
-            _refuse_two_keys()
-        elif isinstance(values["api_key"], str):
-            values = {**values, "api_key": SecretStr(values["api_key"])}  # no traceback is to show it
-        _refuse_misspelt()
         try:
+            if "api_key" not in values:
+                _refuse_two_keys()
+            elif isinstance(values["api_key"], str):
+                values["api_key"] = SecretStr(values["api_key"])
+            _refuse_misspelt()
             super().__init__(**values)
         except ValidationError as error:
-            why = _explain(error)
+            wrong = ConfigurationError(_explain(error), hint="Mend the setting and start again.")
+        except ConfigurationError as error:
+            wrong = error
         else:
             return
-        raise ConfigurationError(why, hint="Mend the setting and start again.")  # out here, without frames that have it
+        values.clear()  # out here, no frame of the traceback has the key
+        raise wrong.with_traceback(None) from None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """
@@ -210,10 +214,13 @@ def check_header(name: str, value: str) -> str:
     The value, if it can stand in an HTTP header.
 
     Raises:
-        ValueError: it is empty or has a character that is not printable ASCII.
+        ValueError: it is empty, has a character that is not printable ASCII, or an API key in it.
     """
     if not re.fullmatch(r"[!-~]{1,255}", value):
         msg = f"{name} is 1 to 255 printable ASCII characters without spaces"
+        raise ValueError(msg)
+    if holds_key(value, None):
+        msg = f"{name} has what looks like an API key in it"
         raise ValueError(msg)
     return value
 

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, age, ledger, order
+from helpers import TOOL, age, client, ledger, order
 from test_cli import CLI, run
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
@@ -255,6 +255,76 @@ async def test_a_yes_that_comes_late_is_a_no(
         with pytest.raises(PolicyRefusedError, match="nobody answered in time"):
             await agent.call_tool(TOOL, order(customer))
     assert [] == await ledger(stripe, customer)
+
+
+async def test_a_yes_is_not_used_after_its_time(stripe: Sandbox, path: Path) -> None:
+    """Where something held the call up after the yes, the person is asked again."""
+    asked: list[Proposal] = []
+    customer = stripe.create_customer()
+    agent = await asking(stripe, path, None, {"approval": {"always": True, "expires": "1s"}})
+
+    async def approver(proposal: Proposal) -> Answer:
+        asked.append(proposal)
+        api: Any = agent._apis["stripe"]
+        is_first = len(asked) == 1
+        api._calls._journal._now = lambda: time.time() + 2 * is_first
+        return proposal.approve(by="Ana")
+
+    async with agent:
+        api: Any = agent._apis["stripe"]
+        api._calls._guard._approver = approver
+        assert (await agent.call_tool(TOOL, order(customer))).ok
+    assert 2 == len(asked)
+
+
+async def test_a_no_that_cannot_be_recorded_is_no_answer(stripe: Sandbox, path: Path) -> None:
+    """Who decided is a text, or nobody decided: a no must outlive the moment."""
+
+    async def nobody(proposal: Proposal) -> Answer:
+        by: Any = None  # what a careless approver passes
+        return proposal.deny(by=by)
+
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, nobody) as agent:
+        with pytest.raises(PolicyRefusedError, match=r"the approver failed \(ValueError\)"):
+            await agent.call_tool(TOOL, order(customer))
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_a_no_does_not_deny_what_another_yes_has_sent(stripe: Sandbox, path: Path) -> None:
+    """Two callers of one key, one person says yes and one no: both are told that it was paid."""
+    delays = [0.0, 0.3]
+
+    async def approver(proposal: Proposal) -> Answer:
+        delay = delays.pop(0)
+        await asyncio.sleep(delay)
+        return proposal.deny(by="Bob") if delay else proposal.approve(by="Ana")
+
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver) as agent:
+        calls = [agent.call_tool(TOOL, order(customer), idempotency_key="k") for _ in range(2)]
+        one, two = await asyncio.gather(*calls)
+    assert one.data["id"] == two.data["id"]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_a_customer_who_is_deleted_while_known_is_not_proposed(stripe: Sandbox, path: Path) -> None:
+    """The person is not asked, for nothing could come of it."""
+    asked: list[Proposal] = []
+
+    async def approver(proposal: Proposal) -> Answer:
+        asked.append(proposal)
+        return proposal.approve(by="Ana")
+
+    customer = stripe.create_customer()
+    async with await asking(stripe, path, approver) as agent:
+        await agent.call_tool(TOOL, order(customer, -100))
+        await agent.call_tool(TOOL, order(customer, -200))
+        async with client(stripe) as http:
+            await http.delete(f"/v1/customers/{customer}")
+        with pytest.raises(PolicyRefusedError, match="was deleted"):
+            await agent.call_tool(TOOL, order(customer))
+    assert [] == asked
 
 
 async def test_who_said_no_is_not_asked_again_under_the_same_key(stripe: Sandbox, path: Path) -> None:

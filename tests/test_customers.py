@@ -220,6 +220,33 @@ async def test_a_policy_can_refuse_customers_it_cannot_read() -> None:
     assert [] == posted
 
 
+async def test_what_may_not_be_read_says_nothing_of_other_customers() -> None:
+    """One 403 neither switches the check off for others nor blocks them."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(200, json=transaction())
+        if request.url.path.endswith("cus_b"):
+            return httpx.Response(403, json={"error": {"type": "invalid_request_error", "message": "no"}})
+        return httpx.Response(200, json={"object": "customer", "id": "cus_c", "currency": "eur"})
+
+    policy = {**NO_DUPLICATES, "unreadable_customers": "refuse"}
+    async with await scripted(handler, customer_check="on", policy=policy) as agent:
+        assert (await agent.call_tool(TOOL, order("cus_a", currency="eur"))).ok
+        with pytest.raises(PolicyRefusedError, match="may not read customer cus_b"):
+            await agent.call_tool(TOOL, order("cus_b"))
+        assert (await agent.call_tool(TOOL, order("cus_a", currency="eur"))).ok
+        with pytest.raises(PolicyRefusedError, match="cus_c is billed in eur"):
+            await agent.call_tool(TOOL, order("cus_c"))
+
+
+async def test_a_dry_run_leaves_the_warning_to_the_call() -> None:
+    """Which carries it, once."""
+    async with await scripted(may_not_read([]), **CHECK) as agent:
+        assert 1 == len((await agent.call_tool(TOOL, order(), dry_run=True)).warnings)
+        assert 1 == len((await agent.call_tool(TOOL, order())).warnings)
+
+
 async def test_the_check_can_be_switched_off(stripe: Sandbox) -> None:
     """Then nothing is read."""
     customer = stripe.create_customer()

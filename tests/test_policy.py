@@ -4,16 +4,29 @@ Every rule of a policy, on both sides of its limit; and what a policy says of it
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import time
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, order, scripted, transaction
+from helpers import TEST_KEY, TOOL, age, order, scripted, transaction
 from test_cli import run
 
-from ocp_stripe_balance import ConfigurationError, DryRun, OCPAgent, Policy, PolicyRefusedError, Settings, ToolError
+from ocp_stripe_balance import (
+    ConfigurationError,
+    DryRun,
+    OCPAgent,
+    OutcomeUnknownError,
+    Policy,
+    PolicyRefusedError,
+    Settings,
+    ToolError,
+)
 from ocp_stripe_balance._policy import in_words, load_policy, remarks
 
 if TYPE_CHECKING:
@@ -375,6 +388,91 @@ async def test_a_resend_needs_room_once_its_place_is_given_away() -> None:
         assert (await made.agent.call_tool(TOOL, order(amount=-600), idempotency_key="old")).ok
 
 
+NARROWER: dict[str, dict[str, Any]] = {
+    "directions": {"directions": ["debit"]},
+    "currencies": {"currencies": ["eur"]},
+    "customers.deny": {"customers": {"deny": ["cus_*"]}},
+    "limits.credit.usd": {"limits": {"credit": {"usd": "1.00"}}},
+    "allow_live": {"allow_live": False},
+}
+
+
+@pytest.mark.parametrize("rule", NARROWER)
+async def test_a_resend_is_held_to_todays_policy(rule: str, tmp_path: Path) -> None:
+    """It could move money for the first time; the outcome stays unknown, for it may have moved before."""
+    path, key = str(tmp_path / "journal"), LIVE if rule == "allow_live" else TEST_KEY
+    agent = await scripted(
+        lambda _: httpx.Response(500), policy={"allow_live": True}, max_attempts=1, journal=path, api_key=key
+    )
+    async with agent:
+        with pytest.raises(OutcomeUnknownError):
+            await agent.call_tool(TOOL, order(), idempotency_key="k")
+    made = Clocked()
+    made.agent = await scripted(made.handle, policy=NARROWER[rule], journal=path, api_key=key)
+    async with made.agent:
+        with pytest.raises(OutcomeUnknownError, match="against the policy"):
+            await made.agent.call_tool(TOOL, order(), idempotency_key="k")
+    assert [] == made.sent
+
+
+async def test_resends_count_as_calls_of_the_minute() -> None:
+    """A model that repeats an unknown call in a loop is slowed down like any other."""
+    sent: list[httpx.Request] = []
+
+    def broken(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(500)
+
+    async with await scripted(broken, policy={"calls_per_minute": 3}, max_attempts=1) as agent:
+        for _ in range(10):
+            with pytest.raises(OutcomeUnknownError):
+                await agent.call_tool(TOOL, order(), idempotency_key="k")
+    assert 3 == len(sent)
+
+
+async def test_what_was_paid_is_told_also_where_live_mode_is_switched_off(tmp_path: Path) -> None:
+    """Nothing is sent for a replay, so nothing forbids it."""
+    path = str(tmp_path / "journal")
+    made = await clocked({"allow_live": True}, api_key=LIVE, journal=path)
+    async with made.agent:
+        await made.agent.call_tool(TOOL, order(), idempotency_key="k")
+    made = await clocked(None, api_key=LIVE, journal=path)
+    async with made.agent:
+        assert (await made.agent.call_tool(TOOL, order(), idempotency_key="k")).replayed
+        assert "replay" == (await foresee(made, order(), "k")).verdict
+    assert [] == made.sent
+
+
+async def test_room_is_there_when_it_is_said_to_be() -> None:
+    """A machine that comes back at free_at, to the second, is let through."""
+    budget = {"per": "all", "window": "3s", "credit": {"usd": "5"}}
+    made = await clocked({"budgets": [budget], "duplicate_window": "off"})
+    made.now = math.floor(made.now) + 0.7
+    async with made.agent:
+        assert await told(made, order()) is None
+        refused = await told(made, order())
+        assert refused is not None
+        assert refused.free_at is not None
+        made.now = datetime.fromisoformat(refused.free_at).timestamp()
+        assert await told(made, order()) is None
+
+
+async def test_pruning_keeps_what_the_policy_in_force_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where no call was made under it yet."""
+    path, policy = tmp_path / "journal", tmp_path / "policy.toml"
+    made = await clocked({"duplicate_window": "off"}, journal=str(path))
+    made.now = time.time()
+    async with made.agent:
+        await made.agent.call_tool(TOOL, order())
+    age(path, 7200)
+    policy.write_text('[[budgets]]\nper = "all"\nwindow = "24h"\ncredit = { usd = "5.00" }\n')
+    monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
+    monkeypatch.setenv("OCP_STRIPE_POLICY", str(policy))
+    assert "Deleted 0 settled calls" in (await asyncio.to_thread(run, "journal", "prune", "--before", "1h")).stderr
+    monkeypatch.delenv("OCP_STRIPE_POLICY")
+    assert "Deleted 1 settled calls" in (await asyncio.to_thread(run, "journal", "prune", "--before", "1h")).stderr
+
+
 async def test_a_replay_asks_no_rule(tmp_path: Path) -> None:
     """What is on record is told again whatever the policy says today: it moves nothing."""
     journal = str(tmp_path / "journal")
@@ -408,6 +506,7 @@ async def test_budgets_and_queues_need_a_journal() -> None:
     for policy in (
         {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "1"}}]},
         {"approval": {"queue": True}},
+        {"calls_per_minute": 1},
     ):
         with pytest.raises(ConfigurationError, match="the journal that keeps them is off"):
             await clocked(policy, journal="off")
@@ -424,7 +523,7 @@ async def test_a_dry_run_goes_the_whole_way_and_sends_nothing() -> None:
         assert ("k", "Bearer [api key]") == (dry.headers["Idempotency-Key"], dry.headers["Authorization"])
         assert dry.to_dict()["dry_run"] is True
         cases: list[tuple[dict[str, Any], str, str | None]] = [
-            (order(amount=-601), "ask", "approval.above.usd"),
+            (order(amount=-601), "refused", "approval.above.usd"),  # for nobody can be asked
             (order(amount=-100001), "refused", "default limit"),
             (order(reference="r"), "send", None),
         ]

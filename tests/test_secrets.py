@@ -255,10 +255,26 @@ async def test_bad_headers_and_settings_do_not_show_the_key() -> None:
         async with await scripted(lambda _: httpx.Response(500)) as agent:
             return await agent.call_tool(TOOL, order(), headers={name: prefix + globals()["TEST_KEY"] + suffix})
 
+    async def unread_headers(headers: Any) -> Any:
+        async with await scripted(lambda _: httpx.Response(500)) as agent:
+            return await agent.call_tool(TOOL, order(), headers=headers)
+
+    async def environment() -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STRIPE_SECRET_KEY", globals()["TEST_KEY"])
+            patch.setenv("OCP_STRIPE_POLICY", "/nowhere.toml")
+            return OCPAgent()
+
     wrong += [
         lambda: settings(api_key=None),
         lambda: settings(api_key=TEST_KEY, timeout=-1),
         lambda: settings(api_key=TEST_KEY, policy={"directions": ["up"]}),
+        lambda: settings(api_key=TEST_KEY, policy="/nowhere.toml"),
+        lambda: settings(apikey=TEST_KEY),
+        lambda: settings(account=TEST_KEY),
+        lambda: unread_headers([("Authorization", "Bearer " + globals()["TEST_KEY"])]),
+        lambda: unread_headers("Bearer " + globals()["TEST_KEY"]),
+        environment,
         lambda: header("Authorization", "Basic ", ""),
         lambda: header("Authorization", "Bearer ", "\r\n"),
         lambda: header("Authorization", "Bearer pk_", ""),

@@ -46,6 +46,8 @@ class Admission:
     """Whether the customer has to be read before the call may be sent."""
     answer: Answer | None = None
     """What a person answered in this very call."""
+    answer_until: float = 0.0
+    """Until when that answer is good."""
 
 
 def admit(db: sqlite3.Connection, draft: Call, existing: Call | None, now: float, admission: Admission) -> Claim | None:
@@ -76,7 +78,8 @@ def admit(db: sqlite3.Connection, draft: Call, existing: Call | None, now: float
         return Claim(verdict=Verdict.UNREAD, call=draft)
     who, rule = "policy", "every rule"
     if finding is not None:
-        approver = _approver(db, existing, now, admission.answer, proposal)
+        answer = admission.answer if now < admission.answer_until else None
+        approver = _approver(db, existing, now, answer, proposal)
         if approver is None:
             return Claim(verdict=Verdict.ASK, call=draft, finding=finding, proposal=proposal)
         who, rule = approver, finding.rule

@@ -66,6 +66,7 @@ def claim_call(  # noqa: PLR0913  who claims what, and when
             (owner, lease_until, lease_until, now, call.key, call.base_url, call.mode, call.account),
         )
         call = replace(call, owner=owner, lease_until=lease_until)
+        note(db, decision_on(call, "allowed", now, rule="resumed", who="policy", reason=""))
     return Claim(verdict=verdict, call=call)
 
 

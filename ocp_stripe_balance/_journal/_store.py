@@ -226,12 +226,12 @@ class Journal:
         query = f"SELECT * FROM calls WHERE {' AND '.join(where)} ORDER BY created_at, id LIMIT ?"  # noqa: S608  fixed words
         return await self._ask(lambda db: [call_of(row) for row in db.execute(query, (*values, limit))])
 
-    async def prune(self, before: float, *, with_references: bool = False) -> int:
+    async def prune(self, before: float, *, with_references: bool = False, keep_s: float = 0.0) -> int:
         """
         Delete settled calls last touched before a time; how many.
 
         Calls with a reference stay unless *with_references*, or the same reason could be paid again. What the rules
-        of any policy used so far count stays in any case.
+        of any policy used so far count stays in any case, and so do the last *keep_s* seconds.
         """
         query = (
             "DELETE FROM calls WHERE updated_at < ? AND spent_at < ? AND state NOT IN ('sending', 'unknown') "
@@ -240,7 +240,7 @@ class Journal:
 
         def work(db: sqlite3.Connection) -> int:
             (longest_s,) = db.execute("SELECT COALESCE(MAX(longest_s), 0) FROM windows").fetchone()
-            cutoff = min(before, self._now() - longest_s)
+            cutoff = min(before, self._now() - max(longest_s, keep_s))
             return db.execute(query, (cutoff, cutoff, with_references)).rowcount
 
         return await self._ask(work)

@@ -58,9 +58,9 @@ def _window(value: object) -> float:
 
 
 def _duplicate_window(value: object) -> float | None:
-    if value is False:
+    if value is False or value is None:
         raise _wrong('write "off" to switch it off')
-    return None if value is None or value == "off" else _window(value)
+    return None if value == "off" else _window(value)
 
 
 def _currency(value: object) -> str:

@@ -4,6 +4,7 @@ What each rule says of a call. Pure: what was spent before comes from a `History
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -175,8 +176,17 @@ def _of_entries(policy: Policy, case: Case, history: History) -> Iterator[Findin
 
 def resumed(policy: Policy, case: Case, history: History) -> Finding | None:
     """
-    Why a call that may have been sent may not be sent again now: its place in a budget's window was given away.
+    Why a call that may have been sent may not be sent again now: the policy has changed, or its place was given away.
+
+    What a call must come with, and a person's yes, it had when it was sent first.
     """
+    found = [*standing(policy, case.call, allow_live=case.allow_live)]
+    if case.call.moves_money:
+        found += [_direction(policy, case), _limit(policy, case)]
+        found += [_currency(policy.currencies, case)] if policy.currencies is not None else []
+    found += [_rate(policy.calls_per_minute, history)] if policy.calls_per_minute is not None else []
+    if (stop := decide(found)) is not None:
+        return stop
     for number, budget in enumerate(policy.budgets):
         if case.call.currency in getattr(budget, case.direction) and not history.counts(budget.window):
             finding = _budget(budget, number, case, history)
@@ -341,7 +351,7 @@ def _example(currency: str) -> str:
 
 def _customer_as_read(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
     call, customer = case.call, case.customer
-    if case.is_unreadable and policy.unreadable_customers == "refuse":
+    if customer is None and case.is_unreadable and policy.unreadable_customers == "refuse":
         yield Finding(
             verdict="refused",
             rule="unreadable_customers",
@@ -409,7 +419,7 @@ def _duplicate(window_s: float, case: Case, history: History) -> Finding:
             f"If it is the same decision, it is done or under way: call with idempotency_key {first.key!r} and the "
             f"same parameters to have its result. {instead}"
         ),
-        free_at=first.created_at + window_s,
+        free_at=math.ceil(first.created_at + window_s),
     )
 
 
@@ -426,7 +436,7 @@ def _rate(limit: int, history: History) -> Finding:
         hint="Wait, then call again.",
         limit=str(limit),
         left="0",
-        free_at=started[-limit] + 60.0,
+        free_at=math.ceil(started[-limit] + 60.0),
         is_temporary=True,
     )
 
@@ -456,7 +466,7 @@ def _budget(budget: Budget, number: int, case: Case, history: History) -> Findin
     if asked > limit_minor:
         free_at, wait = None, "Waiting does not help: it is more than the whole budget."
     else:
-        free_at = history.room_at(budget.per, case.direction, budget.window, limit_minor - asked)
+        free_at = math.ceil(history.room_at(budget.per, case.direction, budget.window, limit_minor - asked))
         wait = f"There is room for it at {moment(free_at)}."
     return Finding(
         verdict="refused",

@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._journal import State
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.cli._journal import open_journal
 from ocp_stripe_balance.cli._output import print_json, printable, say
@@ -151,7 +152,8 @@ async def _since(proposal: Proposal) -> list[str]:
     lines = []
     for call in calls:
         is_same_reason = proposal.reference is not None and call.reference == proposal.reference
-        if call.key != proposal.key and (call.created_at >= proposal.asked_at or is_same_reason):
+        is_itself = call.key == proposal.key and call.state in {State.NOT_SENT, State.REJECTED}
+        if not is_itself and (call.created_at >= proposal.asked_at or is_same_reason):
             reference = f", {call.reference}" if call.reference else ""
             lines.append(
                 f"{'also':<12} {call.effect}, {call.state} at {moment(call.created_at)} (key {call.key}{reference})"

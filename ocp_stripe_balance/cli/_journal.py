@@ -176,10 +176,13 @@ async def _export(_options: argparse.Namespace) -> int:
 
 
 async def _prune(options: argparse.Namespace) -> int:
+    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+
     before = _moment(options.before, "--before")
     journal = open_journal()
     try:
-        deleted = await journal.prune(before, with_references=options.with_references)
+        keep_s = Settings().policy_in_force.longest_window_s
+        deleted = await journal.prune(before, with_references=options.with_references, keep_s=keep_s)
     finally:
         await journal.aclose()
     stay = "open ones" if options.with_references else "open ones, and paid ones with a reference,"
