@@ -201,7 +201,7 @@ class Executor:
         request: WireRequest,
         *,
         tool: str,
-        idempotency_key: str,
+        idempotency_key: str | None,
         is_resumed: bool = False,
         timeout_s: float | None = None,
     ) -> Reply:
@@ -294,7 +294,9 @@ class _Call:
     The attempts of one call, and what they add up to.
     """
 
-    def __init__(self, executor: Executor, request: WireRequest, tool: str, key: str, *, is_tainted: bool) -> None:
+    def __init__(
+        self, executor: Executor, request: WireRequest, tool: str, key: str | None, *, is_tainted: bool
+    ) -> None:
         self._executor = executor
         self._request = request
         self._facts: dict[str, Any] = {"tool": tool, "idempotency_key": key}

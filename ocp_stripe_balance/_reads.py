@@ -51,7 +51,7 @@ class Reads:
         headers = stripe_headers(access, access.api_version, self._options)
         url = self._base_url + path
         request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=access.api_key)
-        return (await self._executor.execute(request, tool="read", idempotency_key="")).data
+        return (await self._executor.execute(request, tool="read", idempotency_key=None)).data
 
     def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> WireRequest:
         """
@@ -119,7 +119,7 @@ class Reads:
         while True:
             remaining_s = timeout_s if deadline is None else max(deadline - loop.time(), 0.001)
             request = self.request(tool, arguments, access)
-            reply = await self._executor.execute(request, tool=tool.name, idempotency_key="", timeout_s=remaining_s)
+            reply = await self._executor.execute(request, tool=tool.name, idempotency_key=None, timeout_s=remaining_s)
             yield reply
             page = _items(reply)
             left = arguments.get("limit", 0) - len(page)

@@ -309,7 +309,7 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
     executor = Executor(timeout_s=min(settings.timeout, 10.0), max_attempts=1)
     try:
-        await executor.execute(request, tool="doctor", idempotency_key="")
+        await executor.execute(request, tool="doctor", idempotency_key=None)
     except RejectedError as error:
         return True, f"no: HTTP {error.status}: {error.message}"
     except ToolError as error:

@@ -29,11 +29,11 @@ async def demo(_options: argparse.Namespace) -> int:
         async with OCPAgent(settings=settings) as agent:
             await agent.register_api("stripe")
             _step("2. An agent registers the API and finds the tool.")
-            print("   await agent.register_api('stripe')\n   agent.search_tools('credit a customer')")
-            for tool in agent.search_tools("credit a customer"):
-                print(f"   -> {tool.name}")
-                for name, spec in tool.parameters.items():
-                    print(f"        {name:<16}{spec['type']:<9}{'required' if spec['required'] else 'optional'}")
+            print("   await agent.register_api('stripe')\n   agent.search_tools('credit a customer')[0]")
+            tool = agent.search_tools("credit a customer")[0]
+            print(f"   -> {tool.name}")
+            for name, spec in tool.parameters.items():
+                print(f"        {name:<16}{spec['type']:<9}{'required' if spec['required'] else 'optional'}")
             order = {"customer": customer, "amount": -500, "currency": "usd", "description": "Sorry for the delay"}
             await _demo_calls(agent, order)
         await _demo_ledger(stripe.url, stripe.api_key, customer)
