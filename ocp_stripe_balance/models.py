@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_OF_READS = ("outcome", "summary", "data", "request_id", "warnings")
+
+
 class CustomerBalanceTransaction(BaseModel):
     """
     One entry of a customer's balance: https://docs.stripe.com/api/customer_balance_transactions/object
@@ -71,6 +74,41 @@ class CustomerBalanceTransaction(BaseModel):
         return self.customer if isinstance(self.customer, str) else str(self.customer.get("id"))
 
 
+class Customer(BaseModel):
+    """
+    A customer, as far as it matters for the balance: https://docs.stripe.com/api/customers/object
+
+    Of a deleted one there are only `id` and `deleted`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    id: str
+    object: Literal["customer"]
+    name: str | None = None
+    email: str | None = None
+    balance: int | None = None
+    """In `currency`, smallest unit; negative is a credit that lowers the next invoice."""
+    currency: str | None = None
+    """ISO 4217 code in lower case; None until a first entry or invoice fixes it for good."""
+    invoice_credit_balance: dict[str, int] | None = None
+    """Per currency, where it was expanded. There, positive is a credit."""
+    deleted: bool = False
+    livemode: bool | None = None
+    metadata: dict[str, str] | None = None
+
+    def describe(self) -> str:
+        """
+        The customer in a sentence.
+        """
+        if self.deleted:
+            return f"{self.id} was deleted"
+        who = f"{self.id} ({self.name})" if self.name else self.id
+        if self.balance is None or self.currency is None:
+            return f"{who}: no currency yet, and no balance"
+        return f"{who}: the balance is {_units.to_text(self.balance, self.currency)}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
     """
@@ -115,6 +153,28 @@ class ToolResult:
         except ValidationError:
             return None
 
+    @property
+    def transactions(self) -> list[CustomerBalanceTransaction] | None:
+        """
+        The entries of a list as typed models, newest first, or None where Stripe sent something else.
+        """
+        if self.data.get("object") != "list":
+            return None
+        try:
+            return [CustomerBalanceTransaction.model_validate(entry) for entry in self.data["data"]]
+        except (ValidationError, LookupError, TypeError):
+            return None
+
+    @property
+    def customer(self) -> Customer | None:
+        """
+        The customer as a typed model, or None where Stripe sent something else.
+        """
+        try:
+            return Customer.model_validate(self.data)
+        except ValidationError:
+            return None
+
     def json(self) -> dict[str, Any]:
         """
         The same as `data`.
@@ -129,25 +189,30 @@ class ToolResult:
         if self.moved and (entry := self.transaction) is not None:
             now = _units.to_text(entry.ending_balance, entry.currency)
             return f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}"
-        found = self.transaction
+        if (entries := self.transactions) is not None:
+            more = "; there are more" if self.data.get("has_more") else ""
+            return f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}{more}"
+        found = self.transaction or self.customer
         if found is None:
             return f"the call succeeded, but the answer is not what {self.tool} returns"
         return f"{found.describe()}{again}"
 
     def to_dict(self) -> dict[str, Any]:
         """
-        The result as JSON for the model.
+        The result as JSON for the model. Of a customer, only what matters here: not the address, nor the phone.
         """
-        return {
+        customer = self.customer
+        facts = {
             "outcome": self.outcome,
             "summary": self.describe(),
-            "data": self.data,
+            "data": self.data if customer is None else customer.model_dump(exclude_unset=True),
             "idempotency_key": self.idempotency_key,
             "request_id": self.request_id,
             "attempts": self.attempts,
             "replayed": self.replayed,
             "warnings": list(self.warnings),
         }
+        return facts if self.idempotency_key else {name: facts[name] for name in facts if name in _OF_READS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ocp_stripe_balance import OCPAgent, Policy, Settings
+from ocp_stripe_balance._manifest import load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.sandbox import Sandbox
 
 TOOL = "postCustomersCustomerBalanceTransactions"
+TOOLS = [tool.name for tool in load_manifest().tools]
 TEST_KEY = "sk_test_planted0key"
 # For tests of everything but the guardrails: the defaults would stop the many like calls they make.
 _ANY = {"other": "999999999.999"}
