@@ -32,6 +32,7 @@ from ocp_stripe_balance._replay import (
     too_old,
 )
 from ocp_stripe_balance._request import WireRequest, build_request, encode_headers
+from ocp_stripe_balance._reversal import FIND_OUT, Reversal, Reversals, Siblings, already
 from ocp_stripe_balance._schema import ResponseValidator
 from ocp_stripe_balance.errors import (
     InvalidParametersError,
@@ -89,6 +90,7 @@ class Calls:
         self._guard = Guard(settings, self._journal, options.approver, asks_always=options.asks_always)
         self._responses = {tool.name: ResponseValidator(tool.response_json_schema) for tool in tools}
         self._reads = Reads(base_url, options, self._executor, self._responses)
+        self._reversals = Reversals(base_url, options, self._journal, self._reads, self._executor)
 
     async def make(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
         """
@@ -125,6 +127,41 @@ class Calls:
         async for item in self._reads.iterate(tool, order.arguments, access):
             yield item
 
+    async def reverse(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
+        """
+        The opposite of an entry, made once.
+
+        Raises:
+            PolicyRefusedError: it was reversed already, it cannot be, or the policy does not allow it.
+            ToolError: as for every call.
+        """
+        wanted, opposite = await self._opposite(tool, order, access, mode)
+        try:
+            result = await self.make(wanted.siblings.create, opposite, access, mode)
+        except ToolError as error:
+            error.tool = tool.name
+            if isinstance(error, OutcomeUnknownError) and error.retryable:
+                error.hint = FIND_OUT
+            raise
+        if result.attempts == 0:  # another caller's, just now
+            raise already(wanted, result.data.get("id"))
+        return await self._reversals.link(wanted, result)
+
+    async def _opposite(
+        self, tool: ToolSpec, order: Order, access: Access, mode: Mode, *, is_rehearsal: bool = False
+    ) -> tuple[Reversal, Order]:
+        wanted = Reversal(
+            tool=tool,
+            siblings=Siblings.of(tool, self._tools),
+            transaction=order.arguments["transaction"],
+            customer=await self._reversals.customer_of(order, access, mode),
+            access=access,
+            mode=mode,
+        )
+        whose = replace(order, arguments={**order.arguments, "customer": wanted.customer})
+        await self._pass_gate(self._intent(tool, whose, access, mode), is_rehearsal=is_rehearsal)
+        return wanted, await self._reversals.opposite(wanted, order)
+
     async def foresee(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> DryRun:
         """
         What `make` would send, and whether it would. Moves nothing and records nothing.
@@ -132,6 +169,9 @@ class Calls:
         Raises:
             ToolError: the customer cannot be read, or the journal.
         """
+        if tool.reverses:
+            wanted, order = await self._opposite(tool, order, access, mode, is_rehearsal=True)
+            tool = wanted.siblings.create
         intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
         warnings: list[str] = []
         if tool.reads:
@@ -306,9 +346,10 @@ class Calls:
                 raise
             return None, 0.0
 
-    async def _pass_gate(self, intent: Intent) -> None:
-        if (gate := self._guard.gate(intent.call)) is not None:
-            raise await self._guard.refuse(intent.call, gate)
+    async def _pass_gate(self, intent: Intent, *, is_rehearsal: bool = False) -> None:
+        gate = self._guard.gate(intent.call)
+        if gate is not None:
+            raise refusal(intent.call, gate) if is_rehearsal else await self._guard.refuse(intent.call, gate)
 
     async def _with_customer(
         self, intent: Intent, get: Callable[[str], Awaitable[Any]], *, is_rehearsal: bool = False
@@ -366,7 +407,11 @@ class Calls:
                 request, tool=tool.name, idempotency_key=call.key, is_resumed=is_resumed, timeout_s=remaining_s
             )
         except ToolError as error:
-            if isinstance(error, RejectedError) and error.type == "idempotency_error" and call.key.startswith("ref-"):
+            if (
+                isinstance(error, RejectedError)
+                and error.type == "idempotency_error"
+                and call.key.startswith(("ref-", "rev-"))
+            ):
                 error = known_elsewhere(call)
             if not await self._record_failure(call, error):
                 raise interrupted(call) from error
@@ -462,7 +507,7 @@ class Calls:
             user=None if context.user is None else str(context.user),
         )
         scope = _scope(access, mode)
-        return Intent(call=call, arguments=arguments, has_stated_effect=order.has_stated_effect, scope=scope)
+        return Intent(call=call, arguments=arguments, has_stated_effect=order.stated_effect is not None, scope=scope)
 
     def _result(
         self, tool: ToolSpec, arguments: Mapping[str, Any], reply: Reply, key: str, notes: list[str]

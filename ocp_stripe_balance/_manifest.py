@@ -54,6 +54,13 @@ class ToolSpec:
         return any(spec.get("format") == "minor-units" for spec in self.parameters.values())
 
     @property
+    def reverses(self) -> bool:
+        """
+        Whether it makes the opposite of an entry that it names.
+        """
+        return any(spec["schema"].get("x-sent-as") == "metadata[ocp_reverses]" for spec in self.parameters.values())
+
+    @property
     def page_size(self) -> int | None:
         """
         How many items Stripe gives at once, of a tool that lists; None of every other.

@@ -34,7 +34,8 @@ class Order:
     """The parameters by name, without the key and the stated effect."""
     key: str | None
     """The idempotency key, where the caller gave one."""
-    has_stated_effect: bool
+    stated_effect: str | None = None
+    """The effect in words, where the caller said it; compared with the amount as soon as that is known."""
 
 
 def take_order(  # noqa: PLR0913  a call and what it is held against
@@ -75,13 +76,25 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
             problems = [*_tag_problems(arguments, tags_calls=tags_calls), *problems]
     stated = stated_parameter(tool.parameters_json_schema)
     effect = arguments.pop(stated, None) if stated and not problems else None
-    if stated and effect is not None:
-        problem = stated_effect_problem(stated, effect, int(arguments["amount"]), arguments["currency"])
-        problems += [problem] if problem else []
     if problems:
         raise InvalidParametersError(_masked(problems, api_key), tool=tool.name)
+    if effect is not None and tool.moves_money:
+        check_stated_effect(tool, effect, int(arguments["amount"]), arguments["currency"])
     key = arguments.pop(_KEY_PARAMETER, None)
-    return Order(arguments=arguments, key=key, has_stated_effect=effect is not None)
+    return Order(arguments=arguments, key=key, stated_effect=effect)
+
+
+def check_stated_effect(tool: ToolSpec, effect: str, amount: int, currency: str) -> None:
+    """
+    Compare what the caller said with what the call does.
+
+    Raises:
+        InvalidParametersError: they differ.
+    """
+    name = stated_parameter(tool.parameters_json_schema) or ""
+    problem = stated_effect_problem(name, effect, amount, currency)
+    if problem is not None:
+        raise InvalidParametersError([problem], tool=tool.name)
 
 
 def _masked(problems: Sequence[Problem], api_key: SecretStr | None) -> list[Problem]:

@@ -79,7 +79,8 @@ class StripeAPI:
         """
         access = self._access.override(headers or {})
         order = self._order(tool, parameters, access, idempotency_key)
-        run = self._calls.read if tool.reads else self._calls.make
+        calls = self._calls
+        run = calls.read if tool.reads else calls.reverse if tool.reverses else calls.make
         return await run(tool, order, access, self._mode(access, tool.name))
 
     async def iterate(
@@ -129,6 +130,9 @@ class StripeAPI:
             InvalidParametersError: the call breaks the schema.
             NotSentError: the journal cannot be read.
         """
+        if tool.reverses:
+            message, hint = "the policy speaks of the opposite entry, which is not known yet", "use call --dry-run"
+            raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
         order = self._order(tool, parameters, self._access, None)
         mode = mode or (mode_of(self._access.secret) if self._access.api_key else "test")
         return await self._calls.explain(tool, order, self._access, mode)

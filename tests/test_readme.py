@@ -76,6 +76,24 @@ async def test_host_example_runs_a_tool_call(stripe: Sandbox, customer: str) -> 
         assert "not_sent" == (await names["run_tool_call"](agent, "call_2", tool, {}))["outcome"]
 
 
+async def test_siblings_example_looks_and_undoes(stripe: Sandbox, customer: str) -> None:
+    """What was credited, the sum of the ledger, and an entry undone."""
+    names: dict[str, Any] = {}
+    exec(block("siblings"), names)  # noqa: S102  the README's own code
+    async with await connect(stripe) as agent:
+        entry = {"customer": customer, "amount": -500, "currency": "usd"}
+        made = await agent.call_tool(load_manifest().tools[0].name, entry)
+        assert ["credit 5.00 usd"] == await names["last_credits"](agent, customer)
+        assert "debit 5.00 usd" in await names["undo"](agent, made.data["id"])
+        assert 0 == await names["total"](agent, customer)
+
+
+def test_tools_table_has_every_tool() -> None:
+    """Each by its name, and no other."""
+    named = re.findall(r"^\| `(\w+)` \|", table("The tools"), re.MULTILINE)
+    assert {tool.name for tool in load_manifest().tools} == set(named)
+
+
 def test_sandbox_example_prints_what_it_says(tmp_path: Path) -> None:
     """And so does the other one."""
     (tmp_path / "example.py").write_text(block("sandbox"))

@@ -202,6 +202,21 @@ class Journal:
         """
         return await self._ask(lambda db: by_key(db, key, base_url, mode, account))
 
+    async def customer_of(self, transaction: str, *, base_url: str, mode: str, account: str) -> str | None:
+        """
+        The customer of the recorded call that made an entry, or None.
+        """
+        query = (
+            "SELECT customer FROM calls WHERE base_url = ? AND mode = ? AND account = ? AND state = 'succeeded' "
+            "AND amount != 0 AND json_extract(answer, '$.id') = ? LIMIT 1"
+        )
+
+        def work(db: sqlite3.Connection) -> str | None:
+            row = db.execute(query, (base_url, mode, account, transaction)).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._ask(work)
+
     async def select(
         self,
         *,

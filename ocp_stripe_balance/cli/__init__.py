@@ -37,7 +37,7 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ocp_stripe_balance._manifest import ToolSpec
     from ocp_stripe_balance.models import ToolResult
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _NO_KEY = "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY; without a Stripe account, try ocp-stripe-balance sandbox"
 _EXIT_CODES = {"succeeded": 0, "not_sent": 2, "rejected": 3, "unknown": 4}
+_REVERSE = "reverseCustomerBalanceTransaction"
 _TOOL = "postCustomersCustomerBalanceTransactions"
 
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_CODES[error.outcome]
     except KeyboardInterrupt:
         # A call under way is not interrupted so: see _call.
-        say("Interrupted." if options.command != "call" else "Interrupted; nothing was sent.")
+        say("Interrupted." if options.command not in {"call", "reverse"} else "Interrupted; nothing was sent.")
         return 0 if options.command == "sandbox" else _EXIT_CODES["not_sent"]
     except OSError as error:
         return _cannot_print(error, getattr(options, "done", None))
@@ -98,6 +99,7 @@ def _run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
         "policy": _policy.run,
         "tools": _tools,
         "call": _call,
+        "reverse": _reverse,
         "sandbox": _sandbox,
         "doctor": _doctor,
     }
@@ -139,6 +141,14 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--idempotency-key", metavar="KEY", help="the name of this one decision")
     call.add_argument("--yes", action="store_true", help="do not ask before sending, unless the policy wants it")
     call.add_argument("--dry-run", action="store_true", help="show the request and the policy's verdict; send nothing")
+
+    reverse = commands.add_parser("reverse", help="undo an entry by making the opposite one, once")
+    reverse.add_argument("transaction", metavar="TRANSACTION", help="ID of the entry, cbtxn_…")
+    reverse.add_argument("--customer", metavar="ID", help="whose entry; by default as the journal knows")
+    reverse.add_argument("--description", metavar="TEXT", help="for the ledger (default: Reversal of TRANSACTION)")
+    reverse.add_argument("--json", dest="as_json", action="store_true", help="print the result as JSON")
+    reverse.add_argument("--yes", action="store_true", help="do not ask before sending, unless the policy wants it")
+    reverse.add_argument("--dry-run", action="store_true", help="show the request and the verdict; send nothing")
 
     sandbox = commands.add_parser("sandbox", help="run an embedded Stripe until Ctrl-C")
     sandbox.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: any free one)")
@@ -183,29 +193,39 @@ async def _tools(options: argparse.Namespace) -> int:
 
 
 async def _call(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
-
     options.as_json = options.json_source is not None
-    settings = Settings()
     if "=" in options.tool:
         raise _fail(
             "TOOL", f"{options.tool!r} is not a tool's name", "write the tool's name before --json and KEY=VALUE"
         )
+    return await _make_call(options, options.tool, lambda tool: _parameters(tool, options), options.idempotency_key)
+
+
+async def _reverse(options: argparse.Namespace) -> int:
+    given = {"transaction": options.transaction, "customer": options.customer, "description": options.description}
+    return await _make_call(options, _REVERSE, lambda _: given, None)
+
+
+async def _make_call(
+    options: argparse.Namespace, name: str, parameters_of: Callable[[ToolSpec], Any], key: str | None
+) -> int:
+    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+
+    settings = Settings()
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
     who: dict[str, Any] = {}
     if is_at_terminal:
         who = {"user": _approvals.whoami(), "approver": _approvals.ask_at_terminal, "asks_always": not options.yes}
     async with OCPAgent("command_line", settings=settings, **who) as agent:
         await agent.register_api("stripe")
-        tool = await _tool_named(agent, options.tool)
-        parameters = _parameters(tool, options)
+        tool = await _tool_named(agent, name)
+        parameters = parameters_of(tool)
         if options.dry_run:
-            key = options.idempotency_key
             return show_dry_run(
                 await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True),
                 as_json=options.as_json,
             )
-        calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=options.idempotency_key))
+        calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=key))
         # Ctrl-C cancels the call, which then says whether it may have been sent; pressed again, it changes nothing.
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, calling.cancel)
         try:
