@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ToolError,
     )
     from ocp_stripe_balance.models import CustomerBalanceTransaction, DryRun, Proposal, ToolResult
+    from ocp_stripe_balance.sdk import register
     from ocp_stripe_balance.settings import Settings
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Settings",
     "ToolError",
     "ToolResult",
+    "register",
 ]
 
 _HOMES = {
@@ -53,6 +55,7 @@ _HOMES = {
     "Proposal": "models",
     "Settings": "settings",
     "ToolResult": "models",
+    "register": "sdk",
 }
 
 

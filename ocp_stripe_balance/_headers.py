@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._access import Access
-    from ocp_stripe_balance.agent import AgentContext, APIOptions
+    from ocp_stripe_balance.agent import APIOptions, Context
 
 
 def stripe_headers(access: Access, api_version: str, options: APIOptions) -> dict[str, str]:
@@ -36,11 +36,16 @@ def _user_agent() -> str:
     return f"ocp-stripe-balance/{version('ocp-stripe-balance')} Python/{platform.python_version()}"
 
 
-def _context_headers(context: AgentContext, *, share: bool) -> dict[str, str]:
+def _context_headers(context: Context, *, share: bool) -> dict[str, str]:
     """
     OCP's headers; never OCP-Session, which would carry the whole conversation to Stripe.
     """
-    headers = {"OCP-Context-ID": context.context_id, "OCP-Agent-Type": context.agent_type, "OCP-Version": "1.0"}
+    headers = {
+        # An agent of the SDK may have any text there; the protocol allows these.
+        "OCP-Context-ID": re.sub(r"[^a-zA-Z0-9-]", "-", str(context.context_id))[:64],
+        "OCP-Agent-Type": re.sub(r"[^a-zA-Z0-9_.-]", "-", str(context.agent_type))[:128],
+        "OCP-Version": "1.0",
+    }
     if share:
         optional = {
             "OCP-User": (context.user, 64),

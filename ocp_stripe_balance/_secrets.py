@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 _API_KEY = re.compile(r"([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
 _SECRET_KEY = re.compile(r"[sr]k_(?:live|test|org)_[A-Za-z0-9]{8,}")
@@ -70,6 +71,13 @@ class Concealed(Mapping[object, object]):
         """
         message = "headers that may hold an API key are not pickled"
         raise TypeError(message)
+
+
+def concealed(headers: Any) -> Any:
+    """
+    The headers as no traceback shows them; of what is no mapping, the type, to be refused.
+    """
+    return Concealed(headers) if isinstance(headers, Mapping) else None if headers is None else type(headers)
 
 
 def scrub(error: BaseException, secret: str) -> None:

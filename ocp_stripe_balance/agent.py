@@ -11,14 +11,13 @@ import difflib
 import re
 import uuid
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
 
 from ocp_stripe_balance._schema import shown
-from ocp_stripe_balance._secrets import Concealed
+from ocp_stripe_balance._secrets import concealed
 from ocp_stripe_balance.errors import (
     APINotFound,
     ConfigurationError,
@@ -28,7 +27,7 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     import httpx
 
@@ -113,13 +112,25 @@ class AgentContext:
         }
 
 
+class Context(Protocol):
+    """
+    What an API reads of an agent's context; the SDK's has it too.
+    """
+
+    context_id: str
+    agent_type: str
+    user: str | None
+    workspace: str | None
+    current_goal: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APIOptions:
     """
     What an agent hands to the factory of an API.
     """
 
-    context: AgentContext
+    context: Context
     settings: Settings
     base_url: str | None
     headers: Mapping[str, str] = field(repr=False)
@@ -253,7 +264,7 @@ class OCPAgent:
             APINotFound: no installed package publishes it; OpenAPI discovery is the SDK's job.
             ConfigurationError: *base_url* or *headers* are impossible.
         """
-        headers = _concealed(headers)
+        headers = concealed(headers)
         name = name.lower().strip()
         found = entry_points(group=_GROUP)
         if name not in found.names or spec_url is not None:
@@ -267,7 +278,7 @@ class OCPAgent:
                 context=self.context,
                 settings=self._settings,
                 base_url=base_url,
-                headers=_concealed(headers or {}),
+                headers=concealed(headers or {}),
                 transport=self._transport,
                 approver=self._approver,
                 asks_always=self._asks_always,
@@ -367,7 +378,7 @@ class OCPAgent:
             OutcomeUnknownError: it may have moved; call again with the same key.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        headers = _concealed(headers)
+        headers = concealed(headers)
         api, tool = self._find(tool_name, api_name)
         endpoint = f"{tool.method} {tool.path}"
         try:
@@ -395,7 +406,7 @@ class OCPAgent:
             NotSentError: nothing was sent, or an answer did not come in time; what came so far is good.
             RejectedError: Stripe said no.
         """
-        headers = _concealed(headers)
+        headers = concealed(headers)
         api, tool = self._find(tool_name, api_name)
         async for item in api.iterate(tool, parameters, headers=headers):
             yield item
@@ -466,13 +477,6 @@ class OCPAgent:
             hint = "no API is registered yet: await agent.register_api('stripe')"
         message = f"there is no tool {shown(tool_name)}"
         raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
-
-
-def _concealed(headers: Any) -> Any:
-    """
-    The headers as no traceback shows them; of what is no mapping, the type, to be refused.
-    """
-    return Concealed(headers) if isinstance(headers, Mapping) else None if headers is None else type(headers)
 
 
 def _words(text: str) -> set[str]:

@@ -82,6 +82,13 @@ class ToolError(Exception):
         self.attempts = attempts
         """How many times a connection to Stripe was tried."""
 
+    @property
+    def reason(self) -> str:
+        """
+        The error in one word, as ``policy_refused``: what stands beside a status in an agent's history.
+        """
+        return self.code_for_model
+
     def __str__(self) -> str:
         """
         What happened, what did not, and what to do next.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -174,6 +175,20 @@ class ToolResult:
             return Customer.model_validate(self.data)
         except ValidationError:
             return None
+
+    @property
+    def reason(self) -> str:
+        """
+        The phrase of the status, as on the SDK's response.
+        """
+        return HTTPStatus(self.status_code).phrase if self.status_code in set(HTTPStatus) else ""
+
+    @property
+    def content(self) -> bytes:
+        """
+        The data as JSON bytes, as on the SDK's response.
+        """
+        return json.dumps(self.data).encode()
 
     def json(self) -> dict[str, Any]:
         """

@@ -32,8 +32,9 @@ def test_public_names_are_these() -> None:
         "Settings",
         "ToolError",
         "ToolResult",
+        "register",
     ] == ocp_stripe_balance.__all__
-    assert all(inspect.isclass(getattr(ocp_stripe_balance, name)) for name in ocp_stripe_balance.__all__)
+    assert all(callable(getattr(ocp_stripe_balance, name)) for name in ocp_stripe_balance.__all__)
 
 
 def test_other_names_are_not_there() -> None:

@@ -4,6 +4,7 @@ What the README shows is what happens: its snippets run, its commands exist, its
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sdk_double
 from helpers import connect, ledger
 
 from ocp_stripe_balance import OCPAgent, Policy, Settings, errors
@@ -86,6 +88,18 @@ async def test_siblings_example_looks_and_undoes(stripe: Sandbox, customer: str)
         assert ["credit 5.00 usd"] == await names["last_credits"](agent, customer)
         assert "debit 5.00 usd" in await names["undo"](agent, made.data["id"])
         assert 0 == await names["total"](agent, customer)
+
+
+def test_sdk_example_credits_a_customer(stripe_thread: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without an event loop; the double stands in for the SDK."""
+    monkeypatch.setitem(sys.modules, "ocp_agent", sdk_double)
+    monkeypatch.setenv("STRIPE_SECRET_KEY", stripe_thread.api_key)
+    monkeypatch.setenv("STRIPE_API_BASE", stripe_thread.url)
+    names: dict[str, Any] = {}
+    exec(block("sdk"), names)  # noqa: S102  the README's own code
+    customer = stripe_thread.create_customer()
+    assert -500 == asyncio.run(names["in_async_code"](customer))
+    assert -800 == names["in_plain_code"](customer)
 
 
 def test_tools_table_has_every_tool() -> None:

@@ -1,0 +1,80 @@
+"""
+One event loop in the background, for programs that have none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+_T = TypeVar("_T")
+
+
+class _Loop:
+    """
+    A loop in a daemon thread.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ocp-stripe-balance", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            message = "a sync call cannot be made from within another one, such as from an approver"
+            raise RuntimeError(message)
+        done: Future[_T] = Future()
+        tasks: list[asyncio.Task[_T]] = []
+
+        def start() -> None:
+            task = self._loop.create_task(coroutine)
+            tasks.append(task)
+            task.add_done_callback(lambda ended: _hand_over(ended, done))
+
+        self._loop.call_soon_threadsafe(start)
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            # The call may have been sent: cancelled, it says so, and that is worth more than the interrupt.
+            self._loop.call_soon_threadsafe(tasks[0].cancel)
+            error = done.exception()
+            if error is not None and not isinstance(error, asyncio.CancelledError):
+                raise error from None
+            raise
+
+
+_current: _Loop | None = None
+_lock = threading.Lock()
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """
+    The result of *coroutine*, run in the one background loop.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, and nothing is known to have been sent or the call had just succeeded.
+    """
+    global _current  # noqa: PLW0603  one loop for all, as connections belong to a loop
+    with _lock:
+        if _current is None or _current.pid != os.getpid():  # threads do not survive a fork
+            _current = _Loop()
+        loop = _current
+    return loop.run(coroutine)
+
+
+def _hand_over(task: asyncio.Task[_T], done: Future[_T]) -> None:
+    if task.cancelled():
+        done.set_exception(asyncio.CancelledError())
+    elif (error := task.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(task.result())
