@@ -22,7 +22,7 @@ check: .venv/tools ## lint, format and types
 test: .venv/wheel ## all tests, against the wheel
 	$(BIN)/pytest -n 2
 
-test-floors: .venv/wheel ## all tests, with the oldest dependencies we promise to work with
+test-floors: .venv/wheel ## the tests that need no provider's package, with the oldest dependencies we promise to work with
 	$(PYTHON) tests/floors.py > build/floors.txt
 	$(PYTHON) -m venv build/floors
 	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
@@ -41,9 +41,9 @@ clean: ## remove what was built and installed
 
 .venv/tools: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	@echo "Setting up .venv with the package's dependencies and tools, once; this takes about a minute."
+	@echo "Setting up .venv with the package's dependencies and tools, once; this takes a minute or two."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers]'
 	@touch $@
 
 .venv/wheel: .venv/tools $(SOURCES)

@@ -35,6 +35,7 @@ from ocp_stripe_balance.errors import (
     RejectedError,
     ToolError,
 )
+from ocp_stripe_balance.exports import FORMATS, export_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     tools = commands.add_parser("tools", help="the tools, or one of them explained")
     tools.add_argument("name", nargs="?", metavar="NAME", help="a tool's name")
     tools.add_argument("--json", dest="as_json", action="store_true", help="definitions and schemas as JSON")
+    tools.add_argument("--format", dest="form", choices=FORMATS, help="definitions as a provider's API takes them")
 
     call = commands.add_parser(
         "call",
@@ -175,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _tools(options: argparse.Namespace) -> int:
+    if options.form is not None:
+        try:
+            print_json(export_tools(options.form, [options.name] if options.name else None))
+        except ValueError as error:
+            raise _fail("NAME", str(error), "run 'ocp-stripe-balance tools'") from None
+        return 0
     async with OCPAgent() as agent:
         await agent.register_api("stripe")
         if options.name is None:

@@ -1,0 +1,291 @@
+"""
+The tools in the formats of the models' providers, and the models' calls back.
+
+`export_tools` gives what a provider's API is told of the tools. `run_tool_call` takes a model's tool call as the
+provider's SDK gives it, runs it with the call's ID as idempotency key, and returns the message to send back.
+Errors come back as messages too, as the JSON of `ToolError.to_dict`, for the model to correct itself.
+"""
+
+from __future__ import annotations
+
+import json
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ocp_stripe_balance._dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
+from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance.errors import InvalidParametersError, Problem, ToolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from langchain_core.tools import StructuredTool
+
+    from ocp_stripe_balance._manifest import ToolSpec
+
+Format = Literal["openai", "openai-chat", "anthropic", "gemini", "mcp", "langchain", "json-schema"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+_WITH_PAIRS = {"openai", "openai-chat", "gemini"}
+_call_id: ContextVar[str | None] = ContextVar("tool_call_id", default=None)
+
+
+def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """
+    The definitions of the tools, as the provider's API takes them.
+
+    Args:
+        form: ``openai`` (Responses) and ``openai-chat`` (Chat Completions) in strict mode; ``anthropic``; ``gemini``, a
+            list of function declarations; ``mcp``; ``langchain``, what `langchain_tools` is made of; ``json-schema``.
+        names: of the tools to export; by default all.
+
+    Raises:
+        ValueError: there is no such format or tool.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"{form!r} is not a format; the formats are {', '.join(FORMATS)}")
+    tools = {tool.name: tool for tool in load_manifest().tools}
+    wanted = list(tools) if names is None else list(names)
+    for name in wanted:
+        if name not in tools:
+            raise ValueError(f"{name!r} is not a tool; the tools are {', '.join(tools)}")
+    return [_DEFINITIONS[form](tools[name]) for name in wanted]
+
+
+async def run_tool_call(form: Format, agent: Any, call: Any) -> Any:
+    """
+    The message that answers a model's tool call; the call is made once, under the tool call's own ID.
+
+    Args:
+        form: ``openai``: a function_call item, answered by a function_call_output item; ``openai-chat``: a tool call of
+            a message, answered by a message of role tool; ``anthropic``: a tool_use block, answered by a tool_result
+            block; ``gemini``: a FunctionCall, answered by a part with a function response; ``mcp``: the parameters of
+            tools/call, answered by its result; ``langchain``: a ToolCall, answered by a ToolMessage;
+            ``json-schema``: ``{id, name, arguments}``, answered by ``{id, name, result}``. Objects of the
+            provider's SDK or the same as dicts.
+        agent: with the API registered: `OCPAgent`, or the SDK's after `register`.
+        call: as the model made it.
+
+    Raises:
+        ValueError: there is no such format.
+        asyncio.CancelledError: cancelled before anything was sent.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"{form!r} is not a format; the formats are {', '.join(FORMATS)}")
+    call_id, name, arguments = _read(form, call)
+    told, is_error = await _run(form, agent, call_id, name, arguments)
+    return _ANSWERS[form](call_id, name, told, is_error)
+
+
+def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[StructuredTool]:
+    """
+    The tools as LangChain has them, calling through *agent*; the ToolCall's ID is the idempotency key.
+
+    Needs the extra ``langchain``.
+
+    Args:
+        agent: with the API registered.
+        names: of the tools; by default all.
+    """
+    from langchain_core.tools import StructuredTool  # noqa: PLC0415  an extra
+
+    from ocp_stripe_balance._background import run  # noqa: PLC0415  for programs without a loop
+
+    class Tool(StructuredTool):
+        """
+        Remembers the ID of the ToolCall that it runs, which LangChain does not hand to tools of a JSON Schema.
+        """
+
+        def run(self, *args: Any, tool_call_id: str | None = None, **named: Any) -> Any:
+            """
+            Run one call.
+            """
+            token = _call_id.set(tool_call_id)
+            try:
+                return super().run(*args, tool_call_id=tool_call_id, **named)
+            finally:
+                _call_id.reset(token)
+
+        async def arun(self, *args: Any, tool_call_id: str | None = None, **named: Any) -> Any:
+            """
+            Run one call.
+            """
+            token = _call_id.set(tool_call_id)
+            try:
+                return await super().arun(*args, tool_call_id=tool_call_id, **named)
+            finally:
+                _call_id.reset(token)
+
+    async def answer(call_id: str | None, name: str, arguments: dict[str, Any]) -> Any:
+        message = await run_tool_call("langchain", agent, {"id": call_id, "name": name, "args": arguments})
+        return message.content if call_id is None else message
+
+    def tool(definition: dict[str, Any]) -> Tool:
+        name = definition["name"]
+
+        def plain(**arguments: Any) -> Any:
+            return run(answer(_call_id.get(), name, arguments))
+
+        async def awaited(**arguments: Any) -> Any:
+            return await answer(_call_id.get(), name, arguments)
+
+        return Tool(func=plain, coroutine=awaited, **definition)
+
+    return [tool(definition) for definition in export_tools("langchain", names)]
+
+
+async def _run(form: Format, agent: Any, call_id: str | None, name: str, arguments: Any) -> tuple[dict[str, Any], bool]:
+    """
+    What the model is told of its call, and whether that is an error.
+    """
+    tool = next((tool for tool in load_manifest().tools if tool.name == name), None)
+    try:
+        said = _parsed(arguments)
+        if tool is not None and isinstance(said, dict):
+            said = arguments_of(tool, said)
+            if said.get("idempotency_key") is not None:
+                call_id = None  # the model repeats a call, under the key that it was told
+        result = await agent.call_tool(name, said, idempotency_key=call_id)
+    except InvalidParametersError as error:
+        if tool is not None and form in _WITH_PAIRS:
+            error = reworded(tool, error)
+        return error.to_dict(), True
+    except ToolError as error:
+        return error.to_dict(), True
+    told: dict[str, Any] = result.to_dict()
+    return told, False
+
+
+def _parsed(arguments: Any) -> Any:
+    """
+    The arguments, which some providers give as the JSON text that the model wrote.
+    """
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments or "{}")
+    except (ValueError, RecursionError) as error:
+        problem = Problem(path="arguments", message=f"is not JSON ({error})", hint="write one JSON object")
+        raise InvalidParametersError([problem]) from None
+
+
+def _read(form: Format, call: Any) -> tuple[str | None, str, Any]:
+    """
+    ID, tool and arguments of a call.
+    """
+    if form == "openai-chat":
+        function = _field(call, "function")
+        return _field(call, "id"), _field(function, "name"), _field(function, "arguments")
+    if form == "mcp":
+        # JSON-RPC IDs are used anew in every session, so they name no decision.
+        return None, _field(call, "name"), _field(call, "arguments")
+    id_field, arguments_field = {
+        "openai": ("call_id", "arguments"),
+        "anthropic": ("id", "input"),
+        "gemini": ("id", "args"),
+        "langchain": ("id", "args"),
+        "json-schema": ("id", "arguments"),
+    }[form]
+    return _field(call, id_field), _field(call, "name"), _field(call, arguments_field)
+
+
+def _field(call: Any, name: str) -> Any:
+    return call.get(name) if isinstance(call, dict) else getattr(call, name, None)
+
+
+def _text(told: dict[str, Any]) -> str:
+    return json.dumps(told, ensure_ascii=False)
+
+
+def _langchain_message(call_id: str | None, name: str, told: dict[str, Any], is_error: bool) -> Any:  # noqa: FBT001  one of the answers
+    from langchain_core.messages import ToolMessage  # noqa: PLC0415  an extra
+
+    status = "error" if is_error else "success"
+    return ToolMessage(content=_text(told), tool_call_id=call_id or "", name=name, status=status, artifact=told)
+
+
+_ANSWERS: dict[Format, Callable[[str | None, str, dict[str, Any], bool], Any]] = {
+    "openai": lambda call_id, _, told, __: {
+        "type": "function_call_output",
+        "call_id": call_id,
+        "output": _text(told),
+    },
+    "openai-chat": lambda call_id, _, told, __: {"role": "tool", "tool_call_id": call_id, "content": _text(told)},
+    "anthropic": lambda call_id, _, told, is_error: {
+        "type": "tool_result",
+        "tool_use_id": call_id,
+        "content": _text(told),
+        "is_error": is_error,
+    },
+    "gemini": lambda call_id, name, told, is_error: {
+        "function_response": {
+            **({"id": call_id} if call_id else {}),
+            "name": name,
+            "response": {"error" if is_error else "output": told},
+        }
+    },
+    "mcp": lambda _, __, told, is_error: {
+        "content": [{"type": "text", "text": _text(told)}],
+        "structuredContent": told,
+        "isError": is_error,
+    },
+    "langchain": _langchain_message,
+    "json-schema": lambda call_id, name, told, _: {"id": call_id, "name": name, "result": told},
+}
+
+# The data is not described further: a client that held it to a schema would turn a surprising success into an error.
+_OUTPUT_SCHEMA = {
+    "type": "object",
+    "required": ["outcome"],
+    "properties": {
+        "outcome": {"type": "string", "enum": ["succeeded", "rejected", "not_sent", "unknown"]},
+        "summary": {"type": "string", "description": "What happened, in a sentence."},
+        "data": {"type": "object", "description": "The object as Stripe sent it."},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+        "message": {"type": "string", "description": "Of an error: what happened, and what did not."},
+        "hint": {"type": "string", "description": "Of an error: what to do next."},
+    },
+}
+
+
+def _mcp(tool: ToolSpec) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "inputSchema": standard(tool),
+        "outputSchema": _OUTPUT_SCHEMA,
+        "annotations": {
+            "readOnlyHint": tool.reads,
+            "destructiveHint": not tool.reads,
+            "idempotentHint": not tool.moves_money,
+            "openWorldHint": True,
+        },
+    }
+
+
+_DEFINITIONS: dict[Format, Callable[[ToolSpec], dict[str, Any]]] = {
+    "openai": lambda tool: {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": rendered(tool, OPENAI_STRICT),
+        "strict": True,
+    },
+    "openai-chat": lambda tool: {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": rendered(tool, OPENAI_STRICT),
+            "strict": True,
+        },
+    },
+    "anthropic": lambda tool: {"name": tool.name, "description": tool.description, "input_schema": standard(tool)},
+    "gemini": lambda tool: {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": rendered(tool, GEMINI),
+    },
+    "mcp": _mcp,
+    "langchain": lambda tool: {"name": tool.name, "description": tool.description, "args_schema": standard(tool)},
+    "json-schema": lambda tool: {"name": tool.name, "description": tool.description, "parameters": standard(tool)},
+}
