@@ -19,7 +19,7 @@ check: .venv/tools ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: .venv/wheel ## all tests, against the wheel
+test: .venv/tools .venv/wheel ## all tests, against the wheel
 	$(BIN)/pytest -n 2
 
 test-floors: .venv/wheel ## the tests that need no provider's package, with the oldest dependencies we promise to work with
@@ -28,7 +28,7 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
 	build/floors/bin/pytest -n 2
 
-chaos: .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
+chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
 
@@ -39,15 +39,20 @@ format: .venv/tools ## apply lint and format
 clean: ## remove what was built and installed
 	rm -rf .venv build dist
 
-.venv/tools: pyproject.toml
+.venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	@echo "Setting up .venv with the package's dependencies and tools, once; this takes a minute or two."
 	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/tools: .venv/python pyproject.toml
+	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers]'
 	@touch $@
 
-.venv/wheel: .venv/tools $(SOURCES)
+.venv/wheel: .venv/python $(SOURCES)
+	@echo "Building and installing the package."
 	rm -rf build/dist
-	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/dist .
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/dist .
+	$(BIN)/pip install --quiet --disable-pip-version-check build/dist/*.whl
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/dist/*.whl
 	@touch $@
