@@ -85,7 +85,10 @@ class Calls:
         self._options = options
         self._journal = Journal(settings.journal_path)
         self._executor = Executor(
-            timeout_s=settings.timeout, max_attempts=settings.max_attempts, transport=options.transport
+            timeout_s=settings.timeout,
+            max_attempts=settings.max_attempts,
+            transport=options.transport,
+            has_details=settings.trace_details,
         )
         self._guard = Guard(settings, self._journal, options.approver, asks_always=options.asks_always)
         self._responses = {tool.name: ResponseValidator(tool.response_json_schema) for tool in tools}
@@ -393,7 +396,14 @@ class Calls:
         sent = stripe_headers(access, call.api_version, self._options)
         headers = {**sent, **encode_headers(tool, {_KEY_PARAMETER: call.key})}
         url = self._base_url + call.path
-        return WireRequest(method=tool.method, url=url, body=call.body, headers=headers, api_key=access.api_key)
+        return WireRequest(
+            method=tool.method,
+            url=url,
+            body=call.body,
+            headers=headers,
+            template=tool.path,
+            api_key=access.api_key,
+        )
 
     async def _send(  # noqa: PLR0913  a call and how it is sent
         self, tool: ToolSpec, call: Call, access: Access, notes: list[str], *, is_resumed: bool, remaining_s: float

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from ocp_stripe_balance._secrets import redact, scrub
+from ocp_stripe_balance._telemetry import WatchedAttempt
 from ocp_stripe_balance.errors import (
     AuthenticationError,
     NotSentError,
@@ -170,12 +171,13 @@ class Executor:
     Sends requests over one `httpx.AsyncClient`; safe for many calls at once in one event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a client is made with, and what tests swap
         self,
         *,
         timeout_s: float,
         max_attempts: int,
         transport: httpx.AsyncBaseTransport | None = None,
+        has_details: bool = False,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -186,12 +188,14 @@ class Executor:
             timeout_s: the deadline of one call in seconds, waiting and retries included.
             max_attempts: how often one call may be sent.
             transport: what is under httpx; by default aiohttp.
+            has_details: whether spans may tell IDs.
             clock: the time, for tests.
             jitter: a number from 0 to 1, for tests.
         """
         self._timeout_s = timeout_s
         self._max_attempts = max_attempts
         self._transport = transport
+        self._has_details = has_details
         self._clock = clock or SystemClock()
         self._jitter = jitter
         self._client: httpx.AsyncClient | None = None
@@ -246,16 +250,20 @@ class Executor:
         wire = _wire(request, timeout)
         # A reply that drips in would outlast the read timeout.
         deadline = asyncio.get_running_loop().time() + remaining_s
+        watched = WatchedAttempt(request, attempt, has_details=self._has_details)
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._open().send(wire, stream=True)
+            watched.status = response.status_code
             try:
                 body, lost = await _read(response, deadline)
             finally:
                 await response.aclose()
         except BaseException as error:
             scrub(error, _bare(request.api_key))
+            watched.end(error)
             raise
+        watched.end(None)
         body, headers = _without_key(body, response.headers, _bare(request.api_key))
         lost = None if lost is None else redact(lost, _bare(request.api_key))
         return Reply(

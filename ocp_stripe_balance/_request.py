@@ -33,6 +33,8 @@ class WireRequest:
     body: bytes
     headers: dict[str, str]
     """All but Authorization."""
+    template: str = ""
+    """Of the path, such as ``/v1/customers/{customer}``; told in place of the path where IDs are not."""
     api_key: SecretStr | None = None
     """Becomes the Authorization header at the last moment, so that no traceback shows it."""
 
@@ -85,7 +87,7 @@ def build_request(
         url += "?" + encode_form(parts["query"]).decode()
     sent = {**headers, **encode_headers(tool, parts["header"])}
     body = encode_form(parts["body"])
-    return WireRequest(method=tool.method, url=url, body=body, headers=sent, api_key=api_key)
+    return WireRequest(method=tool.method, url=url, body=body, headers=sent, template=tool.path, api_key=api_key)
 
 
 def encode_headers(tool: ToolSpec, parameters: Mapping[str, Any]) -> dict[str, str]:

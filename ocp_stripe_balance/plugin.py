@@ -13,6 +13,7 @@ from ocp_stripe_balance._documentation import documentation
 from ocp_stripe_balance._manifest import load_manifest
 from ocp_stripe_balance._order import take_order
 from ocp_stripe_balance._schema import ParameterValidator
+from ocp_stripe_balance._telemetry import WatchedCall
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
 from ocp_stripe_balance.settings import check_api_base, mode_of
 
@@ -77,11 +78,12 @@ class StripeAPI:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        access = self._access.override(headers or {})
-        order = self._order(tool, parameters, access, idempotency_key)
-        calls = self._calls
-        run = calls.read if tool.reads else calls.reverse if tool.reverses else calls.make
-        return await run(tool, order, access, self._mode(access, tool.name))
+        with self._watch(tool, parameters, idempotency_key) as watched:
+            access = self._access.override(headers or {})
+            order = self._order(tool, parameters, access, idempotency_key)
+            calls = self._calls
+            run = calls.read if tool.reads else calls.reverse if tool.reverses else calls.make
+            return watched.succeeded(await run(tool, order, access, self._mode(access, tool.name)))
 
     async def iterate(
         self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None
@@ -93,13 +95,14 @@ class StripeAPI:
             InvalidParametersError: the call breaks the schema, or the tool does not list.
             ToolError: as for every call that reads.
         """
-        access = self._access.override(headers or {})
-        order = self._order(tool, parameters, access, None)
-        if tool.page_size is None:
-            message = f"{tool.name} does not return a list"
-            raise InvalidParametersError([Problem(path="tool_name", message=message, hint="call it with call_tool")])
-        async for item in self._calls.iterate(tool, order, access, self._mode(access, tool.name)):
-            yield item
+        with self._watch(tool, parameters, None, is_current=False):
+            access = self._access.override(headers or {})
+            order = self._order(tool, parameters, access, None)
+            if tool.page_size is None:
+                message, hint = f"{tool.name} does not return a list", "call it with call_tool"
+                raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
+            async for item in self._calls.iterate(tool, order, access, self._mode(access, tool.name)):
+                yield item
 
     async def dry_run(
         self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
@@ -180,6 +183,12 @@ class StripeAPI:
 
             self._lazy_calls = Calls(self.base_url, self.tools, self._options)
         return self._lazy_calls
+
+    def _watch(
+        self, tool: ToolSpec, parameters: object, call_id: str | None, *, is_current: bool = True
+    ) -> WatchedCall:
+        has_details = self._options.settings.trace_details
+        return WatchedCall(tool, parameters, call_id, has_details=has_details, is_current=is_current)
 
     def _order(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: str | None) -> Order:
         keys, tags = (access.idempotency_key, idempotency_key), self._options.settings.tag_calls

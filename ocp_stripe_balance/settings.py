@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Whether an entry's metadata names its call (``ocp_call``), so that it can be found in the ledger later."""
     share_context: bool = False
     """Whether OCP-User, OCP-Workspace and OCP-Current-Goal go to Stripe as headers."""
+    trace_details: bool = False
+    """Whether spans tell parameters, and IDs in URLs."""
     allow_live: bool = False
     """Whether live-mode keys may be used."""
     policy: Annotated[Policy | str | dict[str, Any] | None, NoDecode] = None

@@ -1,0 +1,249 @@
+"""
+Seeing it work: one log line per call, and where OpenTelemetry's API is installed, spans and metrics.
+
+A call is a tool execution of the GenAI conventions (https://opentelemetry.io/docs/specs/semconv/gen-ai/), an attempt an
+HTTP client request (https://opentelemetry.io/docs/specs/semconv/http/). Neither has the API key, nor, unless switched
+on, amounts, customers or words. Nothing is sent to Stripe for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from ocp_stripe_balance._secrets import redact
+from ocp_stripe_balance.errors import ToolError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._request import WireRequest
+    from ocp_stripe_balance.models import ToolResult
+
+logger = logging.getLogger("ocp_stripe_balance")
+logger.addHandler(logging.NullHandler())
+
+_NAME = "ocp_stripe_balance"
+# The buckets that both conventions recommend, in seconds.
+_TOOL_BUCKETS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+_HTTP_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+_FIRST_ERROR = 400
+# How a call without result or error of its own ended; none of these is an error.
+_OUTCOMES: dict[type[BaseException] | None, str] = {
+    None: "succeeded",
+    GeneratorExit: "succeeded",
+    asyncio.CancelledError: "cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruments:
+    """
+    What spans and metrics are made with.
+    """
+
+    tracer: Any
+    tool_duration: Any
+    http_duration: Any
+
+    @classmethod
+    def of(cls, tracer_provider: Any = None, meter_provider: Any = None) -> Instruments:
+        """
+        Those of the given providers, else of the process's.
+        """
+        from opentelemetry import metrics, trace  # noqa: PLC0415  optional, and 15 ms
+
+        meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
+        return cls(
+            tracer=trace.get_tracer(_NAME, tracer_provider=tracer_provider),
+            tool_duration=meter.create_histogram(
+                "gen_ai.execute_tool.duration",
+                unit="s",
+                description="Duration of tool executions.",
+                explicit_bucket_boundaries_advisory=_TOOL_BUCKETS,
+            ),
+            http_duration=meter.create_histogram(
+                "http.client.request.duration",
+                unit="s",
+                description="Duration of HTTP client requests.",
+                explicit_bucket_boundaries_advisory=_HTTP_BUCKETS,
+            ),
+        )
+
+
+@cache
+def instruments() -> Instruments | None:
+    """
+    Those of the process, or None where OpenTelemetry's API is not installed.
+    """
+    return Instruments.of() if find_spec("opentelemetry") is not None else None
+
+
+class WatchedCall:
+    """
+    One call of a tool, watched from its beginning to its outcome.
+    """
+
+    def __init__(
+        self, tool: ToolSpec, parameters: object, call_id: str | None, *, has_details: bool, is_current: bool = True
+    ) -> None:
+        """
+        Prepare.
+
+        Args:
+            tool: that is called.
+            parameters: told only where *has_details*.
+            call_id: the one the host gave the call.
+            has_details: whether amounts, customers and words may be told.
+            is_current: whether what happens meanwhile belongs to the span; not in a generator, whose caller would too.
+        """
+        self._is_current = is_current
+        self._tool = tool
+        self._parameters = parameters
+        self._call_id = call_id
+        self._has_details = has_details
+        self._result: ToolResult | None = None
+        self._instruments = instruments()
+        self._span: Any = None
+        self._current: Any = None
+
+    def __enter__(self) -> Self:
+        """
+        Begin.
+        """
+        self._began = time.perf_counter()
+        if self._instruments is not None:
+            from opentelemetry import trace  # noqa: PLC0415  it is there
+
+            attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": self._tool.name}
+            attributes["gen_ai.tool.type"] = "extension"
+            if self._call_id is not None:
+                attributes["gen_ai.tool.call.id"] = redact(str(self._call_id))
+            if self._has_details:
+                attributes["gen_ai.tool.call.arguments"] = redact(json.dumps(self._parameters, default=repr))
+            self._span = self._instruments.tracer.start_span(f"execute_tool {self._tool.name}", attributes=attributes)
+            if self._is_current:
+                self._current = trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
+                self._current.__enter__()
+        return self
+
+    def succeeded(self, result: ToolResult) -> ToolResult:
+        """
+        Note the result.
+        """
+        self._result = result
+        return result
+
+    def __exit__(self, cls: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """
+        Tell the outcome.
+        """
+        seconds = time.perf_counter() - self._began
+        known = self._result if self._result is not None else error
+        outcome = getattr(known, "outcome", _OUTCOMES.get(cls, "failed"))
+        kind = error.code_for_model if isinstance(error, ToolError) else cls.__name__ if cls else None
+        self._log(outcome, kind, known, seconds)
+        if self._instruments is None:
+            return
+        metric = {"gen_ai.tool.name": self._tool.name, "gen_ai.tool.type": "extension"}
+        self._span.set_attribute("ocp_stripe_balance.outcome", outcome)
+        if self._result is not None:
+            self._span.set_attribute("ocp_stripe_balance.replayed", self._result.replayed)
+        if outcome not in _OUTCOMES.values():
+            from opentelemetry.trace import StatusCode  # noqa: PLC0415  it is there
+
+            metric["error.type"] = kind or outcome
+            self._span.set_attribute("error.type", metric["error.type"])
+            self._span.set_status(StatusCode.ERROR)
+        self._instruments.tool_duration.record(seconds, metric)
+        if self._current is not None:
+            self._current.__exit__(None, None, None)
+        self._span.end()
+
+    def _log(self, outcome: str, kind: str | None, known: object, seconds: float) -> None:
+        """
+        One line: what became of which call, and by which names it is found again.
+        """
+        level = logging.WARNING if outcome in {"unknown", "failed"} else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
+        facts = {
+            "error": kind,
+            "key": getattr(known, "idempotency_key", None),
+            "request": getattr(known, "request_id", None),
+            "attempts": getattr(known, "attempts", None),
+            "replayed": getattr(known, "replayed", None) or None,
+        }
+        told = " ".join(f"{name}={redact(str(value))}" for name, value in facts.items() if value is not None)
+        logger.log(level, "%s %s in %.3f s %s", self._tool.name, outcome, seconds, told)
+
+
+class WatchedAttempt:
+    """
+    One HTTP request, watched until its response is read.
+    """
+
+    def __init__(self, request: WireRequest, attempt: int, *, has_details: bool) -> None:
+        """
+        Begin; *attempt* counts from 1, and IDs in the path are told only where *has_details*.
+        """
+        self._began = time.perf_counter()
+        self._instruments = instruments()
+        self.status: int | None = None
+        """Of the response, once there is one."""
+        if self._instruments is None:
+            return
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415  it is there
+
+        self._facts = _facts_of(request)
+        attributes = {**self._facts, "url.full": request.url if has_details else _without_ids(request)}
+        if request.template:
+            attributes["url.template"] = request.template
+        if attempt > 1:
+            attributes["http.request.resend_count"] = attempt - 1
+        name = f"{request.method} {request.template}" if request.template else request.method
+        self._span = self._instruments.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+
+    def end(self, error: BaseException | None) -> None:
+        """
+        Tell how it ended; a cancellation is no error.
+        """
+        if self._instruments is None:
+            return
+        from opentelemetry.trace import StatusCode  # noqa: PLC0415  it is there
+
+        facts: dict[str, Any] = {}
+        if self.status is not None:
+            facts["http.response.status_code"] = self.status
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            facts["error.type"] = type(error).__qualname__
+        elif self.status is not None and self.status >= _FIRST_ERROR:
+            facts["error.type"] = str(self.status)
+        self._span.set_attributes(facts)
+        if "error.type" in facts:
+            self._span.set_status(StatusCode.ERROR)
+        self._instruments.http_duration.record(time.perf_counter() - self._began, {**self._facts, **facts})
+        self._span.end()
+
+
+def _facts_of(request: WireRequest) -> dict[str, Any]:
+    parts = urlsplit(request.url)
+    port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+    return {"http.request.method": request.method, "server.address": parts.hostname or "", "server.port": port}
+
+
+def _without_ids(request: WireRequest) -> str:
+    """
+    The URL with the names of its IDs in their place, and without its query.
+    """
+    parts = urlsplit(request.url)
+    return f"{parts.scheme}://{parts.netloc}{re.sub(r'[{}]', '', request.template)}"
