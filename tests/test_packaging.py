@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -93,6 +94,42 @@ def test_wheel_has_the_data_and_nothing_more(tmp_path: Path) -> None:
     assert {"ocp_agent.py", "ocp_stripe_balance"} == {top for top in tops if not top.endswith(".dist-info")}
     data = {f"ocp_stripe_balance/schemas/{path.name}" for path in (ROOT / "schemas").iterdir()}
     assert data | {"ocp_stripe_balance/tool_manifest.json", "ocp_stripe_balance/py.typed"} <= names
+
+
+def test_what_extras_bring_is_imported_only_when_used() -> None:
+    """Every door can be opened with the base install alone; and that is as small as it was."""
+    program = (
+        "import sys, asyncio, ocp_stripe_balance, ocp_stripe_balance.exports as exports, ocp_stripe_balance.cli\n"
+        "from ocp_stripe_balance import OCPAgent, Settings, register\n"
+        "asyncio.run(OCPAgent(settings=Settings(api_key='sk_test_x')).register_api('stripe'))\n"
+        "[exports.export_tools(form) for form in exports.FORMATS]\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    heavy = {
+        "openai",
+        "anthropic",
+        "google",
+        "langchain_core",
+        "mcp",
+        "agents",
+        "pydantic_ai",
+        "opentelemetry",
+        "requests",
+    }
+    assert not heavy & set(done.stdout.split())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = {
+        "aiohttp",
+        "httpx",
+        "jsonschema",
+        "jsonschema-rs",
+        "platformdirs",
+        "pydantic",
+        "pydantic-settings",
+        "yarl",
+    }
+    assert needed == {each.partition(">")[0] for each in project["dependencies"]}
 
 
 def test_nothing_shadows_the_sdk_from_the_root() -> None:
