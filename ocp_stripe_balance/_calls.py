@@ -175,10 +175,10 @@ class Calls:
         if tool.reverses:
             wanted, order = await self._opposite(tool, order, access, mode, is_rehearsal=True)
             tool = wanted.siblings.create
-        intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
-        warnings: list[str] = []
         if tool.reads:
             return (await self.explain(tool, order, access, mode))[1]
+        intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
+        warnings: list[str] = []
         claim = await self._rehearse(intent, has_own_key=order.key is not None)
         if claim.verdict is Verdict.UNREAD:
             get = partial(self._read, access, intent.call.account)
@@ -189,8 +189,10 @@ class Calls:
     def _foreseen(
         self, tool: ToolSpec, claim: Claim, intent: Intent, access: Access, warnings: Sequence[str] = ()
     ) -> DryRun:
-        request = self._reads.request(tool, intent.arguments, access) if tool.reads else None
-        request = request or self._request(tool, claim.call, access)
+        if tool.reads:
+            request = self._reads.request(tool, intent.arguments, access)
+        else:
+            request = self._request(tool, claim.call, access)
         if claim.verdict is Verdict.ASK and claim.finding is not None and not self._guard.can_ask:
             claim = replace(claim, verdict=Verdict.REFUSED, finding=nobody_to_ask(claim.finding))
         told, why, rule = foreseen(claim, intent.call)
