@@ -43,9 +43,12 @@ class _Loop:
         self._loop.call_soon_threadsafe(start)
         try:
             return done.result()
-        except KeyboardInterrupt:
-            # The call may have been sent: cancelled, it says so, and that is worth more than the interrupt.
-            self._loop.call_soon_threadsafe(tasks[0].cancel)
+        except BaseException:
+            if done.done():
+                raise
+            # Ctrl-C, or what a signal handler raises: the call may have been sent. Cancelled, it says so, and that is
+            # worth more than the interrupt.
+            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108  there is none before the loop begins it
             error = done.exception()
             if error is not None and not isinstance(error, asyncio.CancelledError):
                 raise error from None
@@ -61,7 +64,8 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     The result of *coroutine*, run in the one background loop.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, and nothing is known to have been sent or the call had just succeeded.
+        KeyboardInterrupt: Ctrl-C, and nothing was sent or the call had just succeeded; so with what any signal handler
+            raises. Where it may have been sent, it is the `OutcomeUnknownError` that says so.
     """
     global _current  # noqa: PLW0603  one loop for all, as connections belong to a loop
     with _lock:

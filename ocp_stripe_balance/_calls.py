@@ -5,6 +5,7 @@ One call made once: claimed in the journal, sent, and its outcome recorded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import uuid
@@ -32,7 +33,7 @@ from ocp_stripe_balance._replay import (
     too_old,
 )
 from ocp_stripe_balance._request import WireRequest, build_request, encode_headers
-from ocp_stripe_balance._reversal import FIND_OUT, Reversal, Reversals, Siblings, already
+from ocp_stripe_balance._reversal import Reversal, Reversals, Siblings, already, is_reversal, reversing
 from ocp_stripe_balance._schema import ResponseValidator
 from ocp_stripe_balance.errors import (
     InvalidParametersError,
@@ -46,7 +47,7 @@ from ocp_stripe_balance.errors import (
 from ocp_stripe_balance.models import Answer, DryRun, ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from ocp_stripe_balance._access import Access
     from ocp_stripe_balance._journal import Admission
@@ -103,9 +104,7 @@ class Calls:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        return await self._once(
-            tool, self._intent(tool, order, access, mode), access, has_own_key=order.key is not None
-        )
+        return await self._once(tool, self._intent(tool, order, access, mode), access, has_own_key=order.has_own_key)
 
     async def read(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
         """
@@ -119,7 +118,7 @@ class Calls:
         await self._pass_gate(self._intent(tool, order, access, mode))
         return await self._reads.fetch(tool, order.arguments, access)
 
-    async def iterate(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> AsyncIterator[Any]:
+    async def iterate(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> AsyncGenerator[Any, None]:
         """
         The items of a list one by one, a page at a time.
 
@@ -127,8 +126,9 @@ class Calls:
             ToolError: as for `read`.
         """
         await self._pass_gate(self._intent(tool, order, access, mode))
-        async for item in self._reads.iterate(tool, order.arguments, access):
-            yield item
+        async with contextlib.aclosing(self._reads.iterate(tool, order.arguments, access)) as items:
+            async for item in items:
+                yield item
 
     async def reverse(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
         """
@@ -138,14 +138,11 @@ class Calls:
             PolicyRefusedError: it was reversed already, it cannot be, or the policy does not allow it.
             ToolError: as for every call.
         """
-        wanted, opposite = await self._opposite(tool, order, access, mode)
         try:
+            wanted, opposite = await self._opposite(tool, order, access, mode)
             result = await self.make(wanted.siblings.create, opposite, access, mode)
         except ToolError as error:
-            error.tool = tool.name
-            if isinstance(error, OutcomeUnknownError) and error.retryable:
-                error.hint = FIND_OUT
-            raise
+            raise reversing(tool, error) from None
         if result.attempts == 0:  # another caller's, just now
             raise already(wanted, result.data.get("id"))
         return await self._reversals.link(wanted, result)
@@ -179,11 +176,11 @@ class Calls:
             return (await self.explain(tool, order, access, mode))[1]
         intent = self._guard.with_known_customer(self._intent(tool, order, access, mode))
         warnings: list[str] = []
-        claim = await self._rehearse(intent, has_own_key=order.key is not None)
+        claim = await self._rehearse(intent, has_own_key=order.has_own_key)
         if claim.verdict is Verdict.UNREAD:
             get = partial(self._read, access, intent.call.account)
             intent, warnings = await self._with_customer(intent, get, is_rehearsal=True)
-            claim = await self._rehearse(intent, has_own_key=order.key is not None)
+            claim = await self._rehearse(intent, has_own_key=order.has_own_key)
         return self._foreseen(tool, claim, intent, access, warnings)
 
     def _foreseen(
@@ -196,6 +193,8 @@ class Calls:
         if claim.verdict is Verdict.ASK and claim.finding is not None and not self._guard.can_ask:
             claim = replace(claim, verdict=Verdict.REFUSED, finding=nobody_to_ask(claim.finding))
         told, why, rule = foreseen(claim, intent.call)
+        if tool.reads and told == "send":
+            why = "The call would be sent; it only reads."
         return DryRun(
             verdict=told,
             message=why,
@@ -222,7 +221,7 @@ class Calls:
             stop = decide(said)
             claim = Claim(verdict=Verdict.REFUSED if stop else Verdict.SEND, call=intent.call, finding=stop)
             return said, self._foreseen(tool, claim, intent, access)
-        claim = await self._rehearse(intent, has_own_key=order.key is not None, said=said)
+        claim = await self._rehearse(intent, has_own_key=order.has_own_key, said=said)
         return said, self._foreseen(tool, claim, intent, access)
 
     async def resume(self, key: str, access: Access, mode: Mode) -> ToolResult:
@@ -241,6 +240,10 @@ class Calls:
             message = f"the journal has no call of that key for {self._base_url} in {mode} mode"
             raise InvalidParametersError([Problem(path="key", message=message, hint=hint)])
         tool = next(tool for tool in self._tools if tool.name == call.tool)
+        if is_reversal(call) and call.state in {State.NOT_SENT, State.REJECTED}:
+            message = "is of a reversal of which nothing moved, and the entry may have been reversed meanwhile"
+            hint = "reverse it again: that looks first"
+            raise InvalidParametersError([Problem(path="key", message=message, hint=hint)])
         # It is on record, so it said what the policy demands.
         arguments = json.loads(call.arguments)
         intent = Intent(call=call, arguments=arguments, has_stated_effect=True, scope=_scope(access, mode))

@@ -26,11 +26,20 @@ def documentation(tool: ToolSpec) -> str:
     for name, spec in tool.response_schema["properties"].items():
         kind = spec.get("type", "string or object") + (" or null" if spec.get("nullable") else "")
         lines.append(f"- **{name}** ({kind}): {spec['description']}")
+    if tool.reads:
+        lines += [
+            "",
+            "### Outcomes",
+            "",
+            "- `succeeded`: the result has it.",
+            "- `not_sent`, `rejected`: the error says why.",
+        ]
+        return "\n".join(lines)
     lines += [
         "",
         "### Outcomes",
         "",
-        "- `succeeded`: the entry exists; the result has it.",
+        "- `succeeded`: it is done; the result has the entry.",
         "- `not_sent`: nothing left this process and nothing moved; mend the call as the error says.",
         "- `rejected`: Stripe said no and nothing moved; the error says why.",
         "- `unknown`: it may have moved. Call again with the same parameters and the idempotency key in the error.",

@@ -408,7 +408,9 @@ class _Call:
             retry_after_s=_retry_after(reply),
             is_verdict=classify(reply.status, reply.error) is Seen.REFUSED,
             retryable=cls is RateLimitError,
-            hint=_HINTS.get(text("type") or "", _HINTS.get(cls, _HINTS[RejectedError])),
+            hint=_HINTS.get(
+                text("type") or "", _HINTS.get(cls, _HINT_OF_READS if self._is_read else _HINTS[RejectedError])
+            ),
             attempts=self._attempts,
             **self._facts,
         )
@@ -476,10 +478,11 @@ def _is_worth_repeating(attempt: _Attempt) -> bool:
     return reply.status in {408, 409, 429} or reply.status >= 500  # noqa: PLR2004
 
 
+_HINT_OF_READS = "Mend what Stripe names and call again."
 _HINTS: dict[type[ToolError] | str, str] = {
     AuthenticationError: "A person must give this tool a valid API key; calling again will not help.",
     PermissionDeniedError: "A person must allow the API key to write customers; calling again will not help.",
-    ResourceMissingError: "Check the customer's ID, and that it is of this account and mode; do not guess another.",
+    ResourceMissingError: "Check the ID that is named, and that it is of this account and mode; do not guess another.",
     RateLimitError: "Wait, then call again with the same parameters and idempotency key.",
     RejectedError: "Mend what Stripe names and call again, with a new idempotency key if the parameters change.",
     "idempotency_error": (

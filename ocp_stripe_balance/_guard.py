@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _NOBODY = "A person must make the entry, or switch on approval.queue in the policy or give the agent an approver."
+_TAKEN_BACK = "Given again, the command asks again."
 _NOT_DECIDED = "Nobody decided. A person must see to the approver; then the same call may be made again."
 
 
@@ -202,6 +203,11 @@ class Guard:
             answer, why = await self._answer(approver, proposal)
             if answer is None:
                 raise await self.refuse(call, replace(finding, rule="approval", message=why, hint=_NOT_DECIDED))
+            if answer.is_approved is not True and finding.rule == "ask_always":
+                # Whoever gave the command took it back; that says nothing about the same command later.
+                raise await self.refuse(
+                    call, replace(finding, message=f"{answer.by} did not send it", hint=_TAKEN_BACK)
+                )
             if answer.is_approved is not True:
                 await self._journal.note(proposal, "denied", rule=finding.rule, who=answer.by, reason=answer.reason)
                 raise refusal(call, denial(answer.by, answer.reason))

@@ -34,8 +34,17 @@ class Order:
     """The parameters by name, without the key and the stated effect."""
     key: str | None
     """The idempotency key, where the caller gave one."""
+    is_key_derived: bool = False
+    """Whether the key follows from what is asked, so that other words under it are no conflict."""
     stated_effect: str | None = None
     """The effect in words, where the caller said it; compared with the amount as soon as that is known."""
+
+    @property
+    def has_own_key(self) -> bool:
+        """
+        Whether the caller chose the key, which then stands for exactly these parameters.
+        """
+        return self.key is not None and not self.is_key_derived
 
 
 def take_order(  # noqa: PLR0913  a call and what it is held against

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._request import WireRequest, build_request
+from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from ocp_stripe_balance._access import Access
     from ocp_stripe_balance._executor import Executor, Reply
@@ -74,10 +75,9 @@ class Reads:
         warnings: dict[str, None] = {}
         attempts = 0
         deadline = asyncio.get_running_loop().time() + self._options.settings.timeout
-        async for reply in self._replies(tool, arguments, access, deadline):
+        async for reply, page in self._replies(tool, arguments, access, deadline):
             attempts += reply.attempts
             warnings |= dict.fromkeys(self._surprises(tool, reply))
-            page = _items(reply)
             # Stripe gives newest first, whichever way it is paged.
             items = [*page, *items] if "ending_before" in arguments else [*items, *page]
         data = reply.data if isinstance(reply.data, dict) else {}
@@ -95,7 +95,7 @@ class Reads:
             warnings=tuple(warnings)[:_MAX_WARNINGS],
         )
 
-    async def iterate(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> AsyncIterator[Any]:
+    async def iterate(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> AsyncGenerator[Any, None]:
         """
         The items of a list one by one, a page at a time: up to ``limit``, or all where there is none.
 
@@ -103,25 +103,34 @@ class Reads:
             NotSentError: no answer in time; what came so far is good.
             RejectedError: Stripe said no.
         """
-        async for reply in self._replies(tool, {"limit": math.inf, **arguments}, access):
-            page = _items(reply)
+        async for _, page in self._replies(tool, {"limit": math.inf, **arguments}, access):
             for item in reversed(page) if "ending_before" in arguments else page:
                 yield item
 
     async def _replies(
         self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float | None = None
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[tuple[Reply, list[Any]]]:
         """
         The one reply, or those of a list's pages until there are ``limit`` items. Without *deadline*, each has its own.
+
+        Raises:
+            NotSentError: a page cannot be read: what came so far is not taken for the whole.
         """
         loop, timeout_s = asyncio.get_running_loop(), self._options.settings.timeout
         cursor = "ending_before" if "ending_before" in arguments else "starting_after"
+        most = tool.page_size or 1
         while True:
+            asked = {**arguments, "limit": min(arguments["limit"], most)} if "limit" in arguments else arguments
             remaining_s = timeout_s if deadline is None else max(deadline - loop.time(), 0.001)
-            request = self.request(tool, arguments, access)
+            request = self.request(tool, asked, access)
             reply = await self._executor.execute(request, tool=tool.name, idempotency_key=None, timeout_s=remaining_s)
-            yield reply
-            page = _items(reply)
+            page = _items(reply) if tool.page_size is not None else []
+            if page is None:
+                if reply.lost_body and asked.get("limit", 1) > 1:
+                    most = max(int(asked["limit"]) // 4, 1)  # fewer may fit
+                    continue
+                raise _unreadable(tool, reply)
+            yield reply, page
             left = arguments.get("limit", 0) - len(page)
             if left <= 0 or not page or reply.data.get("has_more") is not True:
                 return
@@ -136,11 +145,22 @@ class Reads:
         return self._responses[tool.name].warnings(reply.data)
 
 
-def _items(reply: Reply) -> list[Any]:
+def _items(reply: Reply) -> list[Any] | None:
     """
-    The items on a page; none where the answer is no page.
+    The items on a page; None where the answer is no page.
     """
     items = reply.data.get("data") if isinstance(reply.data, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
-        return []
+        return None
     return items
+
+
+def _unreadable(tool: ToolSpec, reply: Reply) -> NotSentError:
+    why = reply.lost_body or "it is not a list"
+    return NotSentError(
+        f"Nothing moved: a page of the list could not be read ({why}).",
+        hint="Call again, for fewer at once (limit) or without expand.",
+        retryable=True,
+        attempts=reply.attempts,
+        tool=tool.name,
+    )

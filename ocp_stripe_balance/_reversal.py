@@ -22,6 +22,7 @@ from ocp_stripe_balance.errors import (
     OutcomeUnknownError,
     PolicyRefusedError,
     Problem,
+    RejectedError,
     ToolError,
 )
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._access import Access
     from ocp_stripe_balance._executor import Executor
-    from ocp_stripe_balance._journal import Journal
+    from ocp_stripe_balance._journal import Call, Journal
     from ocp_stripe_balance._manifest import ToolSpec
     from ocp_stripe_balance._reads import Reads
     from ocp_stripe_balance.agent import APIOptions
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
 _REVERSES, _REVERSED_BY = "ocp_reverses", "ocp_reversed_by"
 _LINK_TIMEOUT_S = 10.0
-FIND_OUT = "Call again with the same parameters: an entry is reversed once."
+_FIND_OUT = "Call again with the same parameters: an entry is reversed once."
+_STAYS = "Stripe keeps this answer under the reversal's key for a day. A person can make the opposite entry."
+_PREFIX = "rev-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,17 +129,20 @@ class Reversals:
         """
         account = wanted.access.account or ""
         name = json.dumps([account, wanted.mode, wanted.transaction])
-        key = "rev-" + hashlib.sha256(name.encode()).hexdigest()
+        key = _PREFIX + hashlib.sha256(name.encode()).hexdigest()
         begun = await self._journal.find(key, base_url=self._base_url, mode=wanted.mode, account=account)
         if begun is not None and begun.state is State.SUCCEEDED:
             raise already(wanted, begun.transaction_id)
+        asked = await self._journal.standing(key, base_url=self._base_url, mode=wanted.mode, account=account)
         if begun is not None and begun.state in {State.SENDING, State.UNKNOWN}:
             arguments = json.loads(begun.arguments)
         else:
             arguments = _opposite(await self._entry(wanted), wanted.customer, order.arguments)
+            if asked is not None:  # the words that a person reads, or has read, stand
+                arguments = asked.parameters
         if order.stated_effect is not None:
             check_stated_effect(wanted.tool, order.stated_effect, arguments["amount"], arguments["currency"])
-        return Order(arguments=arguments, key=key, stated_effect=order.stated_effect)
+        return Order(arguments=arguments, key=key, is_key_derived=True, stated_effect=order.stated_effect)
 
     async def link(self, wanted: Reversal, result: ToolResult) -> ToolResult:
         """
@@ -163,7 +169,7 @@ class Reversals:
         except asyncio.CancelledError as error:
             message = "The call was cancelled after it had succeeded; the result is in the journal."
             raise OutcomeUnknownError(
-                message, tool=result.tool, idempotency_key=result.idempotency_key, hint=FIND_OUT
+                message, tool=result.tool, idempotency_key=result.idempotency_key, hint=_FIND_OUT
             ) from error
         return result
 
@@ -184,7 +190,9 @@ class Reversals:
             raise already(wanted, marks[_REVERSED_BY])
         if _REVERSES in marks:
             raise _refused(wanted, f"it is itself the reversal of {marks[_REVERSES]}")
-        if entry.type != "adjustment" or entry.amount == 0:
+        if entry.amount == 0:
+            raise _refused(wanted, "its amount is 0")
+        if entry.type != "adjustment":
             raise _refused(wanted, f"it is not an adjustment but of type {entry.type}, which Stripe makes itself")
         # The mark may be missing: whoever reversed it may have been stopped before setting it.
         newer = {"customer": wanted.customer, "ending_before": wanted.transaction}
@@ -192,6 +200,25 @@ class Reversals:
             if (other.get("metadata") or {}).get(_REVERSES) == wanted.transaction:
                 raise already(wanted, other["id"])
         return entry
+
+
+def is_reversal(call: Call) -> bool:
+    """
+    Whether a recorded call was made to reverse an entry.
+    """
+    return call.key.startswith(_PREFIX)
+
+
+def reversing(tool: ToolSpec, error: ToolError) -> ToolError:
+    """
+    The error of a step, told as one of the reversal: its advice is not to follow with another key.
+    """
+    error.tool = tool.name
+    if isinstance(error, OutcomeUnknownError) and error.retryable:
+        error.hint = _FIND_OUT
+    elif isinstance(error, RejectedError) and error.is_verdict and error.idempotency_key is not None:
+        error.hint = _STAYS
+    return error
 
 
 def already(wanted: Reversal, by: object) -> PolicyRefusedError:

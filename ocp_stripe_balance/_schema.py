@@ -291,6 +291,8 @@ def _why(error: jsonschema.ValidationError) -> str:  # noqa: PLR0911  one return
         case "minimum" | "maximum":
             bound = "smallest" if error.validator == "minimum" else "largest"
             return f"{shown(value)} is out of range: the {bound} allowed is {limit}"
+        case "minProperties":
+            return "is an empty object"
         case "maxProperties":
             return f"has {len(value)} keys; at most {limit} are allowed"
         case "pattern" if "\0" in value:

@@ -9,6 +9,7 @@ on, amounts, customers or words. Nothing is sent to Stripe for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -23,6 +24,7 @@ from ocp_stripe_balance._secrets import redact
 from ocp_stripe_balance.errors import ToolError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from ocp_stripe_balance._manifest import ToolSpec
@@ -93,9 +95,7 @@ class WatchedCall:
     One call of a tool, watched from its beginning to its outcome.
     """
 
-    def __init__(
-        self, tool: ToolSpec, parameters: object, call_id: str | None, *, has_details: bool, is_current: bool = True
-    ) -> None:
+    def __init__(self, tool: ToolSpec, parameters: object, call_id: str | None, *, has_details: bool) -> None:
         """
         Prepare.
 
@@ -104,9 +104,7 @@ class WatchedCall:
             parameters: told only where *has_details*.
             call_id: the one the host gave the call.
             has_details: whether amounts, customers and words may be told.
-            is_current: whether what happens meanwhile belongs to the span; not in a generator, whose caller would too.
         """
-        self._is_current = is_current
         self._tool = tool
         self._parameters = parameters
         self._call_id = call_id
@@ -114,16 +112,20 @@ class WatchedCall:
         self._result: ToolResult | None = None
         self._instruments = instruments()
         self._span: Any = None
-        self._current: Any = None
 
     def __enter__(self) -> Self:
         """
         Begin.
         """
         self._began = time.perf_counter()
-        if self._instruments is not None:
-            from opentelemetry import trace  # noqa: PLC0415  it is there
+        try:
+            self._begin()
+        except Exception:  # noqa: BLE001  whoever watches cannot stop a call
+            self._instruments = None
+        return self
 
+    def _begin(self) -> None:
+        if self._instruments is not None:
             attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": self._tool.name}
             attributes["gen_ai.tool.type"] = "extension"
             if self._call_id is not None:
@@ -131,10 +133,24 @@ class WatchedCall:
             if self._has_details:
                 attributes["gen_ai.tool.call.arguments"] = redact(json.dumps(self._parameters, default=repr))
             self._span = self._instruments.tracer.start_span(f"execute_tool {self._tool.name}", attributes=attributes)
-            if self._is_current:
-                self._current = trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
-                self._current.__enter__()
-        return self
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """
+        While this lasts, what happens belongs to the call's span.
+        """
+        token = None
+        with contextlib.suppress(Exception):
+            if self._span is not None:
+                from opentelemetry import context, trace  # noqa: PLC0415  it is there
+
+                token = context.attach(trace.set_span_in_context(self._span))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Exception):
+                if token is not None:
+                    context.detach(token)
 
     def succeeded(self, result: ToolResult) -> ToolResult:
         """
@@ -147,11 +163,16 @@ class WatchedCall:
         """
         Tell the outcome.
         """
+        with contextlib.suppress(Exception):  # it is told to the caller, whoever watches
+            self._end(cls, error)
+
+    def _end(self, cls: type[BaseException] | None, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._began
         known = self._result if self._result is not None else error
         outcome = getattr(known, "outcome", _OUTCOMES.get(cls, "failed"))
         kind = error.code_for_model if isinstance(error, ToolError) else cls.__name__ if cls else None
-        self._log(outcome, kind, known, seconds)
+        with contextlib.suppress(Exception):
+            self._log(outcome, kind, known, seconds)
         if self._instruments is None:
             return
         metric = {"gen_ai.tool.name": self._tool.name, "gen_ai.tool.type": "extension"}
@@ -165,8 +186,6 @@ class WatchedCall:
             self._span.set_attribute("error.type", metric["error.type"])
             self._span.set_status(StatusCode.ERROR)
         self._instruments.tool_duration.record(seconds, metric)
-        if self._current is not None:
-            self._current.__exit__(None, None, None)
         self._span.end()
 
     def _log(self, outcome: str, kind: str | None, known: object, seconds: float) -> None:
@@ -184,7 +203,7 @@ class WatchedCall:
             "replayed": getattr(known, "replayed", None) or None,
         }
         told = " ".join(f"{name}={redact(str(value))}" for name, value in facts.items() if value is not None)
-        logger.log(level, "%s %s in %.3f s %s", self._tool.name, outcome, seconds, told)
+        logger.log(level, "%s", f"{self._tool.name} {outcome} in {seconds:.3f} s {told}".rstrip())
 
 
 class WatchedAttempt:
@@ -200,6 +219,12 @@ class WatchedAttempt:
         self._instruments = instruments()
         self.status: int | None = None
         """Of the response, once there is one."""
+        try:
+            self._begin(request, attempt, has_details=has_details)
+        except Exception:  # noqa: BLE001  whoever watches cannot stop a call
+            self._instruments = None
+
+    def _begin(self, request: WireRequest, attempt: int, *, has_details: bool) -> None:
         if self._instruments is None:
             return
         from opentelemetry.trace import SpanKind  # noqa: PLC0415  it is there
@@ -217,6 +242,10 @@ class WatchedAttempt:
         """
         Tell how it ended; a cancellation is no error.
         """
+        with contextlib.suppress(Exception):  # the response is read, whoever watches
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         if self._instruments is None:
             return
         from opentelemetry.trace import StatusCode  # noqa: PLC0415  it is there

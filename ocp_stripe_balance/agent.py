@@ -435,6 +435,14 @@ class OCPAgent:
             await api.aclose()
         self._replaced.clear()
 
+    def close(self) -> None:
+        """
+        Close what plain code opened over the background loop, such as LangChain's ``tool.invoke``.
+        """
+        from ocp_stripe_balance._background import run  # noqa: PLC0415  a thread that only sync programs need
+
+        run(self.aclose())
+
     async def __aenter__(self) -> Self:
         """
         The agent itself.
@@ -474,7 +482,9 @@ class OCPAgent:
         elif names:
             hint = f"the tools are {', '.join(names.values())}"
         else:
-            hint = "no API is registered yet: await agent.register_api('stripe')"
+            raise ConfigurationError(
+                "Nothing was sent: no API is registered yet.", hint="Register one: await agent.register_api('stripe')."
+            )
         message = f"there is no tool {shown(tool_name)}"
         raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
 

@@ -8,13 +8,16 @@ Errors come back as messages too, as the JSON of `ToolError.to_dict`, for the mo
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextvars import ContextVar
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ocp_stripe_balance._dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
 from ocp_stripe_balance._manifest import load_manifest
-from ocp_stripe_balance.errors import InvalidParametersError, Problem, ToolError
+from ocp_stripe_balance._schema import nearest, shown
+from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 Format = Literal["openai", "openai-chat", "anthropic", "gemini", "mcp", "langchain", "json-schema"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _WITH_PAIRS = {"openai", "openai-chat", "gemini"}
-_call_id: ContextVar[str | None] = ContextVar("tool_call_id", default=None)
+_made: ContextVar[tuple[str | None, Any]] = ContextVar("made", default=(None, {}))
 
 
 def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -71,7 +74,8 @@ async def run_tool_call(form: Format, agent: Any, call: Any) -> Any:
     """
     if form not in FORMATS:
         raise ValueError(f"{form!r} is not a format; the formats are {', '.join(FORMATS)}")
-    call_id, name, arguments = _read(form, call)
+    given_id, given_name, arguments = _read(form, call)
+    call_id, name = _id_of(given_id), given_name if isinstance(given_name, str) else ""
     told, is_error = await _run(form, agent, call_id, name, arguments)
     return _ANSWERS[form](call_id, name, told, is_error)
 
@@ -92,45 +96,57 @@ def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[Stru
 
     class Tool(StructuredTool):
         """
-        Remembers the ID of the ToolCall that it runs, which LangChain does not hand to tools of a JSON Schema.
+        Remembers the ToolCall that it runs, of which LangChain hands no ID, and not every argument, to such a tool.
         """
 
-        def run(self, *args: Any, tool_call_id: str | None = None, **named: Any) -> Any:
+        def run(self, tool_input: Any, *args: Any, tool_call_id: str | None = None, **named: Any) -> Any:
             """
             Run one call.
             """
-            token = _call_id.set(tool_call_id)
+            token = _made.set((tool_call_id, tool_input))
             try:
-                return super().run(*args, tool_call_id=tool_call_id, **named)
+                return super().run(_kept(tool_input), *args, tool_call_id=tool_call_id, **named)
             finally:
-                _call_id.reset(token)
+                _made.reset(token)
 
-        async def arun(self, *args: Any, tool_call_id: str | None = None, **named: Any) -> Any:
+        async def arun(self, tool_input: Any, *args: Any, tool_call_id: str | None = None, **named: Any) -> Any:
             """
             Run one call.
             """
-            token = _call_id.set(tool_call_id)
+            token = _made.set((tool_call_id, tool_input))
             try:
-                return await super().arun(*args, tool_call_id=tool_call_id, **named)
+                return await super().arun(_kept(tool_input), *args, tool_call_id=tool_call_id, **named)
             finally:
-                _call_id.reset(token)
+                _made.reset(token)
 
-    async def answer(call_id: str | None, name: str, arguments: dict[str, Any]) -> Any:
+    async def answer(name: str, made: tuple[str | None, Any]) -> Any:
+        call_id, arguments = made
         message = await run_tool_call("langchain", agent, {"id": call_id, "name": name, "args": arguments})
         return message.content if call_id is None else message
 
     def tool(definition: dict[str, Any]) -> Tool:
         name = definition["name"]
 
-        def plain(**arguments: Any) -> Any:
-            return run(answer(_call_id.get(), name, arguments))
+        def plain(**_: Any) -> Any:
+            # A sync agent of the SDK waits in this thread for the background loop, which so cannot be where this runs.
+            is_sync = getattr(getattr(agent.call_tool, "__self__", None), "is_sync", False)
+            return (asyncio.run if is_sync else run)(answer(name, _made.get()))
 
-        async def awaited(**arguments: Any) -> Any:
-            return await answer(_call_id.get(), name, arguments)
+        async def awaited(**_: Any) -> Any:
+            return await answer(name, _made.get())
 
         return Tool(func=plain, coroutine=awaited, **definition)
 
     return [tool(definition) for definition in export_tools("langchain", names)]
+
+
+def _kept(tool_input: Any) -> Any:
+    """
+    What LangChain may see of the arguments: not those that it would take for its own.
+    """
+    if not isinstance(tool_input, dict):
+        return {}
+    return {name: value for name, value in tool_input.items() if name not in {"self", "config", "run_manager"}}
 
 
 async def _run(form: Format, agent: Any, call_id: str | None, name: str, arguments: Any) -> tuple[dict[str, Any], bool]:
@@ -139,12 +155,16 @@ async def _run(form: Format, agent: Any, call_id: str | None, name: str, argumen
     """
     tool = next((tool for tool in load_manifest().tools if tool.name == name), None)
     try:
+        if tool is None or not _knows(agent, name):
+            raise _unknown_tool(agent, name)
         said = _parsed(arguments)
-        if tool is not None and isinstance(said, dict):
+        if isinstance(said, dict):
             said = arguments_of(tool, said)
             if said.get("idempotency_key") is not None:
                 call_id = None  # the model repeats a call, under the key that it was told
-        result = await agent.call_tool(name, said, idempotency_key=call_id)
+        result = agent.call_tool(name, said, idempotency_key=call_id)
+        if isawaitable(result):  # not of an agent of the SDK that was registered with sync=True
+            result = await result
     except InvalidParametersError as error:
         if tool is not None and form in _WITH_PAIRS:
             error = reworded(tool, error)
@@ -155,6 +175,20 @@ async def _run(form: Format, agent: Any, call_id: str | None, name: str, argumen
     return told, False
 
 
+def _knows(agent: Any, name: str) -> bool:
+    return agent.get_tool(name) is not None
+
+
+def _unknown_tool(agent: Any, name: object) -> ToolError:
+    known = [tool.name for tool in agent.list_tools()]
+    if not known:
+        hint = "A person must register the API first: agent.register_api('stripe')."
+        return ConfigurationError("Nothing was sent: no API is registered yet.", hint=hint)
+    near = nearest(name, known) if isinstance(name, str) else []
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the tools are {', '.join(known)}"
+    return InvalidParametersError([Problem(path="tool_name", message=f"there is no tool {shown(name)}", hint=hint)])
+
+
 def _parsed(arguments: Any) -> Any:
     """
     The arguments, which some providers give as the JSON text that the model wrote.
@@ -162,13 +196,26 @@ def _parsed(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments
     try:
-        return json.loads(arguments or "{}")
+        return json.loads(arguments or "{}", object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
         problem = Problem(path="arguments", message=f"is not JSON ({error})", hint="write one JSON object")
         raise InvalidParametersError([problem]) from None
 
 
-def _read(form: Format, call: Any) -> tuple[str | None, str, Any]:
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """
+    A JSON object; of two values under one name, nobody knows which was meant.
+
+    Raises:
+        ValueError: there are two.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
+def _read(form: Format, call: Any) -> tuple[Any, Any, Any]:
     """
     ID, tool and arguments of a call.
     """
@@ -188,12 +235,22 @@ def _read(form: Format, call: Any) -> tuple[str | None, str, Any]:
     return _field(call, id_field), _field(call, "name"), _field(call, arguments_field)
 
 
+def _id_of(value: Any) -> str | None:
+    """
+    The ID of a call, or None where there is no usable one.
+    """
+    return value if isinstance(value, str) and value and value.isprintable() else None
+
+
 def _field(call: Any, name: str) -> Any:
     return call.get(name) if isinstance(call, dict) else getattr(call, name, None)
 
 
 def _text(told: dict[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=False)
+    """
+    JSON; a lone surrogate, which a model may write and no message can carry, is escaped.
+    """
+    return json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _langchain_message(call_id: str | None, name: str, told: dict[str, Any], is_error: bool) -> Any:  # noqa: FBT001  one of the answers

@@ -6,6 +6,7 @@ The registration module: publishes the tools to an agent, and composes the way o
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._access import Access
@@ -78,7 +79,7 @@ class StripeAPI:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        with self._watch(tool, parameters, idempotency_key) as watched:
+        with self._watch(tool, parameters, idempotency_key) as watched, watched.current():
             access = self._access.override(headers or {})
             order = self._order(tool, parameters, access, idempotency_key)
             calls = self._calls
@@ -95,14 +96,20 @@ class StripeAPI:
             InvalidParametersError: the call breaks the schema, or the tool does not list.
             ToolError: as for every call that reads.
         """
-        with self._watch(tool, parameters, None, is_current=False):
+        with self._watch(tool, parameters, None) as watched:
             access = self._access.override(headers or {})
             order = self._order(tool, parameters, access, None)
             if tool.page_size is None:
                 message, hint = f"{tool.name} does not return a list", "call it with call_tool"
                 raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
-            async for item in self._calls.iterate(tool, order, access, self._mode(access, tool.name)):
-                yield item
+            items = self._calls.iterate(tool, order, access, self._mode(access, tool.name))
+            async with contextlib.aclosing(items):
+                while True:
+                    with watched.current():  # not where the reader of the items runs
+                        item = await anext(items, None)
+                    if item is None:
+                        return
+                    yield item
 
     async def dry_run(
         self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
@@ -184,11 +191,8 @@ class StripeAPI:
             self._lazy_calls = Calls(self.base_url, self.tools, self._options)
         return self._lazy_calls
 
-    def _watch(
-        self, tool: ToolSpec, parameters: object, call_id: str | None, *, is_current: bool = True
-    ) -> WatchedCall:
-        has_details = self._options.settings.trace_details
-        return WatchedCall(tool, parameters, call_id, has_details=has_details, is_current=is_current)
+    def _watch(self, tool: ToolSpec, parameters: object, call_id: str | None) -> WatchedCall:
+        return WatchedCall(tool, parameters, call_id, has_details=self._options.settings.trace_details)
 
     def _order(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: str | None) -> Order:
         keys, tags = (access.idempotency_key, idempotency_key), self._options.settings.tag_calls

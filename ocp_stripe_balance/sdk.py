@@ -99,9 +99,10 @@ class Registration:
         self._settings = settings
         self._transport = transport
         self._approver = approver
-        self._is_sync = sync
+        self.is_sync = sync
         self._apis = [self._api()]
         self._spec: Any = None
+        self._is_active = True
         self._former: dict[str, Any] = {name: vars(agent).get(name, _MISSING) for name in _WRAPPED}
         self._theirs = {name: getattr(agent, name) for name in _WRAPPED}
         self._former_spec: Any = _MISSING
@@ -122,7 +123,7 @@ class Registration:
         Raises:
             ConfigurationError: *base_url* or *headers* are impossible.
         """
-        if self._api_name(name) != self.api.name or spec_url is not None:
+        if self._api_name(name) != self.api.name or spec_url is not None or not self._is_active:
             return self._theirs["register_api"](name, spec_url, base_url, headers)
         if base_url is not None or headers is not None:
             self._apis.append(self._api(base_url, headers))
@@ -151,7 +152,7 @@ class Registration:
         if tool is None:
             return self._theirs["call_tool"](tool_name, parameters, api_name, headers)
         calling = self._call(tool, parameters, headers, idempotency_key, dry_run=dry_run)
-        if not self._is_sync:
+        if not self.is_sync:
             return calling
         from ocp_stripe_balance._background import run  # noqa: PLC0415  a thread that only sync programs need
 
@@ -168,6 +169,7 @@ class Registration:
         """
         Put everything back as it was; connections stay open until `aclose` or `close`.
         """
+        self._is_active = False
         for name, former in self._former.items():
             if getattr(vars(self._agent).get(name), "__self__", None) is not self:
                 continue  # somebody wrapped it once more: theirs to undo

@@ -93,6 +93,8 @@ async def test_search_finds_the_tool(query: str) -> None:
         ("list the ledger of a customer", "getCustomersCustomerBalanceTransactions"),
         ("what is a customer's name and email", "getCustomersCustomer"),
         ("update the description of a transaction", "postCustomersCustomerBalanceTransactionsTransaction"),
+        ("undo a credit", "reverseCustomerBalanceTransaction"),
+        ("reverse a credit", "reverseCustomerBalanceTransaction"),
         ("retrieve one transaction by its ID", "getCustomersCustomerBalanceTransactionsTransaction"),
     ],
 )
@@ -176,7 +178,7 @@ async def test_an_unknown_tool_names_the_near_ones(name: Any, hint: str) -> None
 async def test_calling_before_registering_says_so() -> None:
     """The likeliest slip of all."""
     agent = OCPAgent()
-    with pytest.raises(InvalidParametersError, match=r"await agent\.register_api\('stripe'\)"):
+    with pytest.raises(ConfigurationError, match=r"await agent\.register_api\('stripe'\)"):
         await agent.call_tool(TOOL, order())
     with pytest.raises(InvalidParametersError, match="'stripe' is not registered"):
         await agent.call_tool(TOOL, order(), "stripe")

@@ -327,6 +327,24 @@ async def test_a_customer_who_is_deleted_while_known_is_not_proposed(stripe: San
     assert [] == asked
 
 
+async def test_who_takes_a_command_back_may_give_it_again(stripe: Sandbox, path: Path) -> None:
+    """The terminal's own question is no decision about the call: the next time it is asked again."""
+    answers = [False, True]
+
+    async def approver(proposal: Proposal) -> Answer:
+        return proposal.approve(by="Ana") if answers.pop(0) else proposal.deny(by="Ana")
+
+    customer = stripe.create_customer()
+    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, journal=str(path))
+    async with OCPAgent(settings=settings, approver=approver, asks_always=True) as agent:
+        await agent.register_api("stripe")
+        with pytest.raises(PolicyRefusedError, match="Ana did not send it") as caught:
+            await agent.call_tool(TOOL, order(customer, reference="t"))
+        assert "asks again" in caught.value.hint
+        assert (await agent.call_tool(TOOL, order(customer, reference="t"))).ok
+    assert "denied" not in {decision for decision, _, _ in await decisions(path)}
+
+
 async def test_who_said_no_is_not_asked_again_under_the_same_key(stripe: Sandbox, path: Path) -> None:
     """A model cannot ask until somebody tires; an approver that failed has not said no."""
     answers: list[Any] = []

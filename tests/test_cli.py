@@ -239,7 +239,7 @@ def test_sandbox_prints_variables_to_copy() -> None:
     assert re.fullmatch(r"export STRIPE_API_BASE=http://127\.0\.0\.1:\d+\n", lines[0])
     assert re.fullmatch(r"export STRIPE_SECRET_KEY=sk_test_\w+\n", lines[1])
     assert re.fullmatch(r"export CUSTOMER=cus_\w+\n", lines[2])
-    assert re.search(r"call \w+ customer=\$CUSTOMER amount=-500 currency=usd", stderr)
+    assert re.search(r"call \w+ customer=\$CUSTOMER amount=-250 currency=usd", stderr)
 
 
 async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) -> None:

@@ -15,13 +15,14 @@ import httpx
 import hypothesis
 import jsonschema
 import pytest
-from helpers import TOOL, TOOLS, connect, ledger, order, scripted, transaction
+import sdk_double
+from helpers import TOOL, TOOLS, UNGUARDED, connect, ledger, order, scripted, transaction
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from strategies import any_parameters, json_values, valid_parameters
 from test_cli import run
 
-from ocp_stripe_balance._background import run as run_in_background
+from ocp_stripe_balance import Settings, register
 from ocp_stripe_balance._dialects import arguments_of
 from ocp_stripe_balance._manifest import load_manifest
 from ocp_stripe_balance._schema import ParameterValidator
@@ -314,7 +315,7 @@ async def test_a_models_call_is_answered(form: Format, stripe: Sandbox, customer
     assert 1 == len(await ledger(stripe, customer))
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "", "null", "[" * 100_000])
+@pytest.mark.parametrize("arguments", ['{"amount": -5, "amount": -777}', "{", "[1]", '"x"', "", "null", "[" * 100_000])
 async def test_arguments_that_are_no_json_object_are_told(arguments: str) -> None:
     """As a model in a hurry writes them."""
     async with await scripted(lambda _: httpx.Response(500)) as agent:
@@ -493,6 +494,56 @@ async def test_langchain_tools_run(stripe: Sandbox, customer: str) -> None:
     assert 11 == len(await ledger(stripe, customer))
 
 
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("call", [None, {}, {"function": None}, {"id": 5, "call_id": [], "name": {}, "args": 5}, "x"])
+async def test_whatever_a_model_sends_is_answered(form: Format, call: Any) -> None:
+    """With a message, also by an agent of the SDK; never with an exception, and nothing is sent."""
+    pytest.importorskip(PACKAGES[form])
+    sent: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json=transaction())
+
+    theirs = sdk_double.OCPAgent()
+    settings = Settings(api_key="sk_test_x", journal="off")
+    async with await scripted(handler) as ours, register(theirs, settings=settings):
+        unregistered = await run_tool_call(form, theirs, call)
+        theirs.register_api("stripe")
+        messages = [unregistered, *[await run_tool_call(form, agent, call) for agent in (ours, theirs)]]
+    for message in messages:
+        text = message.content if form == "langchain" else json.dumps(message)
+        assert "not_sent" in text
+    assert [] == sent
+
+
+@pytest.mark.parametrize("name", ["self", "config", "run_manager", "nonsense"])
+async def test_langchain_drops_no_argument(stripe: Sandbox, customer: str, name: str) -> None:
+    """An unknown one is refused, whatever LangChain calls so itself."""
+    pytest.importorskip("langchain_core")
+    async with await connect(stripe) as agent:
+        (tool,) = langchain_tools(agent, [TOOL])
+        call = {"type": "tool_call", "id": "call_1", "name": TOOL, "args": {**order(customer), name: 1}}
+        message = await tool.ainvoke(call)
+    assert f"{name}: unknown parameter" in message.content
+    assert [] == await ledger(stripe, customer)
+
+
+def test_a_sync_agent_of_the_sdk_answers_too(stripe_thread: Sandbox) -> None:
+    """In plain code, by hand and by LangChain."""
+    pytest.importorskip("langchain_core")
+    customer = stripe_thread.create_customer()
+    agent = sdk_double.OCPAgent()
+    settings = Settings(api_key=stripe_thread.api_key, api_base=stripe_thread.url, **UNGUARDED)
+    with register(agent, sync=True, settings=settings):
+        agent.register_api("stripe")
+        call = {"id": "call_1", "name": TOOL, "input": order(customer)}
+        assert not asyncio.run(run_tool_call("anthropic", agent, call))["is_error"]
+        (tool,) = langchain_tools(agent, [TOOL])
+        made = {"type": "tool_call", "id": "call_2", "name": TOOL, "args": order(customer)}
+        assert "success" == tool.invoke(made).status
+
+
 def test_langchain_tools_run_without_a_loop(stripe_thread: Sandbox) -> None:
     """In plain code."""
     pytest.importorskip("langchain_core")
@@ -501,7 +552,7 @@ def test_langchain_tools_run_without_a_loop(stripe_thread: Sandbox) -> None:
     (tool,) = langchain_tools(agent, [TOOL])
     message = tool.invoke({"type": "tool_call", "id": "call_1", "name": TOOL, "args": order(customer)})
     assert ("success", "call_1") == (message.status, json.loads(message.content)["idempotency_key"])
-    run_in_background(agent.aclose())
+    agent.close()
 
 
 async def test_the_loop_of_the_docs_answers(stripe: Sandbox, customer: str) -> None:
@@ -513,12 +564,16 @@ async def test_the_loop_of_the_docs_answers(stripe: Sandbox, customer: str) -> N
     names: dict[str, Any] = {}
     exec(match[1], names)  # noqa: S102  the page's own code
 
-    async def model(conversation: list[Any], tools: list[Any]) -> list[dict[str, Any]]:
+    responses = pytest.importorskip("openai.types.responses")
+
+    async def model(conversation: list[Any], tools: list[Any]) -> list[Any]:
         assert TOOLS == [tool["name"] for tool in tools]
-        if conversation[-1].get("type") == "function_call_output":
-            return [{"type": "message", "content": json.loads(conversation[-1]["output"])["summary"]}]
-        call = {"type": "function_call", "call_id": "call_1", "name": TOOL, "arguments": json.dumps(order(customer))}
-        return [call]
+        if conversation[-1].get("type") != "function_call_output":
+            return [model_call("openai", "call_1", TOOL, order(customer))]
+        text = json.loads(conversation[-1]["output"])["summary"]
+        said = responses.ResponseOutputText(type="output_text", text=text, annotations=[])
+        message = {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [said]}
+        return [responses.ResponseOutputMessage(**message)]
 
     async with await connect(stripe) as agent:
         said = await names["answer"](agent, model, [{"role": "user", "content": "Credit 5 dollars."}])

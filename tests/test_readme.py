@@ -98,8 +98,8 @@ def test_sdk_example_credits_a_customer(stripe_thread: Sandbox, monkeypatch: pyt
     names: dict[str, Any] = {}
     exec(block("sdk"), names)  # noqa: S102  the README's own code
     customer = stripe_thread.create_customer()
-    assert -500 == asyncio.run(names["in_async_code"](customer))
-    assert -800 == names["in_plain_code"](customer)
+    assert -400 == asyncio.run(names["in_async_code"](customer))
+    assert -700 == names["in_plain_code"](customer)
 
 
 def test_tools_table_has_every_tool() -> None:

@@ -227,6 +227,76 @@ async def test_a_reversal_goes_by_the_policy(stripe: Sandbox, customer: str, tmp
     assert 2 == len(await ledger(stripe, customer))
 
 
+async def test_the_words_of_a_waiting_proposal_stand(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+    """Asked again in other words, it is the same decision: one proposal, and its approval is for the first words."""
+    journal = tmp_path / "journal"
+    policy = {"approval": {"always": True, "queue": True}, "directions": ["debit"]}
+    async with await connect(stripe, journal=str(journal)) as agent:
+        first = await credited(agent, customer)
+    async with await connect(stripe, journal=str(journal), policy=policy) as agent:
+        for words in ({"description": "one"}, {"description": "two"}, {}):
+            with pytest.raises(ApprovalRequiredError):
+                await agent.call_tool(REVERSE, {"transaction": first, **words})
+        book = Journal(journal)
+        (proposal,) = await book.proposals()
+        await book.answer(proposal, proposal.approve(by="Ana"))
+        await book.aclose()
+        done = await agent.call_tool(REVERSE, {"transaction": first, "description": "four"})
+    assert "one" == done.data["description"]
+
+
+async def test_a_reversal_that_never_left_may_be_asked_for_in_other_words(
+    stripe: Sandbox, customer: str, tmp_path: Path
+) -> None:
+    """Nothing moved, so the last words count."""
+    async with await connect(stripe, journal=str(tmp_path / "journal"), policy={"directions": ["credit"]}) as agent:
+        first = await credited(agent, customer)
+        with pytest.raises(PolicyRefusedError):
+            await agent.call_tool(REVERSE, {"transaction": first, "description": "one"})
+    async with await connect(stripe, journal=str(tmp_path / "journal"), max_attempts=1) as agent:
+        stripe.faults.add("rate_limit", path="balance_transactions$", times=2)
+        with pytest.raises(ToolError):
+            await agent.call_tool(REVERSE, {"transaction": first, "description": "two"})
+        stripe.faults.clear()
+        done = await agent.call_tool(REVERSE, {"transaction": first, "description": "three"})
+    assert "three" == done.data["description"]
+    assert 2 == len(await ledger(stripe, customer))
+
+
+async def test_callers_at_once_in_other_words_are_told_of_one_reversal(stripe: Sandbox, customer: str) -> None:
+    """And never of a conflict of keys."""
+    async with await connect(stripe) as agent:
+        first = await credited(agent, customer)
+        calls = [agent.call_tool(REVERSE, {"transaction": first, "description": str(n)}) for n in range(8)]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+    assert 1 == len([each for each in done if not isinstance(each, BaseException)])
+    assert {"reverse_once"} == {getattr(each, "rule", repr(each)) for each in done if isinstance(each, BaseException)}
+    assert 2 == len(await ledger(stripe, customer))
+
+
+async def test_a_reversal_of_which_nothing_moved_is_not_resumed(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+    """It may have been reversed from elsewhere meanwhile, which only a new call looks for."""
+    async with await connect(stripe, journal=str(tmp_path / "one"), max_attempts=1) as agent:
+        first = await credited(agent, customer)
+        wanted = {"customer": customer, "transaction": first}
+        stripe.faults.add("rate_limit", path="balance_transactions$", times=2)
+        with pytest.raises(ToolError):
+            await agent.call_tool(REVERSE, wanted)
+        with pytest.raises(ToolError):
+            await agent.call_tool(REVERSE, wanted)
+        stripe.faults.clear()
+        api: Any = agent._apis["stripe"]
+        calls = [call for call in await api._calls._journal.select() if call.key.startswith("rev-")]
+        async with await connect(stripe, journal=str(tmp_path / "two")) as other:
+            await other.call_tool(REVERSE, wanted)
+        for call in calls:
+            with pytest.raises(InvalidParametersError, match="may have been reversed meanwhile"):
+                await api.resume(call.key)
+        with pytest.raises(PolicyRefusedError, match="reversed already"):
+            await agent.call_tool(REVERSE, wanted)
+    assert 2 == len(await ledger(stripe, customer))
+
+
 async def test_two_like_entries_are_undone_one_by_one(stripe: Sandbox, customer: str) -> None:
     """Reversals of different entries are no duplicates of each other."""
     async with await connect(stripe, policy={}) as agent:

@@ -305,6 +305,60 @@ def test_ctrl_c_in_a_sync_program_tells_what_may_have_moved(stripe_thread: Sandb
         assert "OutcomeUnknownError unknown\n" == process.stdout.readline()
 
 
+SLOW = """
+import signal, sys, threading, time
+import sdk_double
+from ocp_stripe_balance import register
+def ring(*_): raise TimeoutError("too slow")
+signal.signal(signal.SIGALRM, ring)
+agent = sdk_double.OCPAgent()
+registration = register(agent, sync=True)
+agent.register_api("stripe")
+if sys.argv[3] == "busy":
+    from ocp_stripe_balance._background import run
+    async def block(): time.sleep(1)
+    threading.Thread(target=run, args=(block(),)).start()
+    time.sleep(0.3)
+signal.setitimer(signal.ITIMER_REAL, 0.4)
+try:
+    agent.call_tool(sys.argv[1], {"customer": sys.argv[2], "amount": -5, "currency": "usd"})
+except BaseException as error:
+    print(type(error).__name__, getattr(error, "outcome", None), flush=True)
+time.sleep(0.5)
+registration.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "entries"),
+    [("busy", "TimeoutError None\n", 0), ("stalled", "OutcomeUnknownError unknown\n", 1)],
+)
+async def test_an_alarm_in_a_sync_program_leaves_no_call_running(
+    stripe_thread: Sandbox, tmp_path: Path, state: str, told: str, entries: int
+) -> None:
+    """Before the loop has begun the call, it is not sent; after it was sent, the caller is told so."""
+    customer = stripe_thread.create_customer()
+    if state == "stalled":
+        stripe_thread.faults.add("stall", executed=True, path="balance_transactions$", seconds=30)
+    variables = {
+        "STRIPE_SECRET_KEY": stripe_thread.api_key,
+        "STRIPE_API_BASE": stripe_thread.url,
+        "OCP_STRIPE_JOURNAL": str(tmp_path / "journal"),
+        "OCP_STRIPE_CUSTOMER_CHECK": "off",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", SLOW, TOOL, customer, state],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
+    )
+    assert (told, "") == (done.stdout, done.stderr)
+    assert entries == len(await ledger(stripe_thread, customer))
+
+
 def test_errors_can_be_read_by_the_sdks_code() -> None:
     """One word each, for its history."""
     for error in (ToolError("x"), InvalidParametersError([])):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -222,7 +223,7 @@ async def test_a_person_is_shown_what_an_update_changes(stripe: Sandbox, custome
 
 async def test_reads_obey_the_rules_about_who(stripe: Sandbox, customer: str) -> None:
     """A denied customer is not looked at, and the refusal is on record."""
-    async with await connect(stripe, policy={"customers": {"allow": ["cus_x*"]}, "calls_per_minute": 1}) as agent:
+    async with await connect(stripe, policy={"customers": {"allow": ["cus_another"]}, "calls_per_minute": 1}) as agent:
         stripe.requests.clear()
         for tool in (CUSTOMER, LIST):
             with pytest.raises(PolicyRefusedError) as caught:
@@ -265,6 +266,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (RETRIEVE, {"transaction": "../../x"}, "transaction"),
     (UPDATE, {"transaction": "cbtxn_1", "amount": 5}, "amount: unknown parameter"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": ""}, "metadata: '' is a string; pass an object"),
+    (UPDATE, {"transaction": "cbtxn_1", "metadata": {}}, "metadata: is an empty object; pass an object"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {"ocp_call": ""}}, "is reserved for this tool's own use"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {"ocp_reversed_by": "x"}}, "is reserved for this tool's own use"),
     (CUSTOMER, {"expand": ["sources"]}, "expand[0]"),
@@ -302,17 +304,35 @@ async def test_reads_that_fail_move_nothing_and_say_so(stripe: Sandbox, customer
             await agent.call_tool(LIST, {"customer": "cus_1"})
 
 
-async def test_a_list_that_breaks_off_is_what_came_and_a_warning() -> None:
-    """A page that is none ends the list; nothing is made up."""
-    pages = [
-        {"object": "list", "data": [transaction()], "has_more": True, "url": "/v1/x"},
-        {"object": "list", "data": "nonsense", "has_more": True, "url": "/v1/x"},
-    ]
-    async with await scripted(lambda _: httpx.Response(200, json=pages.pop(0))) as agent:
-        result = await agent.call_tool(LIST, {"customer": "cus_1", "limit": 50})
-    assert [transaction()["id"]] == [entry["id"] for entry in result.data["data"]]
-    assert "the response differs from its schema at data" in result.warnings[0]
-    assert True is result.data["has_more"]
+def popped(pages: list[httpx.Response], _: httpx.Request) -> httpx.Response:
+    return pages.pop(0)
+
+
+async def test_a_list_with_a_page_that_cannot_be_read_is_none() -> None:
+    """What came before is not taken for the whole, neither as a list nor by an iterator."""
+    page = {"object": "list", "data": [transaction()], "has_more": True, "url": "/v1/x"}
+    for broken in (b"<html>", b'{"object": "list", "data": "nonsense"}', b"[]"):
+        pages = [httpx.Response(200, json=page), httpx.Response(200, content=broken)] * 2
+        async with await scripted(partial(popped, pages)) as agent:
+            with pytest.raises(NotSentError, match="a page of the list could not be read"):
+                await agent.call_tool(LIST, {"customer": "cus_1", "limit": 50})
+            items = agent.iterate_tool(LIST, {"customer": "cus_1"})
+            assert transaction()["id"] == (await anext(items))["id"]
+            with pytest.raises(NotSentError, match="a page of the list could not be read"):
+                await anext(items)
+
+
+async def test_pages_that_are_too_large_are_read_in_smaller_ones(stripe: Sandbox, agent: OCPAgent) -> None:
+    """Entries of 20 kB each: a hundred of them are past what one response may have."""
+    customer = stripe.create_customer()
+    words = {f"k{n}": "x" * 490 for n in range(45)}
+    for amount in range(1, 62):
+        await agent.call_tool(TOOL, order(customer, -amount, metadata=words))
+    found = [item["amount"] async for item in agent.iterate_tool(LIST, {"customer": customer})]
+    assert list(range(-61, 0)) == found
+    listed = await agent.call_tool(LIST, {"customer": customer, "limit": 100})
+    assert 61 == len(listed.data["data"])
+    assert () == listed.warnings
 
 
 async def test_a_host_may_name_every_call(agent: OCPAgent, customer: str) -> None:
@@ -331,4 +351,10 @@ def test_the_command_line_reads(stripe_thread: Sandbox) -> None:
     done = run("call", LIST, f"customer={customer}", "limit=5", "--json", stripe=stripe_thread)
     assert 1 == len(json.loads(done.stdout)["data"]["data"])
     done = run("call", LIST, f"customer={customer}", "created[gte]=5", stripe=stripe_thread)
-    assert "created.gte: '5' is a string" in done.stderr
+    assert "credit 5.00 usd" in done.stdout
+    done = run("call", LIST, f"customer={customer}", "created=5", stripe=stripe_thread)
+    assert done.stdout.startswith("succeeded: 0 entries")
+    done = run("call", LIST, f"customer={customer}", "created[gte]=soon", stripe=stripe_thread)
+    assert "created.gte: 'soon' is a string" in done.stderr
+    done = run("call", CUSTOMER, f"customer={customer}", "--dry-run", stripe=stripe_thread)
+    assert done.stdout.startswith("send: The call would be sent; it only reads.")

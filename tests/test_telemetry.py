@@ -14,7 +14,7 @@ import pytest
 from helpers import TOOL, connect, order
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -159,6 +159,7 @@ async def test_an_iterator_is_one_call(stripe: Sandbox, customer: str, seen: See
         await items.aclose()  # type: ignore[attr-defined]
     spans = {span.name: span for span in seen.spans()}
     assert spans["mine"].parent is None
+    assert spans[f"execute_tool {LIST}"].context.span_id == spans[f"GET {TEMPLATE}"].parent.span_id
     assert "succeeded" == spans[f"execute_tool {LIST}"].attributes["ocp_stripe_balance.outcome"]
 
 
@@ -199,6 +200,54 @@ async def test_each_call_is_one_log_line(stripe: Sandbox, customer: str, caplog:
     assert f"{TOOL} not_sent in " in invalid
     assert "error=invalid_parameters" in invalid
     assert "error=outcome_unknown key=call_2" in unknown
+
+
+class Hostile(SpanProcessor):
+    """
+    Raises wherever it can.
+    """
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        raise OSError(span, parent_context)
+
+    def on_end(self, span: Any) -> None:
+        raise OSError(span)
+
+
+class HostileAtTheEnd(Hostile):
+    def on_start(self, span: Any, parent_context: Any = None) -> None: ...
+
+
+@pytest.mark.parametrize("processor", [Hostile, HostileAtTheEnd])
+async def test_whoever_watches_cannot_lose_an_outcome(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch, processor: type[Hostile]
+) -> None:
+    """A span processor and a log handler that raise, and parameters that cannot be told."""
+    tracers, meters = TracerProvider(), MeterProvider()
+    tracers.add_span_processor(processor())
+    instruments = Instruments.of(tracers, meters)
+    monkeypatch.setattr(_telemetry, "instruments", lambda: instruments)
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError(record)
+
+    handler = Handler()
+    _telemetry.logger.addHandler(handler)
+    _telemetry.logger.setLevel(logging.INFO)
+    try:
+        async with await connect(stripe, trace_details=True) as agent:
+            assert (await agent.call_tool(TOOL, order(customer))).attempts == 1
+            circular: dict[str, Any] = order(customer)
+            circular["metadata"] = {"a": circular, ("b",): 1}
+            with pytest.raises(InvalidParametersError):
+                await agent.call_tool(TOOL, circular)
+            assert 1 == len([item async for item in agent.iterate_tool(LIST, {"customer": customer})])
+    finally:
+        _telemetry.logger.removeHandler(handler)
+        _telemetry.logger.setLevel(logging.NOTSET)
+        tracers.shutdown()
+        meters.shutdown()
 
 
 def test_nothing_is_imported_where_it_is_not_installed() -> None:

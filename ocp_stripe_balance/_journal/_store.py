@@ -138,6 +138,17 @@ class Journal:
         """
         return await self._ask(lambda db: answer_proposal(db, proposal, answer, self._now()))
 
+    async def standing(self, key: str, *, base_url: str, mode: str, account: str) -> Proposal | None:
+        """
+        The proposal of that key that waits or is approved, or None.
+        """
+        found = [
+            each
+            for each in await self.proposals()
+            if (each.key, each.base_url, each.mode, each.account) == (key, base_url, mode, account)
+        ]
+        return found[-1] if found and found[-1].state in {"waiting", "approved"} else None
+
     async def proposals(self) -> list[Proposal]:
         """
         All proposals, oldest first.

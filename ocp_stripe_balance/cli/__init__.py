@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     reverse.add_argument("transaction", metavar="TRANSACTION", help="ID of the entry, cbtxn_…")
     reverse.add_argument("--customer", metavar="ID", help="whose entry; by default as the journal knows")
     reverse.add_argument("--description", metavar="TEXT", help="for the ledger (default: Reversal of TRANSACTION)")
+    reverse.add_argument("--stated-effect", metavar="TEXT", help="what you expect it to do, such as 'debit 5.00 USD'")
     reverse.add_argument("--json", dest="as_json", action="store_true", help="print the result as JSON")
     reverse.add_argument("--yes", action="store_true", help="do not ask before sending, unless the policy wants it")
     reverse.add_argument("--dry-run", action="store_true", help="show the request and the verdict; send nothing")
@@ -210,7 +211,8 @@ async def _call(options: argparse.Namespace) -> int:
 
 
 async def _reverse(options: argparse.Namespace) -> int:
-    given = {"transaction": options.transaction, "customer": options.customer, "description": options.description}
+    names = ("transaction", "customer", "description", "stated_effect")
+    given = {name: getattr(options, name) for name in names}
     return await _make_call(options, _REVERSE, lambda _: given, None)
 
 
@@ -260,7 +262,7 @@ async def _sandbox(options: argparse.Namespace) -> int:
                 say("In another terminal:")
                 print(f"export STRIPE_API_BASE={stripe.url}\nexport STRIPE_SECRET_KEY={stripe.api_key}")
                 print(f"export CUSTOMER={customer}", flush=True)
-                say(f"{sys.argv[0]} call {_TOOL} customer=$CUSTOMER amount=-500 currency=usd")
+                say(f"{sys.argv[0]} call {_TOOL} customer=$CUSTOMER amount=-250 currency=usd")
             await asyncio.Event().wait()
     except (OSError, OverflowError) as error:
         message = f"The sandbox cannot listen on port {options.port}, or use its file: {error}."
@@ -392,14 +394,30 @@ def _assigned(tool: ToolSpec, assignments: Sequence[str]) -> dict[str, Any]:
         elif kind == "array":
             parameters.setdefault(name, []).extend(value.split(",") if key is None else [value])
         elif kind == "object" and key is not None and isinstance(parameters.get(name, {}), dict):
-            parameters.setdefault(name, {})[key] = value
+            part = _part(tool, name, key)
+            parameters.setdefault(name, {})[key] = int(value) if part == "integer" and _is_integer(value) else value
         elif name in parameters:
             raise _fail(name, "is given twice", "pass it once")
-        elif kind == "integer" and re.fullmatch(r"[+-]?\d{1,30}", value, re.ASCII):
+        elif _is_integer(value) and (kind == "integer" or _part(tool, name, None) == "integer"):
             parameters[name] = int(value)
         else:
             parameters[target] = value
     return parameters
+
+
+def _is_integer(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d{1,30}", text, re.ASCII) is not None
+
+
+def _part(tool: ToolSpec, name: str, key: str | None) -> str | None:
+    """
+    The type of a parameter's key, or of an alternative to an object, where the schema knows it.
+    """
+    for branch in tool.parameters.get(name, {}).get("schema", {}).get("anyOf", ()):
+        spec = branch.get("properties", {}).get(key, {}) if key is not None else branch
+        if "type" in spec and spec["type"] != "object":
+            return str(spec["type"])
+    return None
 
 
 def _json_value(name: str, text: str) -> Any:

@@ -7,14 +7,16 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance import _units
 from ocp_stripe_balance._secrets import redact
 from ocp_stripe_balance._text import escaped
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.errors import ToolError
-    from ocp_stripe_balance.models import DryRun, ToolResult
+    from ocp_stripe_balance.models import CustomerBalanceTransaction, DryRun, ToolResult
 
 
 def show_result(result: ToolResult, *, as_json: bool) -> None:
@@ -22,6 +24,10 @@ def show_result(result: ToolResult, *, as_json: bool) -> None:
         print_json(result.to_dict())
     else:
         print(f"{result.outcome}: {printable(result.describe())}")
+        if result.transactions:
+            _show_entries(result.transactions)
+        if result.customer is not None and result.customer.email:
+            print(f"email            {printable(result.customer.email)}")
         if result.moved:
             print(f"transaction      {printable(str(result.data.get('id')))}")
         if result.idempotency_key is not None:
@@ -29,6 +35,17 @@ def show_result(result: ToolResult, *, as_json: bool) -> None:
         print(f"request          {printable(str(result.request_id))}")
     for warning in result.warnings:
         say(f"warning: {warning}")
+
+
+def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
+    rows = [("created", "transaction", "effect", "balance after", "description")]
+    for entry in entries:
+        created = datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        balance = _units.to_text(entry.ending_balance, entry.currency)
+        rows.append((created, entry.id, entry.effect, balance, entry.description or ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        print(printable("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
 
 
 def show_dry_run(done: DryRun, *, as_json: bool) -> int:
