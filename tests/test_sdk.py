@@ -319,7 +319,7 @@ if sys.argv[3] == "busy":
     async def block(): time.sleep(1)
     threading.Thread(target=run, args=(block(),)).start()
     time.sleep(0.3)
-signal.setitimer(signal.ITIMER_REAL, 0.4)
+signal.setitimer(signal.ITIMER_REAL, 0.4 if sys.argv[3] == "busy" else 4)
 try:
     agent.call_tool(sys.argv[1], {"customer": sys.argv[2], "amount": -5, "currency": "usd"})
 except BaseException as error:
