@@ -166,10 +166,20 @@ class Sandbox:
         Stop the thread.
         """
         if self._loop is not None and self._thread is not None:
-            asyncio.run_coroutine_threadsafe(self.__aexit__(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    async def _finish(self) -> None:
+        """
+        Stop listening, and end what a stall still holds: the loop is this sandbox's alone.
+        """
+        await self.__aexit__()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _listen(self) -> None:
         if self._runner is not None and self._runner.server is not None:
