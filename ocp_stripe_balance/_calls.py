@@ -34,7 +34,7 @@ from ocp_stripe_balance._replay import (
 )
 from ocp_stripe_balance._request import WireRequest, build_request, encode_headers
 from ocp_stripe_balance._reversal import Reversal, Reversals, Siblings, already, is_reversal, reversing
-from ocp_stripe_balance._schema import ResponseValidator
+from ocp_stripe_balance._schema import response_validator
 from ocp_stripe_balance.errors import (
     InvalidParametersError,
     NotSentError,
@@ -92,8 +92,7 @@ class Calls:
             has_details=settings.trace_details,
         )
         self._guard = Guard(settings, self._journal, options.approver, asks_always=options.asks_always)
-        self._responses = {tool.name: ResponseValidator(tool.response_json_schema) for tool in tools}
-        self._reads = Reads(base_url, options, self._executor, self._responses)
+        self._reads = Reads(base_url, options, self._executor)
         self._reversals = Reversals(base_url, options, self._journal, self._reads, self._executor)
 
     async def make(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
@@ -529,7 +528,7 @@ class Calls:
     ) -> ToolResult:
         warnings = [*notes, reply.lost_body] if reply.lost_body else [*notes]
         if isinstance(reply.data, dict):
-            warnings += self._responses[tool.name].warnings(reply.data)
+            warnings += response_validator(tool).warnings(reply.data)
             warnings += _differences(tool, arguments, reply.data)
         else:
             warnings.append("the response body is not a JSON object")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._request import WireRequest, build_request
+from ocp_stripe_balance._schema import response_validator
 from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.models import ToolResult
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._access import Access
     from ocp_stripe_balance._executor import Executor, Reply
     from ocp_stripe_balance._manifest import ToolSpec
-    from ocp_stripe_balance._schema import ResponseValidator
     from ocp_stripe_balance.agent import APIOptions
 
 _MAX_WARNINGS = 20
@@ -30,16 +30,13 @@ class Reads:
     Reads one registered API through an executor that it shares.
     """
 
-    def __init__(
-        self, base_url: str, options: APIOptions, executor: Executor, responses: Mapping[str, ResponseValidator]
-    ) -> None:
+    def __init__(self, base_url: str, options: APIOptions, executor: Executor) -> None:
         """
-        Prepare; *responses* has the validator of each tool's response.
+        Prepare.
         """
         self._base_url = base_url
         self._options = options
         self._executor = executor
-        self._responses = responses
 
     async def get(self, path: str, access: Access) -> Any:
         """
@@ -142,7 +139,7 @@ class Reads:
             return [reply.lost_body]
         if not isinstance(reply.data, dict):
             return ["the response body is not a JSON object"]
-        return self._responses[tool.name].warnings(reply.data)
+        return response_validator(tool).warnings(reply.data)
 
 
 def _items(reply: Reply) -> list[Any] | None:

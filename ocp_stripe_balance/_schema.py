@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance import _units
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     import jsonschema
     import jsonschema_rs
+
+    from ocp_stripe_balance._manifest import ToolSpec
 
 _MAX_DEPTH = 32
 _MAX_PROBLEMS = 20
@@ -120,6 +123,22 @@ class ResponseValidator:
         except (ValueError, RecursionError) as error:
             found = [f"the response could not be compared with its schema: {_clip(str(error), 200)}"]
         return found[:_MAX_PROBLEMS]
+
+
+@cache
+def parameter_validator(tool: ToolSpec) -> ParameterValidator:
+    """
+    The one of a tool's parameters; its schema is read when it is first asked for.
+    """
+    return ParameterValidator(tool.parameters_json_schema)
+
+
+@cache
+def response_validator(tool: ToolSpec) -> ResponseValidator:
+    """
+    The one of a tool's response; its schema is read when it is first asked for.
+    """
+    return ResponseValidator(tool.response_json_schema)
 
 
 def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:

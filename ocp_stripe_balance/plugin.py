@@ -13,7 +13,7 @@ from ocp_stripe_balance._access import Access
 from ocp_stripe_balance._documentation import documentation
 from ocp_stripe_balance._manifest import load_manifest
 from ocp_stripe_balance._order import take_order
-from ocp_stripe_balance._schema import ParameterValidator
+from ocp_stripe_balance._schema import parameter_validator
 from ocp_stripe_balance._telemetry import WatchedCall
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
 from ocp_stripe_balance.settings import check_api_base, mode_of
@@ -67,7 +67,6 @@ class StripeAPI:
             api_key=settings.api_key, account=settings.account, api_version=settings.api_version
         ).override(options.headers)
         self._lazy_calls: Calls | None = None
-        self._parameters = {tool.name: ParameterValidator(tool.parameters_json_schema) for tool in self.tools}
 
     async def call(
         self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
@@ -196,7 +195,7 @@ class StripeAPI:
 
     def _order(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: str | None) -> Order:
         keys, tags = (access.idempotency_key, idempotency_key), self._options.settings.tag_calls
-        return take_order(tool, self._parameters[tool.name], parameters, keys, tags_calls=tags, api_key=access.api_key)
+        return take_order(tool, parameter_validator(tool), parameters, keys, tags_calls=tags, api_key=access.api_key)
 
     def _mode(self, access: Access, tool: str) -> Mode:
         if access.api_key is None:

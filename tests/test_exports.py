@@ -451,7 +451,7 @@ def test_what_a_schema_lets_through_and_we_refuse_is_explained(form: Format, mad
         return httpx.Response(200, json=transaction())
 
     async def main() -> Any:
-        async with await scripted(handler) as agent:
+        async with await scripted(handler, journal="off") as agent:
             call: dict[str, Any] = {"id": "c", "call_id": "c", "name": name, "type": "tool_call"}
             call |= dict.fromkeys(("arguments", "input", "args"), said)
             return await run_tool_call(form, agent, {**call, "function": call})
