@@ -53,7 +53,7 @@ class Reads:
 
     def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> WireRequest:
         """
-        The request for the one answer, or the first page.
+        The request for the one answer, or the first page; it is made the same way where it is no read.
         """
         if tool.page_size is not None and "limit" in arguments:
             arguments = {**arguments, "limit": int(min(arguments["limit"], tool.page_size))}

@@ -12,10 +12,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._journal import State
 from ocp_stripe_balance._order import Order, check_stated_effect
-from ocp_stripe_balance._request import build_request
 from ocp_stripe_balance.errors import (
     InvalidParametersError,
     NotSentError,
@@ -133,11 +131,11 @@ class Reversals:
         begun = await self._journal.find(key, base_url=self._base_url, mode=wanted.mode, account=account)
         if begun is not None and begun.state is State.SUCCEEDED:
             raise already(wanted, begun.transaction_id)
-        asked = await self._journal.standing(key, base_url=self._base_url, mode=wanted.mode, account=account)
         if begun is not None and begun.state in {State.SENDING, State.UNKNOWN}:
             arguments = json.loads(begun.arguments)
         else:
             arguments = _opposite(await self._entry(wanted), wanted.customer, order.arguments)
+            asked = await self._journal.standing(key, base_url=self._base_url, mode=wanted.mode, account=account)
             if asked is not None:  # the words that a person reads, or has read, stand
                 arguments = asked.parameters
         if order.stated_effect is not None:
@@ -149,17 +147,14 @@ class Reversals:
         The result, after the reversed entry was marked; where that fails, with a warning.
         """
         result = replace(result, tool=wanted.tool.name)
-        access, key = wanted.access, f"{result.idempotency_key}-link"
+        key = f"{result.idempotency_key}-link"
         mark = {
             "customer": wanted.customer,
             "transaction": wanted.transaction,
             "metadata": {_REVERSED_BY: str(result.data.get("id"))},
             "idempotency_key": key,
         }
-        headers = stripe_headers(access, access.api_version, self._options)
-        request = build_request(
-            wanted.siblings.update, mark, base_url=self._base_url, headers=headers, api_key=access.api_key
-        )
+        request = self._reads.request(wanted.siblings.update, mark, wanted.access)
         timeout_s = min(self._options.settings.timeout, _LINK_TIMEOUT_S)
         try:
             await self._executor.execute(request, tool=result.tool, idempotency_key=key, timeout_s=timeout_s)

@@ -85,9 +85,14 @@ class Instruments:
 @cache
 def instruments() -> Instruments | None:
     """
-    Those of the process, or None where OpenTelemetry's API is not installed.
+    Those of the process, or None where OpenTelemetry's API is not installed, or is older than we know it.
     """
-    return Instruments.of() if find_spec("opentelemetry") is not None else None
+    if find_spec("opentelemetry") is None:
+        return None
+    try:
+        return Instruments.of()
+    except Exception:  # noqa: BLE001  whoever watches cannot stop a call
+        return None
 
 
 class WatchedCall:

@@ -250,6 +250,23 @@ async def test_whoever_watches_cannot_lose_an_outcome(
         meters.shutdown()
 
 
+async def test_an_older_opentelemetry_is_as_good_as_none(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an application has installed for itself does not stop our calls."""
+
+    def old(*_: Any) -> Instruments:
+        raise TypeError("create_histogram() got an unexpected keyword argument")
+
+    monkeypatch.setattr(Instruments, "of", old)
+    _telemetry.instruments.cache_clear()
+    try:
+        async with await connect(stripe) as agent:
+            assert (await agent.call_tool(TOOL, order(customer))).ok
+    finally:
+        _telemetry.instruments.cache_clear()
+
+
 def test_nothing_is_imported_where_it_is_not_installed() -> None:
     """And a call works as ever."""
     program = (
