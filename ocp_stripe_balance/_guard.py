@@ -114,7 +114,7 @@ class Guard:
         def rule(history: History) -> Finding | None:
             if said is None:
                 return decide(findings(self.policy, case, history))
-            said.extend(findings(self.policy, case, history))
+            said[:] = findings(self.policy, case, history)
             return decide(said)
 
         return Admission(

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import socket
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +112,7 @@ class Spending(RuleBasedStateMachine):
         """
         One call, from its claim to what becomes of it; Stripe executes it somewhere on the way, if at all.
         """
-        draft = replace(plain_draft(key, -cents, None), customer=customer, user=user, mode="test", currency="usd")
+        draft = plain_draft(key, -cents, None)._replace(customer=customer, user=user, mode="test", currency="usd")
         journal = self.journals[worker]
         known = self.loop.run_until_complete(
             journal.find(key, base_url=draft.base_url, mode=draft.mode, account=draft.account)
@@ -218,7 +217,7 @@ async def test_a_crashed_call_counts_from_the_last_moment_it_can_have_moved_mone
     journal = Journal(tmp_path / "journal", now=lambda: now[0])
 
     async def verdict(key: str, amount: int) -> Verdict:
-        draft = replace(plain_draft(key, amount, None), customer="a", mode="test", currency="usd")
+        draft = plain_draft(key, amount, None)._replace(customer="a", mode="test", currency="usd")
         claim, _ = await journal.claim(draft, has_own_key=True, lease_s=LEASE, admission=admission(draft))
         return claim.verdict
 
@@ -237,11 +236,11 @@ async def test_what_was_settled_late_counts_from_then(tmp_path: Path) -> None:
     """The money moved somewhere between claim and answer: the answer is the later of the two."""
     now = [1_800_000_000.0]
     journal = Journal(tmp_path / "journal", now=lambda: now[0])
-    first = replace(plain_draft("slow", -600, None), customer="a", mode="test", currency="usd")
+    first = plain_draft("slow", -600, None)._replace(customer="a", mode="test", currency="usd")
     claim, _ = await journal.claim(first, has_own_key=True, lease_s=LEASE, admission=admission(first))
     now[0] += LEASE
     await journal.settle(claim.call, State.SUCCEEDED, is_final=True)
-    second = replace(first, key="other", amount=-1)
+    second = first._replace(key="other", amount=-1)
     for seconds, expected in ((HOUR - 1, Verdict.REFUSED), (1, Verdict.SEND)):
         now[0] += seconds
         claim, _ = await journal.claim(second, has_own_key=True, lease_s=LEASE, admission=admission(second))

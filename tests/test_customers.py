@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -167,7 +166,7 @@ async def test_who_waited_for_another_reads_before_it_sends(stripe: Sandbox, cus
             assert (await first).data["id"] == (await second).data["id"]
     assert 1 == len(await ledger(stripe, customer))
     journal = Journal(path)
-    draft = dataclasses.replace((await journal.select())[0], key="k2", arguments="{}")
+    draft = (await journal.select())[0]._replace(key="k2", arguments="{}")
     claim, _ = await journal.claim(draft, has_own_key=True, lease_s=60)
     arguments = order(customer, currency="eur")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:

@@ -18,6 +18,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -40,7 +41,10 @@ from ocp_stripe_balance import (
     ToolError,
 )
 from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict, _file
+from ocp_stripe_balance._journal._book import Book, Settled
 from ocp_stripe_balance._journal._claim import claim_call
+from ocp_stripe_balance._journal._memory import MemoryBook
+from ocp_stripe_balance._journal._sqlite import SqliteBook
 from ocp_stripe_balance.errors import IdempotencyConflictError, RateLimitError, ResourceMissingError
 
 if TYPE_CHECKING:
@@ -75,7 +79,7 @@ def is_recorded(path: Path) -> bool:
 
 
 def posts(stripe: Sandbox) -> int:
-    return len([r for r in stripe.requests if r.method == "POST" and r.target.endswith("/balance_transactions")])
+    return len([r for r in list(stripe.requests) if r.method == "POST" and r.target.endswith("/balance_transactions")])
 
 
 # What is on disk, and when
@@ -108,7 +112,7 @@ async def test_commits_reach_the_disk_before_the_request(path: Path, monkeypatch
     events: list[str] = []
     opened = _file.open_database
 
-    def traced(file: Path | None) -> sqlite3.Connection:
+    def traced(file: Path) -> sqlite3.Connection:
         db = opened(file)
         assert ("wal", 2) == (
             db.execute("PRAGMA journal_mode").fetchone()[0],
@@ -133,7 +137,7 @@ async def test_concurrent_calls_share_commits(path: Path, monkeypatch: pytest.Mo
     commits = []
     opened = _file.open_database
 
-    def traced(file: Path | None) -> sqlite3.Connection:
+    def traced(file: Path) -> sqlite3.Connection:
         db = opened(file)
         db.set_trace_callback(lambda statement: commits.append(1) if statement == "COMMIT" else None)
         return db
@@ -185,7 +189,7 @@ async def test_nothing_is_sent_unrecorded(path: Path, monkeypatch: pytest.Monkey
     opened = _file.open_database
     for pragma, reason in (("max_page_count = 1", "full"), ("query_only = ON", "readonly")):
 
-        def limited(file: Path | None, pragma: str = pragma) -> sqlite3.Connection:
+        def limited(file: Path, pragma: str = pragma) -> sqlite3.Connection:
             db = opened(file)
             db.execute(f"PRAGMA {pragma}")
             return db
@@ -723,7 +727,7 @@ def draft(key: str, amount: int, reference: str | None) -> Call:
 
 class CallMachine(RuleBasedStateMachine):
     """
-    Claims, outcomes, deaths and hours in any order; the journal's verdict is the model's.
+    Claims, outcomes, deaths and hours in any order; the verdict of the file and of the memory is the model's.
     """
 
     def __init__(self) -> None:
@@ -734,7 +738,11 @@ class CallMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.db = _file.open_database(None)
+        self.folder = tempfile.TemporaryDirectory()
+        self.db = _file.open_database(Path(self.folder.name) / "journal")
+        self.db.execute("PRAGMA synchronous = OFF")
+        self.memory = MemoryBook()
+        self.books: list[Book] = [SqliteBook(self.db), self.memory]
 
     def expected(self, key: str, amount: int, reference: str | None) -> tuple[Verdict, str]:
         """
@@ -763,8 +771,9 @@ class CallMachine(RuleBasedStateMachine):
     def claim(self, key: str, amount: int, reference: str | None) -> None:
         verdict, found = self.expected(key, amount, reference)
         owner = f"{socket.gethostname()}:{os.getpid()}:x"
-        claim = claim_call(self.db, draft(key, amount, reference), owner, self.now, has_own_key=True, lease_s=60)
-        assert (verdict, found) == (claim.verdict, claim.call.key)
+        for book in self.books:
+            claim = claim_call(book, draft(key, amount, reference), owner, self.now, has_own_key=True, lease_s=60)
+            assert (verdict, found) == (claim.verdict, claim.call.key)
         if verdict is Verdict.SEND:
             self.calls[found] = [amount, reference, State.SENDING, self.now, True]
         elif verdict is Verdict.RESUME:
@@ -776,13 +785,19 @@ class CallMachine(RuleBasedStateMachine):
         call = self.calls.get(key)
         if call is None or call[2] not in {State.SENDING, State.UNKNOWN}:
             return
-        is_final = state in {State.SUCCEEDED, State.REJECTED}
-        self.db.execute("UPDATE calls SET state = ?, is_final = ?, owner = '' WHERE key = ?", (state, is_final, key))
+        outcome = Settled(state, is_final=state in {State.SUCCEEDED, State.REJECTED})
+        for book in self.books:
+            recorded = book.by_key(key, "https://s.test", "test", "")
+            assert recorded is not None
+            assert book.settle(recorded, outcome, self.now)
         call[2], call[4] = state, False
 
     @rule()
     def everyone_dies(self) -> None:
-        self.db.execute("UPDATE calls SET owner = ? WHERE owner != ''", (f"{socket.gethostname()}:{2**22 + 1}:x",))
+        dead = f"{socket.gethostname()}:{2**22 + 1}:x"
+        self.db.execute("UPDATE calls SET owner = ? WHERE owner != ''", (dead,))
+        for at, recorded in self.memory._calls.items():
+            self.memory._calls[at] = recorded._replace(owner=recorded.owner and dead)
         for call in self.calls.values():
             call[4] = False
 
@@ -793,6 +808,12 @@ class CallMachine(RuleBasedStateMachine):
             call[4] = False  # the lease of a minute is over
 
     @invariant()
+    def the_books_hold_the_same(self) -> None:
+        if hasattr(self, "books"):
+            file, memory = (book.select(key=None, states=(), since=0.0, customer=None, limit=-1) for book in self.books)
+            assert file == memory
+
+    @invariant()
     def no_reference_is_paid_twice(self) -> None:
         paid = [c[1] for c in self.calls.values() if c[1] is not None and c[2] is State.SUCCEEDED]
         assert len(paid) == len(set(paid))
@@ -800,6 +821,7 @@ class CallMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "db"):
             self.db.close()
+            self.folder.cleanup()
 
 
 CallMachine.TestCase.settings = hypothesis_settings(max_examples=400, stateful_step_count=40, deadline=None)

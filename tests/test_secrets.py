@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import json
 import logging
 import pickle
@@ -321,9 +320,7 @@ async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandb
         found |= {"dry run": repr(dry) + json.dumps(dry.to_dict())}
         assert "Bearer [api key]" == dry.headers["Authorization"]
     journal = Journal(path)
-    found["rows"] = repr([dataclasses.asdict(call) for call in await journal.select()]) + repr(
-        await journal.decisions()
-    )
+    found["rows"] = repr([call._asdict() for call in await journal.select()]) + repr(await journal.decisions())
     await journal.aclose()
     assert_unseen(found)
     variables = {"OCP_STRIPE_JOURNAL": str(path)}

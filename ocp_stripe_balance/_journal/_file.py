@@ -80,19 +80,15 @@ def _add_guardrails(db: sqlite3.Connection) -> None:
 _MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_calls, _add_guardrails)
 
 
-def open_database(path: Path | None) -> sqlite3.Connection:
-    if path is None:
-        db = sqlite3.connect(":memory:", isolation_level=None)
-    else:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-        db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+def open_database(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
     db.row_factory = sqlite3.Row
     try:
-        if path is not None:
-            _switch_to_wal(db)
-            db.execute("PRAGMA synchronous = FULL")  # each commit is on the disk before it returns
+        _switch_to_wal(db)
+        db.execute("PRAGMA synchronous = FULL")  # each commit is on the disk before it returns
         _migrate(db, path)
     except BaseException:
         db.close()
@@ -116,7 +112,7 @@ def _switch_to_wal(db: sqlite3.Connection) -> None:
             return
 
 
-def _migrate(db: sqlite3.Connection, path: Path | None) -> None:
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         db.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")

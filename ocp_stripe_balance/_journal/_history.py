@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _MOVED = "state IN ('sending', 'succeeded', 'unknown')"
 # Stripe shows the currency of a customer's first entry well within this time.
-_CURRENCY_WINDOW_S = 600.0
-_DENIAL_WINDOW_S = 86400.0
+CURRENCY_WINDOW_S = 600.0
+DENIAL_WINDOW_S = 86400.0
 _SAME = {"customer": "customer", "user": "user", "agent_type": "agent_type", "context": "context_id", "all": "''"}
 
 
@@ -96,7 +96,7 @@ class JournalHistory:
         names = ", ".join(DECISION_COLUMNS)
         query = f"SELECT {names} FROM decisions WHERE key = ? AND decision = 'denied' AND {where} LIMIT 1"  # noqa: S608  fixed words
         row = self._db.execute(query, (self._draft.key, *values)).fetchone()
-        return None if row is None else Decision(**dict(row))
+        return None if row is None else Decision(*row)
 
     def denied(self) -> Decision | None:
         """
@@ -108,9 +108,9 @@ class JournalHistory:
             f"SELECT {names} FROM decisions WHERE decision = 'denied' AND customer = ? AND key != ? AND {where} "  # noqa: S608  fixed words
             "AND (reference = ? OR (amount = ? AND currency = ? AND at > ?)) ORDER BY number DESC LIMIT 1"
         )
-        like = (draft.reference, draft.amount, draft.currency, self.now - _DENIAL_WINDOW_S)
+        like = (draft.reference, draft.amount, draft.currency, self.now - DENIAL_WINDOW_S)
         row = self._db.execute(query, (draft.customer, draft.key, *values, *like)).fetchone()
-        return None if row is None else Decision(**dict(row))
+        return None if row is None else Decision(*row)
 
     def in_another_currency(self) -> Call | None:
         """
@@ -122,7 +122,7 @@ class JournalHistory:
             f"AND {_MOVED} ORDER BY created_at LIMIT 1"
         )
         draft = self._draft
-        since = self.now - _CURRENCY_WINDOW_S
+        since = self.now - CURRENCY_WINDOW_S
         row = self._db.execute(query, (*values, draft.customer, draft.currency, since)).fetchone()
         return None if row is None else call_of(row)
 

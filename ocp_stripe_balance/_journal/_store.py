@@ -1,40 +1,33 @@
 """
-The journal's door: every method is one piece of work for the thread that writes.
+The journal's door: every method is one unit of work on the book it is kept in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import secrets
-import socket
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ocp_stripe_balance._journal._admission import answer_proposal, ask, note, proposals
-from ocp_stripe_balance._journal._claim import by_key, claim_call, is_alive
-from ocp_stripe_balance._journal._rows import (
-    DECISION_COLUMNS,
-    Call,
-    Claim,
-    Decision,
-    State,
-    Verdict,
-    call_of,
-    decision_on,
-)
+from ocp_stripe_balance._journal._book import Settled
+from ocp_stripe_balance._journal._claim import claim_call, host, is_alive
+from ocp_stripe_balance._journal._memory import MemoryBook
+from ocp_stripe_balance._journal._rows import Call, Claim, Decision, State, Verdict
 from ocp_stripe_balance._journal._writer import Writer
 from ocp_stripe_balance.errors import NotSentError, ToolError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ocp_stripe_balance._journal._admission import Admission
+    from ocp_stripe_balance._journal._book import Book
     from ocp_stripe_balance._journal._rows import Ruling
     from ocp_stripe_balance.models import Answer, Proposal
 
@@ -43,10 +36,10 @@ _T = TypeVar("_T")
 
 class Journal:
     """
-    One file, shared by any number of processes; safe for many calls at once in one event loop.
+    One file, shared by any number of processes, or a record in memory; safe for many calls at once.
 
-    All work runs in one thread, which commits what has gathered in one transaction: concurrent
-    calls share one fsync.
+    All work on the file runs in one thread, which commits what has gathered in one transaction: concurrent
+    calls share one fsync. Work in memory is done at once.
     """
 
     def __init__(self, path: Path | None, *, now: Callable[[], float] = time.time) -> None:
@@ -60,6 +53,11 @@ class Journal:
         self.path = path
         self._now = now
         self._writer: Writer | None = None
+        self._memory = MemoryBook()
+        self._lock = threading.Lock()  # an agent may be used from several event loops
+        # Names each claim among those of all processes and hosts that share the file.
+        self._name = secrets.token_hex(8)
+        self._claims = itertools.count()
 
     async def claim(
         self,
@@ -83,12 +81,11 @@ class Journal:
         Raises:
             NotSentError: the journal cannot be written.
         """
-        # Names this claim among those of all processes and hosts that share the file.
-        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        owner = f"{host()}:{os.getpid()}:{self._name}-{next(self._claims)}"
+        now = self._now
 
-        def work(db: sqlite3.Connection) -> Claim:
-            now = self._now()
-            return claim_call(db, draft, owner, now, has_own_key=has_own_key, lease_s=lease_s, admission=admission)
+        def work(book: Book) -> Claim:
+            return claim_call(book, draft, owner, now(), has_own_key=has_own_key, lease_s=lease_s, admission=admission)
 
         claim, cancelled = await self._finish(work)
         if cancelled is not None:
@@ -107,36 +104,30 @@ class Journal:
             NotSentError: the journal cannot be read.
         """
 
-        def work(db: sqlite3.Connection) -> Claim:
-            db.execute("SAVEPOINT rehearsal")
-            try:
-                now = self._now()
-                return claim_call(db, draft, "", now, has_own_key=has_own_key, lease_s=lease_s, admission=admission)
-            finally:
-                db.execute("ROLLBACK TO rehearsal")
-                db.execute("RELEASE rehearsal")
+        def work(book: Book) -> Claim:
+            now = self._now()
+            return claim_call(book, draft, "", now, has_own_key=has_own_key, lease_s=lease_s, admission=admission)
 
-        return await self._ask(work)
+        claim: Claim = await self._ask(lambda book: book.attempt(work))
+        return claim
 
     async def note(self, subject: Call | Proposal, decision: Ruling, *, rule: str, who: str, reason: str) -> None:
         """
         Add a decision about a call to the audit.
         """
-        await self._ask(
-            lambda db: note(db, decision_on(subject, decision, self._now(), rule=rule, who=who, reason=reason))
-        )
+        await self._ask(lambda book: book.note(subject, decision, self._now(), rule=rule, who=who, reason=reason))
 
     async def ask(self, proposal: Proposal) -> Proposal:
         """
         Put a proposal in the queue, or find the one of its key that is there.
         """
-        return await self._ask(lambda db: ask(db, proposal, self._now()))
+        return await self._ask(lambda book: book.ask(proposal, self._now()))
 
     async def answer(self, proposal: Proposal, answer: Answer) -> Proposal:
         """
         Record a person's decision on a proposal that waits; the proposal as it then stands.
         """
-        return await self._ask(lambda db: answer_proposal(db, proposal, answer, self._now()))
+        return await self._ask(lambda book: book.answer(proposal, answer, self._now()))
 
     async def standing(self, key: str, *, base_url: str, mode: str, account: str) -> Proposal | None:
         """
@@ -153,16 +144,13 @@ class Journal:
         """
         All proposals, oldest first.
         """
-        return await self._ask(lambda db: proposals(db, self._now()))
+        return await self._ask(lambda book: book.proposals(self._now()))
 
     async def decisions(self, *, key: str | None = None) -> list[Decision]:
         """
         The audit, oldest first: all of it, or of one key.
         """
-        names, where = ", ".join(DECISION_COLUMNS), "" if key is None else "WHERE key = ? "
-        query = f"SELECT {names} FROM decisions {where}ORDER BY number"  # noqa: S608  our own names
-        values = () if key is None else (key,)
-        return await self._ask(lambda db: [Decision(**dict(row)) for row in db.execute(query, values)])
+        return await self._ask(lambda book: book.decisions(key))
 
     async def settle(  # noqa: PLR0913  the columns of an outcome
         self,
@@ -187,22 +175,9 @@ class Journal:
         Raises:
             NotSentError: the journal cannot be written.
         """
-        text = None if answer is None else json.dumps(answer)
-        now = self._now()
-        values = (state, is_final, attempts, status, request_id, text, note, now, is_found_later, now)
-
-        def work(db: sqlite3.Connection) -> bool:
-            done = db.execute(
-                "UPDATE calls SET state = ?, is_final = ?, attempts = attempts + ?, status = ?, request_id = ?, "
-                "answer = ?, note = ?, updated_at = ?, spent_at = CASE WHEN ? THEN spent_at ELSE ? END, "
-                "owner = '', lease_until = 0 "
-                "WHERE key = ? AND base_url = ? AND mode = ? AND account = ? AND NOT is_final "
-                "AND (? OR owner = ?)",
-                (*values, call.key, call.base_url, call.mode, call.account, is_final, call.owner),
-            )
-            return done.rowcount == 1
-
-        is_recorded, cancelled = await self._finish(work)
+        text = answer if answer is None or isinstance(answer, str) else json.dumps(answer)
+        outcome = Settled(state, is_final, attempts, status, request_id, text, note, is_found_later)
+        is_recorded, cancelled = await self._finish(lambda book: book.settle(call, outcome, self._now()))
         if cancelled is not None:
             raise cancelled
         return is_recorded
@@ -211,22 +186,13 @@ class Journal:
         """
         The call of that key in that namespace, or None.
         """
-        return await self._ask(lambda db: by_key(db, key, base_url, mode, account))
+        return await self._ask(lambda book: book.by_key(key, base_url, mode, account))
 
     async def customer_of(self, transaction: str, *, base_url: str, mode: str, account: str) -> str | None:
         """
         The customer of the recorded call that made an entry, or None.
         """
-        query = (
-            "SELECT customer FROM calls WHERE base_url = ? AND mode = ? AND account = ? AND state = 'succeeded' "
-            "AND amount != 0 AND json_extract(answer, '$.id') = ? LIMIT 1"
-        )
-
-        def work(db: sqlite3.Connection) -> str | None:
-            row = db.execute(query, (base_url, mode, account, transaction)).fetchone()
-            return None if row is None else str(row[0])
-
-        return await self._ask(work)
+        return await self._ask(lambda book: book.customer_of(transaction, base_url, mode, account))
 
     async def select(
         self,
@@ -240,17 +206,9 @@ class Journal:
         """
         Calls, oldest first: of one key, in some states, made since a time, for one customer.
         """
-        where, values = ["created_at >= ?"], [since, *states]
-        if states:
-            where.append(f"state IN ({', '.join('?' * len(states))})")
-        if customer is not None:
-            where.append("customer = ?")
-            values.append(customer)
-        if key is not None:
-            where.append("key = ?")
-            values.append(key)
-        query = f"SELECT * FROM calls WHERE {' AND '.join(where)} ORDER BY created_at, id LIMIT ?"  # noqa: S608  fixed words
-        return await self._ask(lambda db: [call_of(row) for row in db.execute(query, (*values, limit))])
+        return await self._ask(
+            lambda book: book.select(key=key, states=states, since=since, customer=customer, limit=limit)
+        )
 
     async def prune(self, before: float, *, with_references: bool = False, keep_s: float = 0.0) -> int:
         """
@@ -259,17 +217,9 @@ class Journal:
         Calls with a reference stay unless *with_references*, or the same reason could be paid again. What the rules
         of any policy used so far count stays in any case, and so do the last *keep_s* seconds.
         """
-        query = (
-            "DELETE FROM calls WHERE updated_at < ? AND spent_at < ? AND state NOT IN ('sending', 'unknown') "
-            "AND (? OR reference IS NULL OR state != 'succeeded')"
+        return await self._ask(
+            lambda book: book.prune(before, self._now(), with_references=with_references, keep_s=keep_s)
         )
-
-        def work(db: sqlite3.Connection) -> int:
-            (longest_s,) = db.execute("SELECT COALESCE(MAX(longest_s), 0) FROM windows").fetchone()
-            cutoff = min(before, self._now() - max(longest_s, keep_s))
-            return db.execute(query, (cutoff, cutoff, with_references)).rowcount
-
-        return await self._ask(work)
 
     def is_still_held(self, call: Call) -> bool:
         """
@@ -285,15 +235,13 @@ class Journal:
 
     async def aclose(self) -> None:
         """
-        Write what is left and close the file.
+        Write what is left and close the file; what is in memory stays.
         """
-        if self.path is None:
-            return  # it would be forgotten
         writer, self._writer = self._writer, None
         if writer is not None:
             await asyncio.to_thread(writer.close)
 
-    async def _ask(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _ask(self, work: Callable[[Book], _T]) -> _T:
         """
         The result of *work*; a cancelled caller is told so once it is done.
         """
@@ -302,10 +250,13 @@ class Journal:
             raise cancelled
         return result
 
-    async def _finish(self, work: Callable[[sqlite3.Connection], _T]) -> tuple[_T, asyncio.CancelledError | None]:
+    async def _finish(self, work: Callable[[Book], _T]) -> tuple[_T, asyncio.CancelledError | None]:
         """
         The result of *work*, and the cancellation that came meanwhile: a write that began is waited for.
         """
+        if self.path is None:
+            with self._lock:
+                return work(self._memory), None
         try:
             if self._writer is None or self._writer.pid != os.getpid():  # threads do not survive a fork
                 self._writer = Writer(self.path)
@@ -339,10 +290,3 @@ class Journal:
             ),
             retryable=True,
         )
-
-    def __del__(self) -> None:
-        """
-        Let the thread of a record in memory end with it.
-        """
-        if self._writer is not None:
-            self._writer.stop()

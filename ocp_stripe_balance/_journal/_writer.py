@@ -13,10 +13,15 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._journal import _file
+from ocp_stripe_balance._journal._sqlite import SqliteBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ocp_stripe_balance._journal._book import Book
+
+    Item = tuple[Callable[[Book], Any], Future[Any]]
 
 _MAX_BATCH = 256
 
@@ -26,15 +31,18 @@ class Writer:
     The thread that owns the connection.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         self.pid = os.getpid()
         self._path = path
-        self._queue: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
-        self._queue = queue.SimpleQueue()
+        self._db: sqlite3.Connection | None = None
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
+    def submit(self, work: Callable[[Book], Any]) -> Future[Any]:
+        """
+        The result of *work* once it is committed. It may be run twice, and only what it did last counts.
+        """
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._queue.put((work, future))
@@ -48,7 +56,6 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        db: sqlite3.Connection | None = None
         is_open = True
         while is_open:
             batch = []
@@ -63,47 +70,37 @@ class Writer:
                     break
             is_open = item is not None
             if batch:
-                db = self._serve(db, batch)
-        if db is not None:
-            db.close()
+                self._serve(batch)
+        if self._db is not None:
+            self._db.close()
 
-    def _serve(
-        self, db: sqlite3.Connection | None, batch: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]]
-    ) -> sqlite3.Connection | None:
+    def _serve(self, batch: list[Item]) -> None:
         """
-        Run a batch in one transaction, each work for itself; where it cannot be committed, all of it has failed.
+        Run a batch in one transaction; where that fails, each work in its own.
         """
         try:
-            db = db or _file.open_database(self._path)
+            db = self._db = self._db or _file.open_database(self._path)
             db.execute("BEGIN IMMEDIATE")
-            results = [_alone(db, work) for work, _ in batch]
+        except BaseException as error:  # noqa: BLE001  handed to those who wait
+            _fail(batch, error)
+            return
+        try:
+            book = SqliteBook(db)
+            results = [work(book) for work, _ in batch]
             db.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001  handed to those who wait
-            if db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-            for _, future in batch:
-                future.set_exception(error)
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            for item in batch:
+                self._serve([item])
         else:
-            for (_, future), (result, failure) in zip(batch, results, strict=True):
-                if failure is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(failure)
-        return db
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
 
 
-def _alone(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
-    """
-    The result of one work of a batch, or why it failed; a failure undoes this work and no other.
-    """
-    db.execute("SAVEPOINT work")
-    try:
-        result, failure = work(db), None
-    except Exception as error:
-        if not db.in_transaction:  # a full disk, say, undoes the whole batch
-            raise
-        db.execute("ROLLBACK TO work")
-        result, failure = None, error
-    db.execute("RELEASE work")
-    return result, failure
+def _fail(batch: list[Item], error: BaseException) -> None:
+    for _, future in batch:
+        future.set_exception(error)

@@ -135,7 +135,7 @@ def _decision_line(decision: Decision) -> str:
 
 
 def _decided(decision: Decision) -> dict[str, Any]:
-    return {**asdict(decision), "at": moment(decision.at), "effect": decision.effect}
+    return {**decision._asdict(), "at": moment(decision.at), "effect": decision.effect}
 
 
 async def _reconcile(options: argparse.Namespace) -> int:
@@ -229,7 +229,7 @@ def _facts(call: Call) -> dict[str, Any]:
     """
     A call as JSON.
     """
-    facts = {**asdict(call), "outcome": str(call.state), "effect": call.effect}
+    facts = {**call._asdict(), "outcome": str(call.state), "effect": call.effect}
     for name in ("state", "owner", "lease_until", "is_final", "spent_at"):
         del facts[name]
     if call.state is State.SENDING:
