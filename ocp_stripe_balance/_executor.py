@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
+from ocp_stripe_balance._exchange import CUT_OFF, describe
+from ocp_stripe_balance._httpx import HttpxExchange
 from ocp_stripe_balance._secrets import redact, scrub
 from ocp_stripe_balance._telemetry import WatchedAttempt
 from ocp_stripe_balance.errors import (
@@ -39,15 +40,14 @@ from ocp_stripe_balance.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from multidict import CIMultiDict
     from pydantic import SecretStr
 
+    from ocp_stripe_balance._exchange import Exchange
     from ocp_stripe_balance._request import WireRequest
 
-_MAX_BODY_BYTES = 1024 * 1024
-_CUT_OFF = "the response was larger than 1 MB and was cut off"
 _BACKOFF_BASE_S = 0.5
 _BACKOFF_CAP_S = 8.0
-_MAX_CONNECT_S = 20.0
 # Only these prove that nothing was sent; any other failure may have come after the request arrived.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
@@ -125,7 +125,7 @@ class Reply:
     """
 
     status: int
-    headers: httpx.Headers
+    headers: CIMultiDict[str]
     body: bytes
     data: Any
     """The JSON value of the body, or None where it is not JSON."""
@@ -168,7 +168,7 @@ class _Attempt:
 
 class Executor:
     """
-    Sends requests over one `httpx.AsyncClient`; safe for many calls at once in one event loop.
+    Sends requests; safe for many calls at once in one event loop.
     """
 
     def __init__(  # noqa: PLR0913  what a client is made with, and what tests swap
@@ -198,7 +198,7 @@ class Executor:
         self._has_details = has_details
         self._clock = clock or SystemClock()
         self._jitter = jitter
-        self._client: httpx.AsyncClient | None = None
+        self._exchange: Exchange | None = None
 
     async def execute(
         self,
@@ -231,11 +231,11 @@ class Executor:
 
     async def aclose(self) -> None:
         """
-        Close the client and all its connections.
+        Close all connections.
         """
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            await exchange.aclose()
 
     async def send(self, request: WireRequest, remaining_s: float, attempt: int) -> Reply:
         """
@@ -245,29 +245,20 @@ class Executor:
             httpx.TransportError: no response.
             TimeoutError: *remaining_s* seconds went by.
         """
-        connect_s = min(remaining_s / 2, _MAX_CONNECT_S)
-        timeout = {"connect": connect_s, "pool": connect_s, "read": remaining_s, "write": remaining_s}
-        wire = _wire(request, timeout)
-        # A reply that drips in would outlast the read timeout.
-        deadline = asyncio.get_running_loop().time() + remaining_s
         watched = WatchedAttempt(request, attempt, has_details=self._has_details)
         try:
-            async with asyncio.timeout_at(deadline):
-                response = await self._open().send(wire, stream=True)
-            watched.status = response.status_code
-            try:
-                body, lost = await _read(response, deadline)
-            finally:
-                await response.aclose()
+            received = await self._open().exchange(request, remaining_s)
         except BaseException as error:
             scrub(error, _bare(request.api_key))
             watched.end(error)
             raise
+        watched.status = received.status
         watched.end(None)
-        body, headers = _without_key(body, response.headers, _bare(request.api_key))
+        body, headers = _without_key(received.body, received.headers, _bare(request.api_key))
+        lost = received.lost_body
         lost = None if lost is None else redact(lost, _bare(request.api_key))
         return Reply(
-            status=response.status_code,
+            status=received.status,
             headers=headers,
             body=body,
             data=_json(body),
@@ -275,26 +266,10 @@ class Executor:
             attempts=attempt,
         )
 
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                transport=self._transport or _default_transport(),
-                cookies=_NoCookies(),
-                trust_env=False,
-                follow_redirects=False,
-            )
-        return self._client
-
-
-class _NoCookies(CookieJar):
-    """
-    Keeps nothing: one call leaves no trace in the next.
-    """
-
-    def extract_cookies(self, response: object, request: object) -> None:
-        """
-        Look away.
-        """
+    def _open(self) -> Exchange:
+        if self._exchange is None:
+            self._exchange = HttpxExchange(self._transport) if self._transport else _default_exchange()
+        return self._exchange
 
 
 class _Call:
@@ -441,7 +416,7 @@ class _Call:
         )
 
     def _failure(self, last: _Attempt) -> str:
-        return redact(_describe(last.failure), _bare(self._api_key))
+        return redact(describe(last.failure), _bare(self._api_key))
 
     def _times(self) -> str:
         return "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
@@ -469,7 +444,7 @@ def _is_worth_repeating(attempt: _Attempt) -> bool:
     if reply is None:
         return attempt.seen is Seen.UNSENT or isinstance(attempt.failure, httpx.TransportError | TimeoutError)
     if attempt.seen is Seen.SUCCEEDED:
-        return reply.lost_body not in {None, _CUT_OFF}
+        return reply.lost_body not in {None, CUT_OFF}
     advice = reply.headers.get("stripe-should-retry")
     if advice in {"true", "false"}:
         return bool(advice == "true")
@@ -492,35 +467,11 @@ _HINTS: dict[type[ToolError] | str, str] = {
 }
 
 
-def _wire(request: WireRequest, timeout: dict[str, float]) -> httpx.Request:
-    """
-    The request as httpx sends it, with the API key.
-
-    Raises:
-        httpx.UnsupportedProtocol: it cannot be sent at all.
-    """
-    try:
-        return httpx.Request(
-            request.method,
-            request.url,
-            headers={**_authorization(request), **request.headers},
-            content=request.body,
-            extensions={"timeout": timeout},
-        )
-    except (httpx.InvalidURL, ValueError) as error:
-        why = str(error)
-    raise httpx.UnsupportedProtocol(why)  # out here, where no frame below holds the headers
-
-
-def _authorization(request: WireRequest) -> dict[str, str]:
-    return {} if request.api_key is None else {"Authorization": f"Bearer {_bare(request.api_key)}"}
-
-
 def _bare(api_key: SecretStr | None) -> str:
     return "" if api_key is None else api_key.get_secret_value()
 
 
-def _without_key(body: bytes, headers: httpx.Headers, secret: str) -> tuple[bytes, httpx.Headers]:
+def _without_key(body: bytes, headers: CIMultiDict[str], secret: str) -> tuple[bytes, CIMultiDict[str]]:
     """
     The response without the API key, should a proxy or a server echo it.
     """
@@ -529,29 +480,8 @@ def _without_key(body: bytes, headers: httpx.Headers, secret: str) -> tuple[byte
     if secret.encode() in body:
         body = body.replace(secret.encode(), b"[api key]")
     if any(secret in value for value in headers.values()):
-        headers = httpx.Headers([(name, value.replace(secret, "[api key]")) for name, value in headers.multi_items()])
+        headers = type(headers)((name, value.replace(secret, "[api key]")) for name, value in headers.items())
     return body, headers
-
-
-async def _read(response: httpx.Response, deadline: float) -> tuple[bytes, str | None]:
-    """
-    The body up to 1 MB, and why it is not whole; that it is not takes nothing from the status.
-    """
-    body = bytearray()
-    try:
-        async with asyncio.timeout_at(deadline):
-            # Raw: we ask for no encoding, and a small body can unpack to gigabytes.
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > _MAX_BODY_BYTES:
-                    return bytes(body[:_MAX_BODY_BYTES]), _CUT_OFF
-    except httpx.StreamConsumed:  # a transport that hands over a response it has read
-        body += response.content[: _MAX_BODY_BYTES + 1]
-        if len(body) > _MAX_BODY_BYTES:
-            return bytes(body[:_MAX_BODY_BYTES]), _CUT_OFF
-    except Exception as error:  # noqa: BLE001  whatever a transport raises
-        return bytes(body), f"the connection was lost while the response arrived ({_describe(error)})"
-    return bytes(body), None
 
 
 def _json(body: bytes) -> Any:
@@ -563,16 +493,6 @@ def _json(body: bytes) -> Any:
 
 def _text(value: object) -> str | None:
     return value[:2000] if isinstance(value, str) else None
-
-
-def _describe(error: BaseException | None) -> str:
-    if isinstance(error, TimeoutError):
-        return "the call's deadline"
-    try:
-        words = str(error)
-    except Exception:  # noqa: BLE001  not even its name can be trusted to print
-        words = ""
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _retry_after(reply: Reply | None) -> float | None:
@@ -592,7 +512,7 @@ def _retry_after(reply: Reply | None) -> float | None:
         return None
 
 
-def _default_transport() -> httpx.AsyncBaseTransport:
-    from ocp_stripe_balance._transport import AiohttpTransport  # noqa: PLC0415  150 ms that only a call needs
+def _default_exchange() -> Exchange:
+    from ocp_stripe_balance._aiohttp import AiohttpExchange  # noqa: PLC0415  150 ms that only a call needs
 
-    return AiohttpTransport()
+    return AiohttpExchange()

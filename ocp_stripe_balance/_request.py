@@ -38,6 +38,14 @@ class WireRequest:
     api_key: SecretStr | None = None
     """Becomes the Authorization header at the last moment, so that no traceback shows it."""
 
+    def all_headers(self) -> dict[str, str]:
+        """
+        The headers with Authorization.
+        """
+        if self.api_key is None:
+            return self.headers
+        return {"Authorization": f"Bearer {self.api_key.get_secret_value()}", **self.headers}
+
     def __repr__(self) -> str:
         """
         Method and URL only.

@@ -1,8 +1,8 @@
 """
-The default transport under httpx: aiohttp, which keeps its speed with hundreds of calls in flight.
+The default way to Stripe: aiohttp, which keeps its speed with hundreds of calls in flight.
 
-httpx-aiohttp offers the same, but reports a reply lost after the request was sent as a ConnectTimeout,
-which would make an unknown outcome look like an unsent call; and it lets aiohttp rewrite the URL.
+httpx-aiohttp reports a reply lost after the request was sent as a ConnectTimeout, which would make an unknown
+outcome look like an unsent call, and lets aiohttp rewrite the URL; httpx's own objects take longer than aiohttp does.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import httpx
 import yarl
+from multidict import CIMultiDict
+
+from ocp_stripe_balance._exchange import CUT_OFF, MAX_BODY_BYTES, MAX_CONNECT_S, Received, lost
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+
+    from ocp_stripe_balance._request import WireRequest
 
 _CHUNK_BYTES = 16 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
+# Of the selectors that take any file number, the one that is made without a system call.
+_Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 # The first match counts; what is not in the table may have reached the server.
 _TRANSLATION: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientConnectorError, httpx.ConnectError),  # DNS, refused, TLS
@@ -30,13 +36,12 @@ _TRANSLATION: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
     (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
     (aiohttp.ClientError, httpx.ReadError),
-    (OSError, httpx.ReadError),
 )
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
+class AiohttpExchange:
     """
-    Sends httpx requests through one aiohttp session, byte for byte as they are.
+    Sends requests through one aiohttp session, byte for byte as they are.
 
     No cookies, no redirects, no proxy or .netrc from the environment, no retry of its own (aiohttp
     repeats only idempotent methods, and POST is none).
@@ -51,36 +56,31 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ssl_context: ssl.SSLContext | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def exchange(self, request: WireRequest, remaining_s: float) -> Received:
         """
-        The response with its body still to be read.
-
-        Raises:
-            httpx.TransportError: ConnectError and ConnectTimeout where nothing was sent, others where it may have been.
+        The response.
         """
-        timeout = request.extensions.get("timeout", {})
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         failure: Exception | None = None
         try:
             response = await self._open_session().request(
                 request.method,
-                yarl.URL(str(request.url), encoded=True),
-                headers=headers,
-                data=request.content or None,
+                yarl.URL(request.url, encoded=True),
+                headers=request.all_headers(),
+                data=request.body or None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
-                ssl=self._tls() if request.url.scheme == "https" else True,
+                timeout=aiohttp.ClientTimeout(
+                    total=remaining_s,
+                    connect=min(remaining_s / 2, MAX_CONNECT_S),
+                    ceil_threshold=remaining_s,  # to the second is not exact enough: others may take the call then
+                ),
+                ssl=self._tls() if request.url.startswith("https:") else True,
             )
         except Exception as error:  # noqa: BLE001  translated
             failure = _translate(error)
         if failure is not None:
             raise failure  # without its cause: aiohttp's errors carry the request's headers
-        return httpx.Response(
-            response.status,
-            headers=response.raw_headers,
-            stream=_Stream(response),
-            request=request,
-        )
+        body, lost_body = await _read(response)
+        return Received(response.status, CIMultiDict(response.headers), body, lost_body)
 
     def _open_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -132,34 +132,37 @@ def _is_readable(transport: asyncio.Transport | None) -> bool:
     sock = transport.get_extra_info("socket") if transport else None
     if sock is None:
         return False
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         selector.register(sock.fileno(), selectors.EVENT_READ)
         return bool(selector.select(0))
 
 
-class _Stream(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        failure: Exception | None = None
-        try:
-            async for chunk in self._response.content.iter_chunked(_CHUNK_BYTES):
-                yield chunk
-        except Exception as error:  # noqa: BLE001  translated
-            failure = _translate(error)
-        if failure is not None:
-            raise failure
-
-    async def aclose(self) -> None:
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str | None]:
+    """
+    The body up to 1 MB, and why it is not whole.
+    """
+    body = bytearray()
+    try:
+        if 0 <= (response.content_length or -1) <= MAX_BODY_BYTES:
+            return await response.read(), None
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return bytes(body[:MAX_BODY_BYTES]), CUT_OFF
+    except Exception as error:  # noqa: BLE001  translated
+        return bytes(body), lost(_translate(error))
+    finally:
         # Gives a finished connection back to the pool and closes one whose body was not read to its end.
-        if self._response.content.at_eof():
-            self._response.release()
+        if response.content.at_eof():
+            response.release()
         else:
-            self._response.close()
+            response.close()
+    return bytes(body), None
 
 
 def _translate(error: Exception) -> Exception:
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError | aiohttp.ClientError):
+        return httpx.ReadError(str(error))
     for foreign, ours in _TRANSLATION:
         if isinstance(error, foreign):
             # aiohttp's own words on a failed connection include the address of an object.
