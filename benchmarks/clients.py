@@ -65,7 +65,7 @@ def customer(number: int) -> str:
     return f"cus_bench{number % 100:03d}"
 
 
-def form_headers() -> dict[str, str]:
+def _headers() -> dict[str, str]:
     """
     What Stripe asks of a request that makes an entry, with a key of its own.
     """
@@ -88,14 +88,14 @@ def _path(customer_id: str) -> str:
 @contextlib.asynccontextmanager
 async def aiohttp_alone(url: str, _folder: Path, customers: Customers) -> AsyncIterator[Call]:
     """
-    aiohttp without anything around it: the floor.
+    The floor: aiohttp without anything around it.
     """
     connector = aiohttp.TCPConnector(limit=_MAX_IN_FLIGHT)
     async with aiohttp.ClientSession(connector=connector) as session:
 
         async def call(number: int) -> object:
             path = url + _path(customers(number))
-            async with session.post(path, data=_form(), headers=form_headers()) as response:
+            async with session.post(path, data=_form(), headers=_headers()) as response:
                 body = await response.read()
             response.raise_for_status()
             return json.loads(body)
@@ -106,13 +106,13 @@ async def aiohttp_alone(url: str, _folder: Path, customers: Customers) -> AsyncI
 @contextlib.asynccontextmanager
 async def httpx_alone(url: str, _folder: Path, customers: Customers) -> AsyncIterator[Call]:
     """
-    httpx with its own transport.
+    The library httpx with its own transport.
     """
     limits = httpx.Limits(max_connections=_MAX_IN_FLIGHT, max_keepalive_connections=_MAX_IN_FLIGHT)
     async with httpx.AsyncClient(limits=limits, timeout=60) as session:
 
         async def call(number: int) -> object:
-            response = await session.post(url + _path(customers(number)), content=_form(), headers=form_headers())
+            response = await session.post(url + _path(customers(number)), content=_form(), headers=_headers())
             return json.loads(response.raise_for_status().content)
 
         yield call
@@ -135,7 +135,7 @@ async def _stripe(url: str, customers: Customers, http_client: stripe.HTTPClient
     try:
         yield call
     finally:
-        await http_client.close_async()
+        await http_client.close_async()  # type: ignore[no-untyped-call] # so it is in Stripe's SDK
 
 
 def stripe_httpx(url: str, _folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:

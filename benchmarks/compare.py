@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import report
-from measure import HERE, Slice, Spread, progress, ratio, run_round, running_server, running_workers, warm_up
+from measure import HERE, Plan, Slice, Spread, progress, ratio, run_round, running_server, running_workers, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,12 +73,13 @@ def measure(packages: dict[str, Path], options: argparse.Namespace) -> list[Slic
     """
     Both revisions, a slice of one right after the same slice of the other.
     """
+    plan = Plan(levels=options.levels, slice_s=0.25, calls=options.calls)
     slices: list[Slice] = []
     with running_server() as url:
         for number in range(options.rounds):
             with running_workers(options.clients, url, packages) as workers:
                 warm_up(workers.values())
-                slices += run_round(number, workers, options.levels, slice_s=0.25, calls=options.calls, tell=progress)
+                slices += run_round(number, workers, plan)
     progress("")
     return slices
 

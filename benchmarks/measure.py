@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 HERE = Path(__file__).parent
 WARM_UP_CALLS = 200
@@ -53,6 +53,19 @@ class Slice:
         Time of the processor, in all threads.
         """
         return self.cpu_s / self.calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    How much load.
+    """
+
+    levels: Sequence[int]
+    """Calls in flight."""
+    slice_s: float
+    calls: int | None = None
+    """Per slice, instead of as many as fit its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,34 +230,28 @@ def running_workers(
         yield workers
 
 
-def warm_up(workers: Iterable[Worker]) -> None:
+def warm_up(workers: Iterable[Worker], calls: int = WARM_UP_CALLS) -> None:
     """
     Let every worker make some calls, one worker after the other.
     """
     for worker in workers:
-        worker.ask({"warm_up": WARM_UP_CALLS})
+        worker.ask({"warm_up": calls})
 
 
-def run_slice(worker: Worker, in_flight: int, *, slice_s: float, calls: int | None = None) -> dict[str, Any]:
+def run_slice(worker: Worker, in_flight: int, plan: Plan) -> dict[str, Any]:
     """
-    One slice of about *slice_s* seconds, or of so many calls, after a trial that opens the connections.
+    What the worker measured in one slice, after a trial that opens the connections and tells how many calls fit.
     """
-    trial = worker.ask({"in_flight": in_flight, "calls": max(in_flight, calls or _TRIAL_CALLS)})
-    if calls is None and trial["wall_s"] > 2 * slice_s:
-        return trial  # opening the connections is lost in that, and the slow shall not take most of the time
-    fitting = int(trial["calls"] / trial["wall_s"] * slice_s)
-    return worker.ask({"in_flight": in_flight, "calls": max(in_flight, calls or fitting)})
+    if plan.calls is not None:
+        return worker.ask({"in_flight": in_flight, "calls": plan.calls})
+    trial = worker.ask({"in_flight": in_flight, "calls": max(in_flight, _TRIAL_CALLS)})
+    if trial["wall_s"] > 2 * plan.slice_s:
+        return trial  # opening connections is lost in that, and the slow shall not take most of the time
+    fitting = int(trial["calls"] / trial["wall_s"] * plan.slice_s)
+    return worker.ask({"in_flight": in_flight, "calls": max(in_flight, fitting)})
 
 
-def run_round(
-    number: int,
-    workers: Mapping[str, Worker],
-    levels: Sequence[int],
-    *,
-    slice_s: float,
-    calls: int | None,
-    tell: Callable[[str], None],
-) -> list[Slice]:
+def run_round(number: int, workers: Mapping[str, Worker], plan: Plan) -> list[Slice]:
     """
     A slice of every worker at every level, another worker first in every round.
 
@@ -253,11 +260,12 @@ def run_round(
     names = list(workers)
     order = names[number % len(names) :] + names[: number % len(names)]
     slices = []
-    for in_flight in sorted(levels):
+    for in_flight in sorted(plan.levels):
         for name in order:
-            tell(f"round {number + 1}: {in_flight} in flight, {name}")
-            done = run_slice(workers[name], in_flight, slice_s=slice_s, calls=calls)
-            slices.append(Slice(round=number, in_flight=in_flight, client=name, **done))
+            progress(f"round {number + 1}: {in_flight} in flight, {name}")
+            slices.append(
+                Slice(round=number, in_flight=in_flight, client=name, **run_slice(workers[name], in_flight, plan))
+            )
     return slices
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LABELS = {
-    "aiohttp": "aiohttp alone: the floor of what a call costs",
+    "aiohttp": "raw transport: aiohttp alone",
     "httpx": "httpx alone",
     "stripe_httpx": "stripe-python, httpx",
     "stripe_aiohttp": "stripe-python, aiohttp",
     "ours": "ocp-stripe-balance",
-    "ours_journal": "… with the journal on disk",
-    "ours_policy": "… and a policy of every rule",
+    "ours_journal": "ocp-stripe-balance, journal",
+    "ours_policy": "ocp-stripe-balance, journal, policy",
 }
 _COLOURS = {
     "aiohttp": "#555555",
@@ -32,8 +33,8 @@ _COLOURS = {
     "stripe_httpx": "#8a63b8",
     "stripe_aiohttp": "#5b3fa0",
     "ours": "#00734f",
-    "ours_journal": "#2f9e77",
-    "ours_policy": "#6fbf9f",
+    "ours_journal": "#1d8f6a",
+    "ours_policy": "#4aa98a",
 }
 _LINE_PT = 13
 
@@ -86,14 +87,16 @@ def _label_ends(figure: Figure, axes: Axes) -> None:
     """
     figure.draw_without_rendering()  # places on the paper are known only then
     points_per_pixel = 72 / figure.dpi
-    lines = sorted(axes.get_lines(), key=lambda line: float(list(line.get_ydata())[-1]))  # type: ignore[arg-type]  an array
-    ends = [(list(line.get_xdata())[-1], list(line.get_ydata())[-1]) for line in lines]  # type: ignore[arg-type]  an array
+    ends = [np.asarray(line.get_xydata())[-1] for line in axes.get_lines()]
     heights = [float(axes.transData.transform(end)[1]) * points_per_pixel for end in ends]
-    for line, end, height, place in zip(lines, ends, heights, spaced(heights, _LINE_PT), strict=True):
+    ascending = sorted(range(len(ends)), key=heights.__getitem__)
+    places = spaced([heights[index] for index in ascending], _LINE_PT)
+    for index, place in zip(ascending, places, strict=True):
+        line = axes.get_lines()[index]
         axes.annotate(
             _LABELS.get(str(line.get_label()), str(line.get_label())),
-            end,
-            xytext=(8, place - height),
+            (float(ends[index][0]), float(ends[index][1])),
+            xytext=(8, place - heights[index]),
             textcoords="offset points",
             color=line.get_color(),
             va="center",

@@ -15,9 +15,9 @@ import report
 import startup
 import targets
 from clients import CLIENTS
-from measure import Slice, Target, progress, run_round, running_server, running_workers, warm_up
+from measure import WARM_UP_CALLS, Plan, Slice, Target, progress, run_round, running_server, running_workers, warm_up
 
-_MEMORY_IN_FLIGHT = 256
+_MAX_HELD = 256
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,8 +27,10 @@ class Results:
     """
 
     slices: list[Slice] = field(default_factory=list)
+    held_calls: int
+    """How many were in flight when memory was measured."""
     bytes_per_call: dict[str, list[float]] = field(default_factory=dict)
-    """With 256 in flight, by client."""
+    """By client."""
     fsyncs_per_s: list[float] = field(default_factory=list)
     starts: list[startup.Start] = field(default_factory=list)
 
@@ -38,7 +40,7 @@ class Results:
         """
         return [
             *targets.speed_targets(self.slices),
-            *targets.memory_targets(self.bytes_per_call),
+            *targets.memory_targets(self.bytes_per_call, self.held_calls),
             *targets.journal_targets(self.slices, self.fsyncs_per_s),
             *startup.targets(self.starts),
         ]
@@ -48,19 +50,17 @@ def measure(options: argparse.Namespace) -> Results:
     """
     All rounds. Processes are new in each, so that none is lucky or unlucky in all of them.
     """
-    results = Results()
-    slice_s = 0.25 if options.quick else 1.0
+    results = Results(held_calls=min(options.calls or _MAX_HELD, _MAX_HELD))
+    plan = Plan(levels=options.levels, slice_s=0.25 if options.quick else 1.0, calls=options.calls)
     with running_server() as url:
         for number in range(options.rounds):
             progress(f"round {number + 1}: memory")
             _measure_memory(results, options.clients if number == 0 else ["ours"], url)
             with tempfile.TemporaryDirectory() as folder:
-                results.fsyncs_per_s.append(targets.measure_fsyncs_per_s(Path(folder), slice_s))
+                results.fsyncs_per_s.append(targets.measure_fsyncs_per_s(Path(folder), 0.25))
             with running_workers(options.clients, url) as workers:
-                warm_up(workers.values())
-                results.slices += run_round(
-                    number, workers, options.levels, slice_s=slice_s, calls=options.calls, tell=progress
-                )
+                warm_up(workers.values(), options.warm_up)
+                results.slices += run_round(number, workers, plan)
         progress("start")
         results.starts = startup.measure_starts(url, options.starts)
     progress("")
@@ -73,7 +73,7 @@ def _measure_memory(results: Results, clients: list[str], url: str) -> None:
     """
     with running_workers(clients, url) as workers:
         for worker in workers.values():
-            worker.send({"memory": _MEMORY_IN_FLIGHT})
+            worker.send({"memory": results.held_calls})
         for client, worker in workers.items():
             figure = worker.receive()["bytes_per_call"]
             if figure is not None:
@@ -88,9 +88,8 @@ def show(results: Results) -> None:
     if any(each.client == "ours" for each in results.slices):
         report.show_ratios(results.slices, "ours")
     report.show_targets(results.targets())
-    print(
-        f"first call, over the median of those after it, ms: {report.in_words(startup.first_call_extra(results.starts))}"
-    )
+    extra = report.in_words(startup.first_call_extra(results.starts))
+    print(f"first call, over the median of those after it: {extra} ms")
 
 
 def write(results: Results, environment: dict[str, str | int | None], folder: Path) -> None:
@@ -119,6 +118,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=[1, 16, 64, 256], help="calls in flight")
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=list(CLIENTS))
     parser.add_argument("--calls", type=int, help="calls per slice, instead of as many as fit its time")
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_CALLS, help="calls of each client that nobody measures")
     parser.add_argument("--starts", type=int, default=5, help="processes started to measure the start")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="where results go")
     options = parser.parse_args()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import re
 import sys
 import time
 from collections import defaultdict
@@ -24,11 +23,6 @@ from urllib.parse import parse_qsl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
-_KEY = re.compile(rb"\r\nidempotency-key: *([^\r]*)", re.IGNORECASE)
-_VERSION = re.compile(rb"\r\nstripe-version: *([^\r]*)", re.IGNORECASE)
-_METADATA = re.compile(r"metadata\[(.+)\]")
 # As Stripe lays it out; a template, because json.dumps with an indent is several times slower.
 _ENTRY = """{
   "id": "cbtxn_%(id)s",
@@ -70,7 +64,7 @@ _REPLY = (
     b"HTTP/1.1 %d\r\nServer: nginx\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
     b"Connection: keep-alive\r\nCache-Control: no-cache, no-store\r\n%sRequest-Id: req_%014d\r\n"
     b"Strict-Transport-Security: max-age=63072000; includeSubDomains; preload\r\n"
-    b"Stripe-Version: %s\r\nVary: Origin\r\n\r\n%s"
+    b"Stripe-Version: 2026-10-28.endive\r\nVary: Origin\r\n\r\n%s"
 )
 _OF_KEY = b"Idempotency-Key: %s\r\nOriginal-Request: req_%014d\r\nStripe-Should-Retry: false\r\n"
 
@@ -82,8 +76,8 @@ class Request(NamedTuple):
 
     method: bytes
     path: str
-    head: bytes
-    """The request line and all headers."""
+    idempotency_key: bytes
+    """Empty where there is none."""
     body: bytes
 
 
@@ -98,14 +92,23 @@ def split(received: bytes) -> tuple[Request | None, bytes]:
     if end < 0:
         return None, received
     head = received[:end]
-    if _CHUNKED.search(head):
+    names = head.lower()  # found so, a header costs a tenth of a regular expression that ignores case
+    if b"\r\ntransfer-encoding:" in names:
         raise ValueError("a chunked body")
-    length = _LENGTH.search(head)
-    body_ends = end + 4 + (int(length[1]) if length else 0)
+    body_ends = end + 4 + int(_header(head, names, b"\r\ncontent-length:") or 0)
     if len(received) < body_ends:
         return None, received
     method, path, _ = head.split(b" ", 2)
-    return Request(method, path.decode(), head, received[end + 4 : body_ends]), received[body_ends:]
+    key = _header(head, names, b"\r\nidempotency-key:")
+    return Request(method, path.decode(), key, received[end + 4 : body_ends]), received[body_ends:]
+
+
+def _header(head: bytes, names: bytes, name: bytes) -> bytes:
+    start = names.find(name)
+    if start < 0:
+        return b""
+    end = head.find(b"\r\n", start + 2)
+    return head[start + len(name) : end if end >= 0 else None].strip()
 
 
 class Ledger:
@@ -125,19 +128,20 @@ class Ledger:
         """
         The whole reply, headers and body.
         """
-        match [request.method, *request.path.split("/")[1:]]:
-            case [b"POST", "v1", "customers", customer, "balance_transactions"]:
-                return self._reply(200, self._entry(customer, request.body), request.head)
-            case [b"GET", "v1", "customers", customer]:
+        is_post = request.method == b"POST"
+        match request.path.split("/")[1:]:
+            case ["v1", "customers", customer, "balance_transactions"] if is_post:
+                return self._reply(200, self._entry(customer, request.body), request.idempotency_key)
+            case ["v1", "customers", customer] if not is_post:
                 balance = self._balances[customer]
-                return self._reply(200, _CUSTOMER % {"customer": customer, "balance": balance}, request.head)
-            case [b"GET", "held", group]:
-                return self._reply(200, json.dumps({"held": len(self._held[group])}), request.head)
-            case [b"POST", "held", group, "release"]:
+                return self._reply(200, _CUSTOMER % {"customer": customer, "balance": balance})
+            case ["held", group] if not is_post:
+                return self._reply(200, json.dumps({"held": len(self._held[group])}))
+            case ["held", group, "release"] if is_post:
                 for send in self._held.pop(group, []):
                     send()
-                return self._reply(200, "{}", request.head)
-        return self._reply(404, '{"error": {"type": "invalid_request_error"}}', request.head)
+                return self._reply(200, "{}")
+        return self._reply(404, '{"error": {"type": "invalid_request_error"}}')
 
     def hold(self, group: str, send: Callable[[], None]) -> None:
         """
@@ -147,7 +151,7 @@ class Ledger:
 
     def _entry(self, customer: str, body: bytes) -> str:
         form = dict(parse_qsl(body.decode()))
-        metadata = {named[1]: value for name, value in form.items() if (named := _METADATA.fullmatch(name))}
+        metadata = {name[9:-1]: value for name, value in form.items() if name.startswith("metadata[")}
         self._balances[customer] += int(form["amount"])
         return _ENTRY % {
             "id": f"{next(self._numbers):024d}",
@@ -155,16 +159,15 @@ class Ledger:
             "created": time.time(),
             "currency": form["currency"],
             "customer": customer,
-            "description": json.dumps(form.get("description")),
+            "description": json.dumps(form["description"]) if "description" in form else "null",
             "ending_balance": self._balances[customer],
-            "metadata": json.dumps(metadata),
+            "metadata": json.dumps(metadata) if metadata else "{}",
         }
 
-    def _reply(self, status: int, text: str, head: bytes) -> bytes:
+    def _reply(self, status: int, text: str, key: bytes = b"") -> bytes:
         body, number = text.encode(), next(self._numbers)
-        key, version = _KEY.search(head), _VERSION.search(head)
-        of_key = _OF_KEY % (key[1], number) if key else b""
-        return _REPLY % (status, len(body), of_key, number, version[1] if version else b"2026-10-28.endive", body)
+        of_key = _OF_KEY % (key, number) if key else b""
+        return _REPLY % (status, len(body), of_key, number, body)
 
 
 class Connection(asyncio.Protocol):

@@ -4,6 +4,7 @@ What a program pays before its first call: the import, the registration, and wha
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def _measure_here(url: str) -> None:
     """
     Register and call in this very process, and print what it took.
     """
-    sys.modules["opentelemetry"] = None  # type: ignore[assignment]  the base install is measured
+    sys.modules["opentelemetry"] = None  # type: ignore[assignment] # the base install is measured
     # Imported only here: whoever imports this module measures other processes.
     import asyncio  # noqa: PLC0415
     import statistics  # noqa: PLC0415
@@ -111,7 +112,7 @@ def _measure_here(url: str) -> None:
                 parameters = {"customer": "cus_1", "amount": -500, "currency": "usd"}
                 await agent.call_tool("postCustomersCustomerBalanceTransactions", parameters)
                 times_s.append(time.perf_counter())
-        register_s, first_call_s, *others_s = (after - before for before, after in zip(times_s, times_s[1:]))
+        register_s, first_call_s, *others_s = (after - before for before, after in itertools.pairwise(times_s))
         median_call_s = statistics.median(others_s)
         print(json.dumps({"register_s": register_s, "first_call_s": first_call_s, "median_call_s": median_call_s}))
 

@@ -58,7 +58,7 @@ def journal_targets(slices: Sequence[Slice], fsyncs_per_s: Sequence[float]) -> l
     return [_at_least("64 in flight: calls/s, journal on to journal off", times, 0.6, note=disk)]
 
 
-def memory_targets(bytes_per_call: Mapping[str, Sequence[float]]) -> list[Target]:
+def memory_targets(bytes_per_call: Mapping[str, Sequence[float]], in_flight: int) -> list[Target]:
     """
     What calls in flight take.
     """
@@ -67,7 +67,7 @@ def memory_targets(bytes_per_call: Mapping[str, Sequence[float]]) -> list[Target
     figure = Spread.of(each / 1e3 for each in bytes_per_call["ours"])
     return [
         Target(
-            name="256 in flight: memory per call",
+            name=f"{in_flight} in flight: memory per call",
             figure=figure,
             unit="kB",
             comparison="at most",

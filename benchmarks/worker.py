@@ -2,7 +2,7 @@
 One client in a process of its own: commands come as JSON lines on stdin, answers go as JSON lines to stdout.
 
 - ``{"in_flight": 64, "calls": 1000}`` makes the calls and answers with wall and CPU seconds, latencies and peak memory.
-- ``{"memory": 256}`` answers with the bytes one call in flight takes. It comes first: later, freed memory would hide them.
+- ``{"memory": 256}`` answers with the bytes one call in flight takes. It comes first: freed memory would hide them.
 - ``{"warm_up": 200}`` makes calls nobody measures.
 
 The first line out says which copy of the package runs.
@@ -24,10 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-
-# The base install is measured: without OpenTelemetry, which the tools for tests bring along.
-sys.modules["opentelemetry"] = None  # type: ignore[assignment]  how Python is told there is none
-
 import clients
 
 import ocp_stripe_balance
@@ -158,6 +154,9 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("folder", type=Path, help="for a journal")
     options = parser.parse_args()
+    # The base install is measured, without OpenTelemetry, which the tools for tests bring along. It is imported when an
+    # agent is made.
+    sys.modules["opentelemetry"] = None  # type: ignore[assignment] # how Python is told that there is none
     asyncio.run(Worker(options.client, options.url, options.folder).run())
 
 
