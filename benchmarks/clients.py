@@ -1,7 +1,8 @@
 """
 The clients that are compared. Each makes the same entry for one of a hundred customers and reads the answer as JSON.
 
-Each is an async context manager that yields a function from the number of a call to the call.
+Each is an async context manager that yields a function from the number of a call to the call. Each imports its library
+itself: modules of the others would count as its memory, and make its garbage collections longer.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import aiohttp
-import httpx
-import stripe
-
-from ocp_stripe_balance import OCPAgent, Policy, Settings
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    import stripe
+
+    from ocp_stripe_balance import Settings
 
 Call: TypeAlias = "Callable[[int], Awaitable[object]]"
 Client: TypeAlias = "Callable[[str, Path, Customers], AbstractAsyncContextManager[Call]]"
@@ -90,6 +89,8 @@ async def aiohttp_alone(url: str, _folder: Path, customers: Customers) -> AsyncI
     """
     The floor: aiohttp without anything around it.
     """
+    import aiohttp  # noqa: PLC0415  see above
+
     connector = aiohttp.TCPConnector(limit=_MAX_IN_FLIGHT)
     async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -108,6 +109,8 @@ async def httpx_alone(url: str, _folder: Path, customers: Customers) -> AsyncIte
     """
     The library httpx with its own transport.
     """
+    import httpx  # noqa: PLC0415  see above
+
     limits = httpx.Limits(max_connections=_MAX_IN_FLIGHT, max_keepalive_connections=_MAX_IN_FLIGHT)
     async with httpx.AsyncClient(limits=limits, timeout=60) as session:
 
@@ -120,6 +123,8 @@ async def httpx_alone(url: str, _folder: Path, customers: Customers) -> AsyncIte
 
 @contextlib.asynccontextmanager
 async def _stripe(url: str, customers: Customers, http_client: stripe.HTTPClient) -> AsyncIterator[Call]:
+    import stripe  # noqa: PLC0415  see above
+
     client = stripe.StripeClient(
         _KEY,
         base_addresses={"api": url, "connect": url, "files": url, "meter_events": url},
@@ -142,6 +147,8 @@ def stripe_httpx(url: str, _folder: Path, customers: Customers) -> AbstractAsync
     """
     Stripe's SDK over httpx, as it sets it up.
     """
+    import stripe  # noqa: PLC0415  see above
+
     return _stripe(url, customers, stripe.HTTPXClient())
 
 
@@ -149,6 +156,8 @@ def stripe_aiohttp(url: str, _folder: Path, customers: Customers) -> AbstractAsy
     """
     Stripe's SDK over aiohttp, as it sets it up.
     """
+    import stripe  # noqa: PLC0415  see above
+
     return _stripe(url, customers, stripe.AIOHTTPClient())
 
 
@@ -156,13 +165,17 @@ def agent_settings(url: str, **settings: Any) -> Settings:
     """
     Settings of an agent that no default stops: *settings* win.
     """
+    from ocp_stripe_balance import Settings  # noqa: PLC0415  see above
+
     more = {"rate_limit": "off"} if "rate_limit" in Settings.model_fields else {}  # older revisions have none
-    values = {"journal": "off", "policy": Policy(**_ANYTHING), "customer_check": "off", **more, **settings}
+    values = {"journal": "off", "policy": _ANYTHING, "customer_check": "off", **more, **settings}
     return Settings(api_key=_KEY, api_base=url, **values)
 
 
 @contextlib.asynccontextmanager
 async def _agent(settings: Settings, parameters: Callable[[int], Mapping[str, Any]]) -> AsyncIterator[Call]:
+    from ocp_stripe_balance import OCPAgent  # noqa: PLC0415  see above
+
     async with OCPAgent(user="ana", settings=settings) as agent:
         await agent.register_api("stripe")
 
@@ -194,9 +207,7 @@ def ours_policy(url: str, folder: Path, customers: Customers) -> AbstractAsyncCo
     """
     This package with its journal on disk, a policy of every kind of rule, and customers looked up first.
     """
-    settings = agent_settings(
-        url, journal=str(folder / "policy.sqlite3"), policy=Policy(**_EVERY_RULE), customer_check="on"
-    )
+    settings = agent_settings(url, journal=str(folder / "policy.sqlite3"), policy=_EVERY_RULE, customer_check="on")
 
     def parameters(number: int) -> Mapping[str, Any]:
         said = {

@@ -22,8 +22,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import aiohttp
 import clients
 
 import ocp_stripe_balance
@@ -93,28 +93,39 @@ class Worker:
         before_bytes = _resident_bytes()
         self._is_held = True
         calls = [asyncio.ensure_future(call(next(self._numbers))) for _ in range(in_flight)]
-        async with aiohttp.ClientSession(self._url) as control:
-            await self._wait_until_held(control, in_flight)
-            held_bytes = _resident_bytes()
-            self._is_held = False
-            # Those that waited for a connection come only when others have left.
-            while not all(each.done() for each in calls):
-                async with control.post(f"/held/{self._group}/release"):
-                    await asyncio.wait(calls, timeout=0.05)
+        await self._wait_until_held(in_flight)
+        held_bytes = _resident_bytes()
+        self._is_held = False
+        # Those that waited for a connection come only when others have left.
+        while not all(each.done() for each in calls):
+            await self._ask_server("POST", f"/held/{self._group}/release")
+            await asyncio.wait(calls, timeout=0.05)
         await asyncio.gather(*calls)
         return None if before_bytes is None or held_bytes is None else (held_bytes - before_bytes) / in_flight
 
-    async def _wait_until_held(self, control: aiohttp.ClientSession, count: int) -> None:
+    async def _wait_until_held(self, count: int) -> None:
         """
         Wait for all, or until no more come: some clients open fewer connections.
         """
         held, changed_at = 0, time.monotonic()
         while held < count and time.monotonic() < changed_at + _GIVE_UP_S:
-            async with control.get(f"/held/{self._group}") as response:
-                now_held = (await response.json())["held"]
+            now_held = (await self._ask_server("GET", f"/held/{self._group}"))["held"]
             if now_held != held:
                 held, changed_at = now_held, time.monotonic()
             await asyncio.sleep(0.01)
+
+    async def _ask_server(self, method: str, path: str) -> dict[str, Any]:
+        """
+        The answer's JSON, without a library whose memory would count.
+        """
+        address = urlsplit(self._url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(f"{method} {path} HTTP/1.1\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(int(head.partition(b"Content-Length: ")[2].partition(b"\r")[0]))
+        writer.close()
+        answer: dict[str, Any] = json.loads(body)
+        return answer
 
 
 async def _take(call: Call, numbers: Iterator[int], latencies_s: list[float]) -> None:
