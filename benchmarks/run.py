@@ -88,8 +88,8 @@ def show(results: Results) -> None:
     if any(each.client == "ours" for each in results.slices):
         report.show_ratios(results.slices, "ours")
     report.show_targets(results.targets())
-    extra = report.in_words(startup.first_call_extra(results.starts))
-    print(f"first call, over the median of those after it: {extra} ms")
+    for name, figure in startup.further_figures(results.starts).items():
+        print(f"{name:<54}{report.in_words(figure):>24} ms")
 
 
 def write(results: Results, environment: dict[str, str | int | None], folder: Path) -> None:
