@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors chaos format clean
+.PHONY: all help demo check test test-floors chaos bench bench-quick bench-compare format clean
 
 all: check test ## lint, format, types and tests
 
@@ -32,6 +32,15 @@ chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
 
+bench: .venv/bench .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
+	$(BIN)/python benchmarks/run.py
+
+bench-quick: .venv/bench .venv/wheel ## the same with short slices
+	$(BIN)/python benchmarks/run.py --quick
+
+bench-compare: .venv/bench ## the working tree beside another revision: make bench-compare REF=main
+	$(BIN)/python benchmarks/compare.py $(REF)
+
 format: .venv/tools ## apply lint and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -47,6 +56,11 @@ clean: ## remove what was built and installed
 .venv/tools: .venv/python pyproject.toml
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers]'
+	@touch $@
+
+.venv/bench: .venv/python pyproject.toml
+	@echo "Installing the tools for benchmarks, once."
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,bench]'
 	@touch $@
 
 .venv/wheel: .venv/python $(SOURCES)

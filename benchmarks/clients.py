@@ -1,0 +1,231 @@
+"""
+The clients that are compared. Each makes the same entry for one of a hundred customers and reads the answer as JSON.
+
+Each is an async context manager that yields a function from the number of a call to the call. Each imports its library
+itself: modules of the others would count as its memory, and make its garbage collections longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    import stripe
+
+    from ocp_stripe_balance import Settings
+
+Call: TypeAlias = "Callable[[int], Awaitable[object]]"
+Client: TypeAlias = "Callable[[str, Path, Customers], AbstractAsyncContextManager[Call]]"
+Customers: TypeAlias = "Callable[[int], str]"
+
+TOOL = "postCustomersCustomerBalanceTransactions"
+AMOUNT_MINOR, CURRENCY = -500, "usd"
+_KEY = "sk_test_benchmark"
+_MAX_IN_FLIGHT = 256
+_PLENTY = "999999999.99"
+# Nothing that would stop many like calls; the rest as it is without a policy.
+_ANYTHING = {"duplicate_window": "off", "limits": {"credit": {"other": _PLENTY}, "debit": {"other": _PLENTY}}}
+# Every kind of rule, each wide enough for the load.
+_EVERY_RULE: dict[str, Any] = {
+    "allow_live": False,
+    "directions": ["credit", "debit"],
+    "currencies": ["usd", "eur"],
+    "calls_per_minute": 1_000_000_000,
+    "duplicate_window": "10m",
+    "unreadable_customers": "refuse",
+    "customers": {"allow": ["cus_*"], "deny": ["cus_blocked_*"]},
+    "require": {"stated_effect": True, "reference": True, "description": True, "metadata": ["team"]},
+    "limits": {"credit": {"usd": _PLENTY}, "debit": {"usd": _PLENTY}},
+    "budgets": [
+        {"per": per, "window": window, "credit": {"usd": _PLENTY}}
+        for per, window in (
+            ("customer", "30d"),
+            ("user", "7d"),
+            ("agent_type", "24h"),
+            ("context", "1h"),
+            ("all", "24h"),
+        )
+    ],
+    "approval": {"above": {"usd": _PLENTY}, "queue": True},
+}
+
+
+def customer(number: int) -> str:
+    """
+    One of a hundred customers, in turn.
+    """
+    return f"cus_bench{number % 100:03d}"
+
+
+def _headers() -> dict[str, str]:
+    """
+    What Stripe asks of a request that makes an entry, with a key of its own.
+    """
+    return {
+        "Authorization": f"Bearer {_KEY}",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Idempotency-Key": str(uuid.uuid4()),
+        "Stripe-Version": "2026-10-28.endive",
+    }
+
+
+def _form() -> bytes:
+    return f"amount={AMOUNT_MINOR}&currency={CURRENCY}".encode()
+
+
+def _path(customer_id: str) -> str:
+    return f"/v1/customers/{customer_id}/balance_transactions"
+
+
+@contextlib.asynccontextmanager
+async def aiohttp_alone(url: str, _folder: Path, customers: Customers) -> AsyncIterator[Call]:
+    """
+    The floor: aiohttp without anything around it.
+    """
+    import aiohttp  # noqa: PLC0415  see above
+
+    connector = aiohttp.TCPConnector(limit=_MAX_IN_FLIGHT)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def call(number: int) -> object:
+            path = url + _path(customers(number))
+            async with session.post(path, data=_form(), headers=_headers()) as response:
+                body = await response.read()
+            response.raise_for_status()
+            return json.loads(body)
+
+        yield call
+
+
+@contextlib.asynccontextmanager
+async def httpx_alone(url: str, _folder: Path, customers: Customers) -> AsyncIterator[Call]:
+    """
+    The library httpx with its own transport.
+    """
+    import httpx  # noqa: PLC0415  see above
+
+    limits = httpx.Limits(max_connections=_MAX_IN_FLIGHT, max_keepalive_connections=_MAX_IN_FLIGHT)
+    async with httpx.AsyncClient(limits=limits, timeout=60) as session:
+
+        async def call(number: int) -> object:
+            response = await session.post(url + _path(customers(number)), content=_form(), headers=_headers())
+            return json.loads(response.raise_for_status().content)
+
+        yield call
+
+
+@contextlib.asynccontextmanager
+async def _stripe(url: str, customers: Customers, http_client: stripe.HTTPClient) -> AsyncIterator[Call]:
+    import stripe  # noqa: PLC0415  see above
+
+    client = stripe.StripeClient(
+        _KEY,
+        base_addresses={"api": url, "connect": url, "files": url, "meter_events": url},
+        http_client=http_client,
+        max_network_retries=0,
+    )
+
+    async def call(number: int) -> object:
+        return await client.v1.customers.balance_transactions.create_async(
+            customers(number), params={"amount": AMOUNT_MINOR, "currency": CURRENCY}
+        )
+
+    try:
+        yield call
+    finally:
+        await http_client.close_async()  # type: ignore[no-untyped-call] # so it is in Stripe's SDK
+
+
+def stripe_httpx(url: str, _folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:
+    """
+    Stripe's SDK over httpx, as it sets it up.
+    """
+    import stripe  # noqa: PLC0415  see above
+
+    return _stripe(url, customers, stripe.HTTPXClient())
+
+
+def stripe_aiohttp(url: str, _folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:
+    """
+    Stripe's SDK over aiohttp, as it sets it up.
+    """
+    import stripe  # noqa: PLC0415  see above
+
+    return _stripe(url, customers, stripe.AIOHTTPClient())
+
+
+def agent_settings(url: str, **settings: Any) -> Settings:
+    """
+    Settings of an agent that no default stops: *settings* win.
+    """
+    from ocp_stripe_balance import Settings  # noqa: PLC0415  see above
+
+    more = {"rate_limit": "off"} if "rate_limit" in Settings.model_fields else {}  # older revisions have none
+    values = {"journal": "off", "policy": _ANYTHING, "customer_check": "off", **more, **settings}
+    return Settings(api_key=_KEY, api_base=url, **values)
+
+
+@contextlib.asynccontextmanager
+async def _agent(settings: Settings, parameters: Callable[[int], Mapping[str, Any]]) -> AsyncIterator[Call]:
+    from ocp_stripe_balance import OCPAgent  # noqa: PLC0415  see above
+
+    async with OCPAgent(user="ana", settings=settings) as agent:
+        await agent.register_api("stripe")
+
+        async def call(number: int) -> object:
+            return await agent.call_tool(TOOL, parameters(number))
+
+        yield call
+
+
+def _plain(customers: Customers) -> Callable[[int], Mapping[str, Any]]:
+    return lambda number: {"customer": customers(number), "amount": AMOUNT_MINOR, "currency": CURRENCY}
+
+
+def ours(url: str, _folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:
+    """
+    This package, its journal in memory only.
+    """
+    return _agent(agent_settings(url), _plain(customers))
+
+
+def ours_journal(url: str, folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:
+    """
+    This package with its journal on disk.
+    """
+    return _agent(agent_settings(url, journal=str(folder / "journal.sqlite3")), _plain(customers))
+
+
+def ours_policy(url: str, folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:
+    """
+    This package with its journal on disk, a policy of every kind of rule, and customers looked up first.
+    """
+    settings = agent_settings(url, journal=str(folder / "policy.sqlite3"), policy=_EVERY_RULE, customer_check="on")
+
+    def parameters(number: int) -> Mapping[str, Any]:
+        said = {
+            "description": "Sorry for the delay",
+            "metadata": {"team": "support"},
+            "stated_effect": "credit 5.00 USD",
+        }
+        return {**_plain(customers)(number), **said, "reference": f"ticket-{number}"}
+
+    return _agent(settings, parameters)
+
+
+CLIENTS: dict[str, Client] = {
+    "aiohttp": aiohttp_alone,
+    "httpx": httpx_alone,
+    "stripe_httpx": stripe_httpx,
+    "stripe_aiohttp": stripe_aiohttp,
+    "ours": ours,
+    "ours_journal": ours_journal,
+    "ours_policy": ours_policy,
+}
