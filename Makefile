@@ -32,13 +32,13 @@ chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
 
-bench: .venv/bench .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
+bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py
 
-bench-quick: .venv/bench .venv/wheel ## the same with short slices
+bench-quick: .venv/tools .venv/wheel ## the same with short slices
 	$(BIN)/python benchmarks/run.py --quick
 
-bench-compare: .venv/bench ## the working tree beside another revision: make bench-compare REF=main
+bench-compare: .venv/tools ## the working tree beside another revision: make bench-compare REF=main
 	$(BIN)/python benchmarks/compare.py $(REF)
 
 format: .venv/tools ## apply lint and format
@@ -55,12 +55,7 @@ clean: ## remove what was built and installed
 
 .venv/tools: .venv/python pyproject.toml
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
-	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers]'
-	@touch $@
-
-.venv/bench: .venv/python pyproject.toml
-	@echo "Installing the tools for benchmarks, once."
-	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench]'
 	@touch $@
 
 .venv/wheel: .venv/python $(SOURCES)

@@ -4,21 +4,25 @@ Whose Stripe account a call acts on: what the settings say, and what headers say
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from ocp_stripe_balance._schema import shown
 from ocp_stripe_balance.errors import ConfigurationError
-from ocp_stripe_balance.settings import check_api_key, check_header
+from ocp_stripe_balance.settings import check_api_key, check_header, mode_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocp_stripe_balance.settings import Mode
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is worked out once
 class Access:
     """
     Whose Stripe account a call acts on.
@@ -36,6 +40,20 @@ class Access:
         """
         return "" if self.api_key is None else self.api_key.get_secret_value()
 
+    @cached_property
+    def mode(self) -> Mode:
+        """
+        Test or live, as the API key says.
+        """
+        return mode_of(self.secret)
+
+    @cached_property
+    def mark(self) -> tuple[str, str]:
+        """
+        The account and a mark of the API key: another key may see less of a customer, or another account.
+        """
+        return self.account or "", hashlib.sha256(self.secret.encode()).hexdigest()
+
     def __reduce__(self) -> tuple[object, ...]:
         """
         Not pickled: a pickle would hold the key.
@@ -50,6 +68,8 @@ class Access:
         Raises:
             ConfigurationError: a header may not be set, or has an impossible value.
         """
+        if type(headers) is dict and not headers:
+            return self
         if not isinstance(headers, Mapping):
             kind = headers if isinstance(headers, type) else type(headers)
             message = f"headers is a Python {kind.__name__}, not a mapping of names to values."

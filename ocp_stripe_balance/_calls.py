@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import uuid
 from dataclasses import replace
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.settings import Mode
 
 _KEY_PARAMETER = "idempotency_key"
+_to_sorted_json = json.JSONEncoder(sort_keys=True).encode
 _POLL_S = 0.02
 _MAX_POLL_S = 0.25
 # Verdicts after which nothing can have been sent under this key, so that a cancellation is just that.
@@ -245,7 +245,7 @@ class Calls:
             raise InvalidParametersError([Problem(path="key", message=message, hint=hint)])
         # It is on record, so it said what the policy demands.
         arguments = json.loads(call.arguments)
-        intent = Intent(call=call, arguments=arguments, has_stated_effect=True, scope=_scope(access, mode))
+        intent = Intent(call=call, arguments=arguments, has_stated_effect=True, scope=(mode, *access.mark))
         return await self._once(tool, intent, access, has_own_key=True)
 
     async def reconcile(self, access: Access, mode: Mode, progress: Callable[[int, int], None]) -> list[Settlement]:
@@ -312,10 +312,8 @@ class Calls:
                 raise cancelled if claim.verdict in _NOTHING_SENT else interrupted(call) from cancelled
             if claim.verdict in {Verdict.SEND, Verdict.RESUME}:
                 notes += differing_words(call, draft)
-                remaining_s = max(deadline - loop.time(), 0.001)
-                return await self._send(
-                    tool, call, access, notes, is_resumed=claim.verdict is Verdict.RESUME, remaining_s=remaining_s
-                )
+                is_resumed, remaining_s = claim.verdict is Verdict.RESUME, max(deadline - loop.time(), 0.001)
+                return await self._send(tool, call, access, notes, is_resumed=is_resumed, remaining_s=remaining_s)
             if claim.verdict is Verdict.UNREAD:
                 intent, notes = await self._with_customer(intent, get)
                 admission = replace(
@@ -434,7 +432,7 @@ class Calls:
             if not await self._record(call, State.NOT_SENT, note="cancelled before it was sent"):
                 raise interrupted(call) from error
             raise
-        result = self._result(tool, json.loads(call.arguments), reply, call.key, notes)
+        result = self._result(tool, call, reply, notes)
         try:
             await self._journal.settle(
                 call,
@@ -443,7 +441,7 @@ class Calls:
                 attempts=result.attempts,
                 status=result.status_code,
                 request_id=result.request_id,
-                answer=result.data,
+                answer=reply.text if result.data else "{}",
                 note=json.dumps(result.warnings) if result.warnings else None,
             )
         except NotSentError as error:
@@ -512,7 +510,7 @@ class Calls:
             amount=amount,
             currency=currency,
             reference=reference,
-            arguments=json.dumps(normal, sort_keys=True),
+            arguments=_to_sorted_json(normal),
             path=request.url,
             body=request.body,
             api_version=access.api_version,
@@ -520,16 +518,18 @@ class Calls:
             agent_type=context.agent_type,
             user=None if context.user is None else str(context.user),
         )
-        scope = _scope(access, mode)
-        return Intent(call=call, arguments=arguments, has_stated_effect=order.stated_effect is not None, scope=scope)
+        return Intent(
+            call=call,
+            arguments=arguments,
+            has_stated_effect=order.stated_effect is not None,
+            scope=(mode, *access.mark),
+        )
 
-    def _result(
-        self, tool: ToolSpec, arguments: Mapping[str, Any], reply: Reply, key: str, notes: list[str]
-    ) -> ToolResult:
+    def _result(self, tool: ToolSpec, call: Call, reply: Reply, notes: list[str]) -> ToolResult:
         warnings = [*notes, reply.lost_body] if reply.lost_body else [*notes]
         if isinstance(reply.data, dict):
             warnings += response_validator(tool).warnings(reply.data)
-            warnings += _differences(tool, arguments, reply.data)
+            warnings += _differences(tool, call, reply.data)
         else:
             warnings.append("the response body is not a JSON object")
         return ToolResult(
@@ -538,7 +538,7 @@ class Calls:
             data=reply.data if isinstance(reply.data, dict) else {},
             status_code=reply.status,
             headers=reply.headers,
-            idempotency_key=key,
+            idempotency_key=call.key,
             request_id=reply.request_id,
             attempts=reply.attempts,
             replayed=reply.is_replayed,
@@ -564,11 +564,17 @@ def _conclude(claim: Claim, draft: Call) -> ToolResult:
             raise conflict(claim, draft)
 
 
-def _differences(tool: ToolSpec, arguments: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+def _differences(tool: ToolSpec, call: Call, data: Mapping[str, Any]) -> list[str]:
     """
     Where the entry Stripe made is not the one that was asked for.
     """
-    found = []
+    if tool.moves_money and (data.get("customer"), data.get("amount"), data.get("currency")) == (
+        call.customer,
+        call.amount,
+        call.currency,
+    ):
+        return []
+    found, arguments = [], json.loads(call.arguments)
     for name, spec in tool.parameters.items():
         sent, got = arguments.get(name), data.get(name)
         if isinstance(got, dict):
@@ -576,10 +582,3 @@ def _differences(tool: ToolSpec, arguments: Mapping[str, Any], data: Mapping[str
         if spec["required"] and got is not None and str(got).lower() != str(sent).lower() and got != sent:
             found.append(f"{name} was sent as {sent!r} and is {got!r} in the response")
     return found
-
-
-def _scope(access: Access, mode: Mode) -> tuple[str, ...]:
-    """
-    Whose view of a customer it is: another API key may see less, or another account.
-    """
-    return mode, access.account or "", hashlib.sha256(access.secret.encode()).hexdigest()

@@ -8,6 +8,7 @@ Stripe's (https://docs.stripe.com/error-low-level, https://docs.stripe.com/api/i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -132,6 +133,16 @@ class Reply:
     lost_body: str | None
     """Why the body is not whole, or None where it is."""
     attempts: int
+
+    @property
+    def text(self) -> str:
+        """
+        The JSON of `data`: as it came, where that is UTF-8 and begins like an object, else written anew.
+        """
+        if self.body[:1] == b"{" and self.body[1:2] != b"\0":  # UTF-16 has zeros there
+            with contextlib.suppress(UnicodeDecodeError):
+                return self.body.decode()
+        return json.dumps(self.data)
 
     @property
     def error(self) -> dict[str, Any] | None:

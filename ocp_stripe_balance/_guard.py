@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._customers import Customer, Customers
 from ocp_stripe_balance._journal import Admission, denial
@@ -25,7 +25,7 @@ from ocp_stripe_balance.errors import (
 from ocp_stripe_balance.models import Answer, Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ocp_stripe_balance._journal import Call, Claim, Journal, Ruling
     from ocp_stripe_balance._policy import History, Policy
@@ -40,8 +40,7 @@ _TAKEN_BACK = "Given again, the command asks again."
 _NOT_DECIDED = "Nobody decided. A person must see to the approver; then the same call may be made again."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
+class Intent(NamedTuple):
     """
     One call on its way: the draft of its row, and what the rules want to know beside it.
     """
@@ -87,13 +86,14 @@ class Guard:
         """
         Why a call in this mode and for this customer may not go at all, whatever else it is; None where it may.
         """
-        return decide(self.standing(call))
+        return decide(standing(self.policy, call, allow_live=self._allow_live))
 
-    def standing(self, call: Call) -> Iterator[Finding]:
+    def standing(self, call: Call) -> list[Finding]:
         """
-        What the rules say that hold for every call, also for one that only reads.
+        What the rules say that hold for every call, also for one that only reads; those too that allow it.
         """
-        return standing(self.policy, call, allow_live=self._allow_live)
+        found = standing(self.policy, call, allow_live=self._allow_live, explains=True)
+        return [each for each in found if each is not None]
 
     def admission(self, intent: Intent, said: list[Finding] | None = None) -> Admission:
         """
@@ -109,12 +109,13 @@ class Guard:
             customer=intent.customer,
             is_unreadable=intent.is_unreadable,
             asks_always=self._asks_always,
+            explains=said is not None,
         )
 
         def rule(history: History) -> Finding | None:
             if said is None:
                 return decide(findings(self.policy, case, history))
-            said[:] = findings(self.policy, case, history)
+            said[:] = [each for each in findings(self.policy, case, history) if each is not None]
             return decide(said)
 
         return Admission(
@@ -130,9 +131,12 @@ class Guard:
         """
         The intent with what was read before.
         """
+        if not self._checks_customers:
+            return intent
         scope = intent.scope
         known = self._customers.known(scope, intent.call.customer)
-        return replace(intent, customer=known, is_unreadable=self._customers.is_unreadable(scope, intent.call.customer))
+        is_unreadable = known is None and self._customers.is_unreadable(scope, intent.call.customer)
+        return intent._replace(customer=known, is_unreadable=is_unreadable)
 
     async def read_customer(self, intent: Intent, get: Get, *, is_rehearsal: bool = False) -> tuple[Intent, list[str]]:
         """
@@ -150,7 +154,7 @@ class Guard:
             if not is_rehearsal:
                 await self._note(intent.call, "refused", rule="customer_check", who="policy", reason=str(error.args[0]))
             raise
-        return replace(intent, customer=customer, is_unreadable=customer is None, is_read_now=True), warnings
+        return intent._replace(customer=customer, is_unreadable=customer is None, is_read_now=True), warnings
 
     async def aclose(self) -> None:
         """

@@ -6,25 +6,32 @@ from __future__ import annotations
 
 import platform
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ocp_stripe_balance._access import Access
-    from ocp_stripe_balance.agent import APIOptions, Context
+    from ocp_stripe_balance.agent import APIOptions
 
 
 def stripe_headers(access: Access, api_version: str, options: APIOptions) -> dict[str, str]:
     """
     Version, account, who we are, and OCP's own.
     """
+    context = options.context
+    shared = (context.user, context.workspace, context.current_goal) if options.settings.share_context else ()
+    who = _context_headers(
+        str(context.context_id), str(context.agent_type), tuple(None if each is None else str(each) for each in shared)
+    )
     headers = {
         "Stripe-Version": api_version,
         "User-Agent": _user_agent(),
         "Accept": "application/json",
         "Accept-Encoding": "identity",
-        **_context_headers(options.context, share=options.settings.share_context),
+        **who,
     }
     if access.account:
         headers["Stripe-Account"] = access.account
@@ -36,23 +43,24 @@ def _user_agent() -> str:
     return f"ocp-stripe-balance/{version('ocp-stripe-balance')} Python/{platform.python_version()}"
 
 
-def _context_headers(context: Context, *, share: bool) -> dict[str, str]:
+@lru_cache(maxsize=256)  # an agent's context hardly changes between its calls
+def _context_headers(context_id: str, agent_type: str, shared: tuple[str | None, ...]) -> Mapping[str, str]:
     """
     OCP's headers; never OCP-Session, which would carry the whole conversation to Stripe.
+
+    Args:
+        context_id: of the agent's context.
+        agent_type: of the agent.
+        shared: user, workspace and goal, where they may be told.
     """
     headers = {
         # An agent of the SDK may have any text there; the protocol allows these.
-        "OCP-Context-ID": re.sub(r"[^a-zA-Z0-9-]", "-", str(context.context_id))[:64],
-        "OCP-Agent-Type": re.sub(r"[^a-zA-Z0-9_.-]", "-", str(context.agent_type))[:128],
+        "OCP-Context-ID": re.sub(r"[^a-zA-Z0-9-]", "-", context_id)[:64],
+        "OCP-Agent-Type": re.sub(r"[^a-zA-Z0-9_.-]", "-", agent_type)[:128],
         "OCP-Version": "1.0",
     }
-    if share:
-        optional = {
-            "OCP-User": (context.user, 64),
-            "OCP-Workspace": (context.workspace, 128),
-            "OCP-Current-Goal": (context.current_goal, 256),
-        }
-        for name, (value, limit) in optional.items():
-            if value:
-                headers[name] = re.sub(r"[^ -~]", "?", str(value))[:limit].strip()
+    limits = {"OCP-User": 64, "OCP-Workspace": 128, "OCP-Current-Goal": 256}
+    for (name, limit), value in zip(limits.items(), shared, strict=False):
+        if value:
+            headers[name] = re.sub(r"[^ -~]", "?", value)[:limit].strip()
     return headers

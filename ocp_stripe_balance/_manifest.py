@@ -5,8 +5,8 @@ The published tools, read from the data files: tool_manifest.json and schemas/.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def _read(name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is worked out once
 class ToolSpec:
     """
     One tool as OCP describes it (ocp-tool.json), with its two JSON Schema documents.
@@ -32,12 +32,18 @@ class ToolSpec:
     method: str
     path: str
     """Path template, such as ``/v1/customers/{customer}/balance_transactions``."""
-    parameters: dict[str, dict[str, Any]] = field(hash=False)
+    parameters: dict[str, dict[str, Any]]
     """Name to ``{type, required, location, description, schema, …}``; location is path, query, header or body."""
-    response_schema: dict[str, Any] = field(hash=False)
+    response_schema: dict[str, Any]
     """The response in the catalogue's OpenAPI 3.0 dialect."""
     operation_id: str | None = None
     tags: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        """
+        That of the name: no two tools of an API share it.
+        """
+        return hash(self.name)
 
     @property
     def reads(self) -> bool:
@@ -46,21 +52,29 @@ class ToolSpec:
         """
         return self.method == "GET"
 
-    @property
+    @cached_property
     def moves_money(self) -> bool:
         """
         Whether it makes an entry: it has an amount in minor units.
         """
         return any(spec.get("format") == "minor-units" for spec in self.parameters.values())
 
-    @property
+    @cached_property
+    def stated_parameter(self) -> str | None:
+        """
+        The name of the parameter that states the effect in words, in a tool that has one.
+        """
+        properties = self.parameters_json_schema["properties"]
+        return next((name for name, spec in properties.items() if spec.get("format") == "stated-effect"), None)
+
+    @cached_property
     def reverses(self) -> bool:
         """
         Whether it makes the opposite of an entry that it names.
         """
         return any(spec["schema"].get("x-sent-as") == "metadata[ocp_reverses]" for spec in self.parameters.values())
 
-    @property
+    @cached_property
     def page_size(self) -> int | None:
         """
         How many items Stripe gives at once, of a tool that lists; None of every other.
@@ -68,14 +82,14 @@ class ToolSpec:
         size: int | None = self.parameters.get("limit", {}).get("schema", {}).get("x-page-size")
         return size
 
-    @property
+    @cached_property
     def parameters_json_schema(self) -> dict[str, Any]:
         """
         The JSON Schema 2020-12 document every call is validated against.
         """
         return _schema_file(f"{self.name}.parameters.json")
 
-    @property
+    @cached_property
     def response_json_schema(self) -> dict[str, Any]:
         """
         The response schema as JSON Schema 2020-12, references resolved in ``$defs``.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._secrets import holds_key, redact
-from ocp_stripe_balance._stated import stated_effect_problem, stated_parameter
+from ocp_stripe_balance._stated import stated_effect_problem
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -70,10 +70,12 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     Raises:
         InvalidParametersError: listing everything that is wrong.
     """
-    arguments, problems = validator.check(parameters)
     # Hosts name every call; one that only reads needs no name.
-    keys = keys if _KEY_PARAMETER in tool.parameters else ()
-    given = [key for key in (*keys, arguments.get(_KEY_PARAMETER)) if key is not None]
+    given: list[object] = [key for key in keys if key is not None] if _KEY_PARAMETER in tool.parameters else []
+    if len(given) == 1 and type(parameters) is dict and _KEY_PARAMETER not in parameters:
+        parameters, given = {**parameters, _KEY_PARAMETER: given[0]}, []
+    arguments, problems = validator.check(parameters)
+    given += [arguments[_KEY_PARAMETER]] if given and arguments.get(_KEY_PARAMETER) is not None else []
     if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
         hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
         problems.append(Problem(path=_KEY_PARAMETER, message="is given twice, with different values", hint=hint))
@@ -83,7 +85,7 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         problems = _key_problems(arguments, api_key)
         if tool.moves_money:
             problems = [*_tag_problems(arguments, tags_calls=tags_calls), *problems]
-    stated = stated_parameter(tool.parameters_json_schema)
+    stated = tool.stated_parameter
     effect = arguments.pop(stated, None) if stated and not problems else None
     if problems:
         raise InvalidParametersError(_masked(problems, api_key), tool=tool.name)
@@ -100,7 +102,7 @@ def check_stated_effect(tool: ToolSpec, effect: str, amount: int, currency: str)
     Raises:
         InvalidParametersError: they differ.
     """
-    name = stated_parameter(tool.parameters_json_schema) or ""
+    name = tool.stated_parameter or ""
     problem = stated_effect_problem(name, effect, amount, currency)
     if problem is not None:
         raise InvalidParametersError([problem], tool=tool.name)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._manifest import ToolSpec
 
 _FORM = "application/x-www-form-urlencoded"
+_ABSENT = object()
+_needs_no_quoting = re.compile(r"[\w.~-]*", re.ASCII).fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +78,15 @@ def build_request(
         ValueError: a path parameter would not stay one segment of the path. The schema refuses these first.
     """
     parts: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}, "body": {}}
-    members: list[tuple[str, str, Any]] = []
-    for name, value in parameters.items():
-        spec = tool.parameters[name]
-        if spec["schema"].get("x-sent-as") == "nothing":
+    for place in _places(tool):
+        value = parameters.get(place.name, _ABSENT)
+        if value is _ABSENT:
             continue
-        sent_as = re.fullmatch(r"(\w+)\[(\w+)\]", spec["schema"].get("x-sent-as", ""))
-        if sent_as:
-            members.append((sent_as[1], sent_as[2], value))
+        if place.member is not None:
+            parent, key = place.member
+            parts["body"][parent] = {**(parts["body"].get(parent) or {}), key: value}
         else:
-            parts[spec["location"]][name] = value.lower() if spec.get("format") == "currency" else value
-    for name, key, value in members:
-        parts["body"][name] = {**(parts["body"].get(name) or {}), key: value}
+            parts[place.location][place.name] = value.lower() if place.is_currency else value
 
     url = base_url + tool.path
     for name, value in parts["path"].items():
@@ -96,6 +96,34 @@ def build_request(
     sent = {**headers, **encode_headers(tool, parts["header"])}
     body = encode_form(parts["body"])
     return WireRequest(method=tool.method, url=url, body=body, headers=sent, template=tool.path, api_key=api_key)
+
+
+class _Place(NamedTuple):
+    """
+    Where a parameter goes.
+    """
+
+    name: str
+    location: str
+    member: tuple[str, str] | None
+    """Of which object of the body it becomes which member."""
+    is_currency: bool
+
+
+@cache
+def _places(tool: ToolSpec) -> tuple[_Place, ...]:
+    """
+    Those of a tool's parameters that are sent; members last, because they join objects that are parameters.
+    """
+    places = []
+    for name, spec in tool.parameters.items():
+        sent_as = spec["schema"].get("x-sent-as", "")
+        member = re.fullmatch(r"(\w+)\[(\w+)\]", sent_as)
+        place = _Place(
+            name, spec["location"], (member[1], member[2]) if member else None, spec.get("format") == "currency"
+        )
+        places += [] if sent_as == "nothing" else [place]
+    return tuple(sorted(places, key=lambda place: place.member is not None))
 
 
 def encode_headers(tool: ToolSpec, parameters: Mapping[str, Any]) -> dict[str, str]:
@@ -111,11 +139,17 @@ def encode_form(parameters: Mapping[str, Any]) -> bytes:
     The parameters as Stripe reads forms: ``metadata[key]=v``, ``expand[0]=v``, an empty object as ``metadata=``.
     """
     pairs = [pair for name, value in parameters.items() for pair in _pairs(name, value)]
-    return urlencode(pairs).encode("ascii")
+    return "&".join([f"{_quoted(name)}={_quoted(value)}" for name, value in pairs]).encode("ascii")
+
+
+def _quoted(text: str) -> str:
+    return text if _needs_no_quoting(text) else quote_plus(text)
 
 
 def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
+    if type(value) is str:
+        yield name, value
+    elif isinstance(value, dict):
         if not value:
             yield name, ""
         for key, item in value.items():
@@ -132,7 +166,7 @@ def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _segment(value: str) -> str:
-    segment = quote(value, safe="")
+    segment = value if _needs_no_quoting(value) else quote(value, safe="")
     if segment in {"", ".", ".."}:
         message = f"{value!r} cannot be a path segment"
         raise ValueError(message)

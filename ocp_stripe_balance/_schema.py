@@ -32,6 +32,9 @@ _MAX_PROBLEMS = 20
 _MAX_NODES = 5_000  # lists that contain each other have no end
 _ONE_OBJECT = "pass one JSON object with the parameters by name"
 _MAX_SHOWN = 200
+# Within these, which valid parameters of ours keep, a copy needs no further look.
+_MAX_PLAIN_DEPTH = 2
+_MAX_PLAIN_ITEMS = 64
 _MAX_INT_BITS = 256  # far past every bound of ours, near enough to print
 _TYPE_NAMES = {
     str: "a string",
@@ -49,6 +52,9 @@ class _Unusable:
     """
     Stands in the plain copy where a value was that JSON cannot hold; already explained.
     """
+
+
+_NOT_PLAIN = _Unusable()
 
 
 class ParameterValidator:
@@ -72,6 +78,17 @@ class ParameterValidator:
         """
         if parameters is None:
             parameters = {}
+        plain = _plain_object(parameters, 0) if type(parameters) is dict else None
+        if plain is not None:
+            plain = {name: value for name, value in plain.items() if value is not None or name not in self._optional}
+            if self._is_valid(plain):
+                return plain, []
+        return self._explained(parameters)
+
+    def _explained(self, parameters: object) -> tuple[dict[str, Any], list[Problem]]:
+        """
+        The same for parameters that are not what models send, or are wrong.
+        """
         try:
             is_object = isinstance(parameters, Mapping)
             copier = _Copier()
@@ -161,6 +178,48 @@ def _slow(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
     extend: Any = jsonschema.validators.extend  # its types are not published
     validator: jsonschema.Draft202012Validator = extend(jsonschema.Draft202012Validator, {"pattern": pattern})(schema)
     return validator
+
+
+def _plain_object(value: dict[Any, Any], depth: int) -> dict[str, Any] | None:
+    """
+    A copy of what JSON parsers make, or None where anything is not just that.
+    """
+    if depth > _MAX_PLAIN_DEPTH or len(value) > _MAX_PLAIN_ITEMS:
+        return None
+    copy = {}
+    for name, item in value.items():
+        plain = _plain_value(item, depth)
+        if plain is _NOT_PLAIN or type(name) is not str or not _is_encodable(name):
+            return None
+        copy[name] = plain
+    return copy
+
+
+def _plain_value(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return value if _is_encodable(value) else _NOT_PLAIN
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        return value if value.bit_length() <= _MAX_INT_BITS else _NOT_PLAIN
+    if kind is dict:
+        copy = _plain_object(value, depth + 1)
+        return _NOT_PLAIN if copy is None else copy
+    if kind is list and len(value) <= _MAX_PLAIN_ITEMS and depth <= _MAX_PLAIN_DEPTH:
+        items = [_plain_value(item, depth + 1) for item in value]
+        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in items) else items
+    return _NOT_PLAIN
+
+
+def _is_encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Copier:

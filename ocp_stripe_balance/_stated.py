@@ -7,14 +7,10 @@ It catches what Stripe cannot see: the wrong sign, and the factor of 100 or 1000
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance import _units
 from ocp_stripe_balance._schema import shown
 from ocp_stripe_balance.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def stated_effect_problem(name: str, stated: str, amount: int, currency: str) -> Problem | None:
@@ -45,10 +41,3 @@ def stated_effect_problem(name: str, stated: str, amount: int, currency: str) ->
         return None
     would = f"for {verb} {number} {said_currency.lower()}, pass amount {said} and currency {said_currency.lower()}"
     return Problem(path=name, message=f"says {shown(stated)}, but {means}", hint=f"{would}; find out which is right")
-
-
-def stated_parameter(schema: Mapping[str, Any]) -> str | None:
-    """
-    The name of the parameter that states the effect, in a tool that has one.
-    """
-    return next((name for name, spec in schema["properties"].items() if spec.get("format") == "stated-effect"), None)

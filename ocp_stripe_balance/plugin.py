@@ -16,7 +16,7 @@ from ocp_stripe_balance._order import take_order
 from ocp_stripe_balance._schema import parameter_validator
 from ocp_stripe_balance._telemetry import WatchedCall
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
-from ocp_stripe_balance.settings import check_api_base, mode_of
+from ocp_stripe_balance.settings import check_api_base
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -143,7 +143,7 @@ class StripeAPI:
             message, hint = "the policy speaks of the opposite entry, which is not known yet", "use call --dry-run"
             raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
         order = self._order(tool, parameters, self._access, None)
-        mode = mode or (mode_of(self._access.secret) if self._access.api_key else "test")
+        mode = mode or (self._access.mode if self._access.api_key else "test")
         return await self._calls.explain(tool, order, self._access, mode)
 
     async def resume(self, key: str) -> ToolResult:
@@ -201,7 +201,7 @@ class StripeAPI:
         if access.api_key is None:
             message = "Nothing was sent: there is no API key."
             raise ConfigurationError(message, hint=_HOW_TO_GIVE_A_KEY, tool=tool)
-        return mode_of(access.secret)
+        return access.mode
 
 
 def _check_journal(settings: Settings) -> None:

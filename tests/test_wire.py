@@ -100,14 +100,14 @@ def expected(port: int, body: bytes, *, customer: str = "cus_1", key: str = "k",
         (order(metadata=""), b"amount=-500&currency=usd&metadata%5Bocp_call%5D=k"),
         (
             order(expand=["customer", "invoice.customer"]),
-            b"amount=-500&currency=usd&expand%5B0%5D=customer&expand%5B1%5D=invoice.customer&metadata%5Bocp_call%5D=k",
+            b"amount=-500&currency=usd&metadata%5Bocp_call%5D=k&expand%5B0%5D=customer&expand%5B1%5D=invoice.customer",
         ),
         (order(description=None, metadata=None, expand=None), b"amount=-500&currency=usd&metadata%5Bocp_call%5D=k"),
         (order(expand=[]), b"amount=-500&currency=usd&metadata%5Bocp_call%5D=k"),
     ],
 )
 async def test_body_is_the_form_stripe_reads(parameters: dict[str, Any], body: bytes) -> None:
-    """Numbers, text, metadata and expand arrive exactly so."""
+    """Numbers, text, metadata and expand arrive exactly so, in the manifest's order."""
     raw, port = await send(parameters, idempotency_key="k")
     assert expected(port, body) == raw
 

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ocp_stripe_balance import _units
@@ -89,6 +90,8 @@ class Case:
     """Whether the API key may not read it."""
     asks_always: bool = False
     """Whether a person is asked about every call, whatever the policy says."""
+    explains: bool = False
+    """Whether rules that allow the call say so too; their words take longer than the rest of the call."""
 
     @property
     def direction(self) -> Direction:
@@ -120,12 +123,14 @@ class Finding:
     """Whether waiting is all it takes. Not for a suspected duplicate: who just waits pays twice."""
 
 
-def decide(found: Iterable[Finding]) -> Finding | None:
+def decide(found: Iterable[Finding | None]) -> Finding | None:
     """
     The first refusal, else the first rule that wants a person asked, else None: the call is allowed.
     """
     question = None
     for finding in found:
+        if finding is None:
+            continue
         if finding.verdict == "refused":
             return finding
         if finding.verdict == "ask" and question is None:
@@ -133,15 +138,17 @@ def decide(found: Iterable[Finding]) -> Finding | None:
     return question
 
 
-def findings(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
+def findings(policy: Policy, case: Case, history: History) -> Iterator[Finding | None]:
     """
     What every rule says of the call, the cheap ones first; lazily, because the first refusal ends it.
+
+    A rule that allows the call says nothing unless the case `explains`.
     """
-    yield from standing(policy, case.call, allow_live=case.allow_live)
+    yield from standing(policy, case.call, allow_live=case.allow_live, explains=case.explains)
     if case.call.moves_money:
         yield from _of_entries(policy, case, history)
     if policy.calls_per_minute is not None:
-        yield _rate(policy.calls_per_minute, history)
+        yield _rate(policy.calls_per_minute, case, history)
     if case.call.moves_money:
         for number, budget in enumerate(policy.budgets):
             if case.call.currency in getattr(budget, case.direction):
@@ -152,15 +159,17 @@ def findings(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
         yield Finding(verdict="ask", rule="ask_always", message="every call is put to the approver here")
 
 
-def standing(policy: Policy, call: Call, *, allow_live: bool) -> Iterator[Finding]:
+def standing(policy: Policy, call: Call, *, allow_live: bool, explains: bool = False) -> Iterator[Finding | None]:
     """
     What the rules say that hold for every call, also for one that only reads.
     """
-    yield live(policy, call.mode, allow_live=allow_live)
-    yield from _customers(policy, call.customer)
+    if call.mode == "live" or explains:
+        yield live(policy, call.mode, allow_live=allow_live)
+    if policy.customers.deny or policy.customers.allow is not None:
+        yield from _customers(policy, call.customer)
 
 
-def _of_entries(policy: Policy, case: Case, history: History) -> Iterator[Finding]:
+def _of_entries(policy: Policy, case: Case, history: History) -> Iterator[Finding | None]:
     """
     What the rules say that are about one entry.
     """
@@ -184,13 +193,13 @@ def resumed(policy: Policy, case: Case, history: History) -> Finding | None:
     if case.call.moves_money:
         found += [_direction(policy, case), _limit(policy, case)]
         found += [_currency(policy.currencies, case)] if policy.currencies is not None else []
-    found += [_rate(policy.calls_per_minute, history)] if policy.calls_per_minute is not None else []
+    found += [_rate(policy.calls_per_minute, case, history)] if policy.calls_per_minute is not None else []
     if (stop := decide(found)) is not None:
         return stop
     for number, budget in enumerate(policy.budgets):
         if case.call.currency in getattr(budget, case.direction) and not history.counts(budget.window):
             finding = _budget(budget, number, case, history)
-            if finding.verdict == "refused":
+            if finding is not None and finding.verdict == "refused":
                 return finding
     return None
 
@@ -231,6 +240,7 @@ def in_units(amount: Decimal, currency: str) -> str:
     return _units.to_text(to_minor(amount, currency), currency)
 
 
+@cache  # of the few amounts in a policy
 def to_minor(amount: Decimal, currency: str) -> int:
     """
     An amount of the policy in the smallest unit; decimals the currency does not have are dropped.
@@ -257,7 +267,9 @@ def live(policy: Policy, mode: str, *, allow_live: bool) -> Finding:
     )
 
 
-def _direction(policy: Policy, case: Case) -> Finding:
+def _direction(policy: Policy, case: Case) -> Finding | None:
+    if case.direction in policy.directions and not case.explains:
+        return None
     allowed = " and ".join(f"{name}s" for name in policy.directions) or "nothing"
     if case.direction in policy.directions:
         return Finding(verdict="allowed", rule="directions", message=f"a {case.direction}, and {allowed} are allowed")
@@ -269,7 +281,9 @@ def _direction(policy: Policy, case: Case) -> Finding:
     )
 
 
-def _currency(allowed: tuple[str, ...], case: Case) -> Finding:
+def _currency(allowed: tuple[str, ...], case: Case) -> Finding | None:
+    if case.call.currency in allowed and not case.explains:
+        return None
     if case.call.currency in allowed:
         return Finding(verdict="allowed", rule="currencies", message=f"{case.call.currency} is allowed")
     return Finding(
@@ -299,6 +313,8 @@ def _customers(policy: Policy, customer: str) -> Iterator[Finding]:
 
 def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
     require, arguments = policy.require, case.arguments
+    if not (require.stated_effect or require.reference or require.description or require.metadata):
+        return
     metadata = arguments.get("metadata") or {}
     demands = [
         (
@@ -325,9 +341,11 @@ def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
         )
 
 
-def _limit(policy: Policy, case: Case) -> Finding:
+def _limit(policy: Policy, case: Case) -> Finding | None:
     call = case.call
     rule, amount = policy.limit(case.direction, call.currency)
+    if not case.explains and abs(call.amount) <= to_minor(amount, call.currency):
+        return None
     limit, asked = in_units(amount, call.currency), _units.to_text(abs(call.amount), call.currency)
     if abs(call.amount) <= to_minor(amount, call.currency):
         message = f"{asked} of at most {limit} for one {case.direction}"
@@ -380,7 +398,9 @@ def _customer_as_read(policy: Policy, case: Case, history: History) -> Iterator[
             "fixes it for good, is under way or was just made"
         )
     else:
-        yield Finding(verdict="allowed", rule="customer_check", message=_currency_of(customer.currency, call.currency))
+        if case.explains:
+            message = _currency_of(customer.currency, call.currency)
+            yield Finding(verdict="allowed", rule="customer_check", message=message)
         return
     yield Finding(
         verdict="refused",
@@ -397,8 +417,10 @@ def _currency_of(fixed: str | None, currency: str) -> str:
     return f"the customer is billed in {currency}" if fixed else f"this entry makes {currency} the customer's currency"
 
 
-def _duplicate(window_s: float, case: Case, history: History) -> Finding:
+def _duplicate(window_s: float, case: Case, history: History) -> Finding | None:
     first = history.alike(window_s)
+    if first is None and not case.explains:
+        return None
     if first is None:
         message = f"no call like it within {span(window_s)}"
         return Finding(verdict="allowed", rule="duplicate_window", message=message)
@@ -423,9 +445,11 @@ def _duplicate(window_s: float, case: Case, history: History) -> Finding:
     )
 
 
-def _rate(limit: int, history: History) -> Finding:
+def _rate(limit: int, case: Case, history: History) -> Finding | None:
     started = history.started(60.0)
     left = max(limit - len(started), 0)
+    if left and not case.explains:
+        return None
     if left:
         message = f"{len(started)} of {limit} calls within the last minute"
         return Finding(verdict="allowed", rule="calls_per_minute", message=message, limit=str(limit), left=str(left))
@@ -450,12 +474,14 @@ _WHOSE = {
 }
 
 
-def _budget(budget: Budget, number: int, case: Case, history: History) -> Finding:
+def _budget(budget: Budget, number: int, case: Case, history: History) -> Finding | None:
     call, rule = case.call, f"budgets[{number}].{case.direction}.{case.call.currency}"
     amount = getattr(budget, case.direction)[call.currency]
     limit_minor, asked = to_minor(amount, call.currency), abs(call.amount)
     spent = history.spent(budget.per, case.direction, budget.window)
     left_minor = max(limit_minor - spent, 0)
+    if asked <= left_minor and not case.explains:
+        return None
     limit, left = in_units(amount, call.currency), _units.to_text(left_minor, call.currency)
     whose = (
         "calls without a user" if (budget.per, call.user) == ("user", None) else _WHOSE[budget.per].format(call=call)
@@ -489,6 +515,8 @@ def _threshold(policy: Policy, case: Case) -> Iterator[Finding]:
     if threshold is None:
         return
     rule, amount = threshold
+    if not case.explains and abs(call.amount) <= to_minor(amount, call.currency):
+        return
     limit, asked = in_units(amount, call.currency), _units.to_text(abs(call.amount), call.currency)
     if abs(call.amount) <= to_minor(amount, call.currency):
         yield Finding(
