@@ -316,15 +316,15 @@ class Calls:
                 return await self._send(tool, call, access, notes, is_resumed=is_resumed, remaining_s=remaining_s)
             if claim.verdict is Verdict.UNREAD:
                 intent, notes = await self._with_customer(intent, get)
-                admission = replace(
-                    self._guard.admission(intent), answer=admission.answer, answer_until=admission.answer_until
+                admission = self._guard.admission(intent)._replace(
+                    answer=admission.answer, answer_until=admission.answer_until
                 )
                 continue
             if claim.verdict is Verdict.ASK:
                 answer, until = await self._ask(claim, intent, get)
                 deadline = loop.time() + timeout_s  # a person's time is not the call's
                 intent = self._guard.with_known_customer(intent)  # it may have got a currency meanwhile
-                admission = replace(self._guard.admission(intent), answer=answer, answer_until=until)
+                admission = self._guard.admission(intent)._replace(answer=answer, answer_until=until)
                 continue
             if claim.verdict is not Verdict.WAIT:
                 return _conclude(claim, draft)

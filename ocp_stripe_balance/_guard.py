@@ -76,6 +76,7 @@ class Guard:
         """
         self._asks_always = asks_always
         self.policy: Policy = settings.policy_in_force
+        self._window_s = self.policy.longest_window_s
         self._allow_live = settings.allow_live
         self._checks_customers = settings.customer_check == "on"
         self._journal = journal
@@ -121,7 +122,7 @@ class Guard:
         return Admission(
             rule=rule,
             resume_rule=lambda history: resumed(self.policy, case, history),
-            window_s=self.policy.longest_window_s,
+            window_s=self._window_s,
             wants_customer=(
                 said is None and self._checks_customers and intent.call.moves_money and not intent.is_customer_known
             ),

@@ -143,9 +143,16 @@ def _key_problems(arguments: Mapping[str, Any], api_key: SecretStr | None) -> li
     secret = None if api_key is None else api_key.get_secret_value()
     found = []
     for name, value in arguments.items():
-        texts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        if any(isinstance(text, str) and holds_key(text, secret) for text in texts):
+        if _holds_key_anywhere(value, secret):
             message = "has what looks like an API key in it"
             hint = "leave it out; a key belongs nowhere in a call, and whoever wrote it there should roll it"
             found.append(Problem(path=name, message=message, hint=hint))
     return found
+
+
+def _holds_key_anywhere(value: Any, secret: str | None) -> bool:
+    if isinstance(value, str):
+        return holds_key(value, secret)
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return isinstance(value, list) and any(isinstance(text, str) and holds_key(text, secret) for text in value)

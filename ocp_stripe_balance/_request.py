@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from pydantic import SecretStr
 
@@ -138,31 +138,38 @@ def encode_form(parameters: Mapping[str, Any]) -> bytes:
     """
     The parameters as Stripe reads forms: ``metadata[key]=v``, ``expand[0]=v``, an empty object as ``metadata=``.
     """
-    pairs = [pair for name, value in parameters.items() for pair in _pairs(name, value)]
-    return "&".join([f"{_quoted(name)}={_quoted(value)}" for name, value in pairs]).encode("ascii")
+    pairs: list[str] = []
+    for name, value in parameters.items():
+        _add_pairs(pairs, name, value)
+    return "&".join(pairs).encode("ascii")
 
 
-def _quoted(text: str) -> str:
-    return text if _needs_no_quoting(text) else quote_plus(text)
-
-
-def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _add_pairs(pairs: list[str], name: str, value: Any) -> None:
     if type(value) is str:
-        yield name, value
+        pairs.append(f"{_quoted_name(name)}={value if _needs_no_quoting(value) else quote_plus(value)}")
     elif isinstance(value, dict):
         if not value:
-            yield name, ""
+            pairs.append(f"{_quoted_name(name)}=")
         for key, item in value.items():
-            yield from _pairs(f"{name}[{key}]", item)
+            _add_pairs(pairs, f"{name}[{key}]", item)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _pairs(f"{name}[{index}]", item)
-    elif isinstance(value, bool):
-        yield name, "true" if value else "false"
-    elif isinstance(value, float) and value.is_integer():
-        yield name, str(int(value))  # JSON Schema counts -500.0 as an integer; Stripe does not
+            _add_pairs(pairs, f"{name}[{index}]", item)
     else:
-        yield name, str(value)
+        pairs.append(f"{_quoted_name(name)}={_plain_text(value)}")
+
+
+def _plain_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # JSON Schema counts -500.0 as an integer; Stripe does not
+    return str(value)
+
+
+@lru_cache(maxsize=1024)  # the same few names, but for metadata
+def _quoted_name(name: str) -> str:
+    return quote_plus(name)
 
 
 def _segment(value: str) -> str:

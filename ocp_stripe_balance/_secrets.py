@@ -25,7 +25,7 @@ def holds_key(text: str, secret: str | None) -> bool:
     """
     Whether the text has the API key in it, or what looks like a secret or restricted key.
     """
-    return bool((secret and secret in text) or _SECRET_KEY.search(text))
+    return ("k_" in text and _SECRET_KEY.search(text) is not None) or (secret is not None and secret in text)
 
 
 class Concealed(Mapping[object, object]):

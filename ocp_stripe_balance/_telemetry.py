@@ -39,6 +39,7 @@ _NAME = "ocp_stripe_balance"
 _TOOL_BUCKETS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 _HTTP_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
 _FIRST_ERROR = 400
+_NOTHING = contextlib.nullcontext()
 # How a call without result or error of its own ended; none of these is an error.
 _OUTCOMES: dict[type[BaseException] | None, str] = {
     None: "succeeded",
@@ -139,17 +140,19 @@ class WatchedCall:
                 attributes["gen_ai.tool.call.arguments"] = redact(json.dumps(self._parameters, default=repr))
             self._span = self._instruments.tracer.start_span(f"execute_tool {self._tool.name}", attributes=attributes)
 
-    @contextlib.contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> contextlib.AbstractContextManager[None]:
         """
         While this lasts, what happens belongs to the call's span.
         """
+        return _NOTHING if self._span is None else self._attached()
+
+    @contextlib.contextmanager
+    def _attached(self) -> Iterator[None]:
         token = None
         with contextlib.suppress(Exception):
-            if self._span is not None:
-                from opentelemetry import context, trace  # noqa: PLC0415  it is there
+            from opentelemetry import context, trace  # noqa: PLC0415  it is there
 
-                token = context.attach(trace.set_span_in_context(self._span))
+            token = context.attach(trace.set_span_in_context(self._span))
         try:
             yield
         finally:

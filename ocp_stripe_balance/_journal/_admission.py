@@ -4,8 +4,7 @@ Whether a call that would be sent for the first time may be: the policy's rules,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ocp_stripe_balance._journal._rows import Call, Claim, State, Verdict
 from ocp_stripe_balance._policy import Finding, History
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     Rule = Callable[[History], Finding | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(NamedTuple):
     """
     What a claim asks before it records a call.
     """
