@@ -44,6 +44,7 @@ from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict, _f
 from ocp_stripe_balance._journal._book import Book, Settled
 from ocp_stripe_balance._journal._claim import claim_call
 from ocp_stripe_balance._journal._memory import MemoryBook
+from ocp_stripe_balance._journal._rows import COLUMNS
 from ocp_stripe_balance._journal._sqlite import SqliteBook
 from ocp_stripe_balance.errors import IdempotencyConflictError, RateLimitError, ResourceMissingError
 
@@ -796,8 +797,10 @@ class CallMachine(RuleBasedStateMachine):
     def everyone_dies(self) -> None:
         dead = f"{socket.gethostname()}:{2**22 + 1}:x"
         self.db.execute("UPDATE calls SET owner = ? WHERE owner != ''", (dead,))
-        for at, recorded in self.memory._calls.items():
-            self.memory._calls[at] = recorded._replace(owner=recorded.owner and dead)
+        for at, row in self.memory._calls.items():
+            self.memory._calls[at] = tuple(
+                dead if name == "owner" and value else value for name, value in zip(COLUMNS, row, strict=True)
+            )
         for call in self.calls.values():
             call[4] = False
 

@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ocp_stripe_balance._journal._history import CURRENCY_WINDOW_S, DENIAL_WINDOW_S
-from ocp_stripe_balance._journal._rows import Call, Decision, State, decision_on
+from ocp_stripe_balance._journal._rows import COLUMNS, Call, Decision, State, decision_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +26,19 @@ _MAX_AUDIT = 1000
 _Key = tuple[str, str, str, str]
 
 
+# A plain tuple of plain values, which the garbage collector does not look at again and again.
+_Row = tuple[Any, ...]
+_STATE = COLUMNS.index("state")
+
+
+def _row_of(call: Call) -> _Row:
+    return (*call[:_STATE], call.state.value, *call[_STATE + 1 :])
+
+
+def _call_of(row: _Row) -> Call:
+    return Call._make((*row[:_STATE], State(row[_STATE]), *row[_STATE + 1 :]))
+
+
 class MemoryBook:
     """
     The `Book` of one process.
@@ -35,7 +48,7 @@ class MemoryBook:
         """
         Know nothing yet.
         """
-        self._calls: dict[_Key, Call] = {}
+        self._calls: dict[_Key, _Row] = {}
         # Names only, because a call is replaced when it is settled; dicts for their order.
         self._by_customer: defaultdict[str, dict[_Key, None]] = defaultdict(dict)
         self._by_reference: defaultdict[tuple[str | None, str], dict[_Key, None]] = defaultdict(dict)
@@ -53,7 +66,8 @@ class MemoryBook:
         """
         The call of that key in that namespace.
         """
-        return self._calls.get((key, base_url, mode, account))
+        row = self._calls.get((key, base_url, mode, account))
+        return None if row is None else _call_of(row)
 
     def by_reference(self, draft: Call) -> Call | None:
         """
@@ -61,7 +75,7 @@ class MemoryBook:
         """
         same = (draft.tool, draft.base_url, draft.mode, draft.account)
         for key in self._by_reference.get((draft.reference, draft.customer), ()):
-            call = self._calls[key]
+            call = _call_of(self._calls[key])
             if call.state in _MOVED and (call.tool, call.base_url, call.mode, call.account) == same:
                 return call
         return None
@@ -78,7 +92,7 @@ class MemoryBook:
         """
         scope = draft.namespace[1:]
         for key in reversed(self._by_customer.get(draft.customer, {})):
-            if key[0] != draft.key and key[1:] == scope and (call := self._calls[key]).state in _MOVED:
+            if key[0] != draft.key and key[1:] == scope and (call := _call_of(self._calls[key])).state in _MOVED:
                 yield call
 
     def denials(self, draft: Call) -> Iterator[Decision]:
@@ -95,7 +109,7 @@ class MemoryBook:
         """
         call = draft.begun(owner, now, lease_until)
         key = call.namespace
-        self._calls[key] = call
+        self._calls[key] = _row_of(call)
         self._by_customer[call.customer][key] = None
         if call.reference is not None:
             self._by_reference[call.reference, call.customer][key] = None
@@ -108,7 +122,7 @@ class MemoryBook:
         taken = call._replace(
             state=State.SENDING, owner=owner, lease_until=lease_until, spent_at=lease_until, updated_at=now
         )
-        self._calls[call.namespace] = taken
+        self._calls[call.namespace] = _row_of(taken)
         return taken
 
     def delete(self, call: Call) -> None:
@@ -125,10 +139,11 @@ class MemoryBook:
         """
         Record an outcome, and whether that was possible.
         """
-        known = self._calls.get(call.namespace)
+        row = self._calls.get(call.namespace)
+        known = None if row is None else _call_of(row)
         if known is None or known.is_final or not (outcome.is_final or known.owner == call.owner):
             return False
-        self._calls[call.namespace] = known._replace(
+        settled = known._replace(
             state=outcome.state,
             is_final=outcome.is_final,
             attempts=known.attempts + outcome.attempts,
@@ -141,6 +156,7 @@ class MemoryBook:
             owner="",
             lease_until=0.0,
         )
+        self._calls[call.namespace] = _row_of(settled)
         return True
 
     def note(  # noqa: PLR0913  what an audit asks
@@ -172,7 +188,7 @@ class MemoryBook:
         """
         found = [
             call
-            for call in self._calls.values()
+            for call in map(_call_of, self._calls.values())
             if call.created_at >= since
             and (not states or call.state in states)
             and customer in {None, call.customer}
@@ -185,7 +201,8 @@ class MemoryBook:
         """
         The customer of the call that made an entry.
         """
-        for key, call in self._calls.items():
+        for key, row in self._calls.items():
+            call = _call_of(row)
             if key[1:] == (base_url, mode, account) and call.moves_money and call.transaction_id == transaction:
                 return call.customer
         return None
