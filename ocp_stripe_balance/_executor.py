@@ -19,8 +19,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import httpx
+from pydantic_core import from_json
 
 from ocp_stripe_balance._exchange import CUT_OFF, describe
+from ocp_stripe_balance._http1 import Http1Exchange
 from ocp_stripe_balance._httpx import HttpxExchange
 from ocp_stripe_balance._secrets import redact, scrub
 from ocp_stripe_balance._telemetry import WatchedAttempt
@@ -40,10 +42,9 @@ from ocp_stripe_balance.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from multidict import CIMultiDict
     from pydantic import SecretStr
 
-    from ocp_stripe_balance._exchange import Exchange
+    from ocp_stripe_balance._exchange import Exchange, Headers
     from ocp_stripe_balance._request import WireRequest
 
 _BACKOFF_BASE_S = 0.5
@@ -124,7 +125,7 @@ class Reply(NamedTuple):
     """
 
     status: int
-    headers: CIMultiDict[str]
+    headers: Headers
     body: bytes
     data: Any
     """The JSON value of the body, or None where it is not JSON."""
@@ -195,7 +196,7 @@ class Executor:
         Args:
             timeout_s: the deadline of one call in seconds, waiting and retries included.
             max_attempts: how often one call may be sent.
-            transport: what is under httpx; by default aiohttp.
+            transport: instead of our own connections.
             has_details: whether spans may tell IDs.
             clock: the time, for tests.
             jitter: a number from 0 to 1, for tests.
@@ -276,7 +277,7 @@ class Executor:
 
     def _open(self) -> Exchange:
         if self._exchange is None:
-            self._exchange = HttpxExchange(self._transport) if self._transport else _default_exchange()
+            self._exchange = HttpxExchange(self._transport) if self._transport else Http1Exchange()
         return self._exchange
 
 
@@ -479,7 +480,7 @@ def _bare(api_key: SecretStr | None) -> str:
     return "" if api_key is None else api_key.get_secret_value()
 
 
-def _without_key(body: bytes, headers: CIMultiDict[str], secret: str) -> tuple[bytes, CIMultiDict[str]]:
+def _without_key(body: bytes, headers: Headers, secret: str) -> tuple[bytes, Headers]:
     """
     The response without the API key, should a proxy or a server echo it.
     """
@@ -487,16 +488,16 @@ def _without_key(body: bytes, headers: CIMultiDict[str], secret: str) -> tuple[b
         return body, headers
     if secret.encode() in body:
         body = body.replace(secret.encode(), b"[api key]")
-    if any(secret in value for value in headers.values()):
-        headers = type(headers)((name, value.replace(secret, "[api key]")) for name, value in headers.items())
-    return body, headers
+    return body, headers.without(secret)
 
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+        return from_json(body)
+    except ValueError:  # what the standard library takes all the same: a lone surrogate, UTF-16
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(body)
+    return None
 
 
 def _text(value: object) -> str | None:
@@ -518,9 +519,3 @@ def _retry_after(reply: Reply | None) -> float | None:
         return max((when - datetime.now(UTC)).total_seconds(), 0.0)
     except (ValueError, OverflowError, TypeError, IndexError):  # nonsense, which has many forms
         return None
-
-
-def _default_exchange() -> Exchange:
-    from ocp_stripe_balance._aiohttp import AiohttpExchange  # noqa: PLC0415  150 ms that only a call needs
-
-    return AiohttpExchange()

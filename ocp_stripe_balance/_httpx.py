@@ -8,9 +8,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import httpx
-from multidict import CIMultiDict
 
-from ocp_stripe_balance._exchange import CUT_OFF, MAX_BODY_BYTES, MAX_CONNECT_S, Received, lost
+from ocp_stripe_balance._exchange import CUT_OFF, MAX_BODY_BYTES, MAX_CONNECT_S, Headers, Received, lost
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._request import WireRequest
@@ -42,7 +41,7 @@ class HttpxExchange:
             body, lost_body = await _read(response, deadline)
         finally:
             await response.aclose()
-        return Received(response.status_code, CIMultiDict(response.headers.multi_items()), body, lost_body)
+        return Received(response.status_code, Headers(response.headers.raw), body, lost_body)
 
     async def aclose(self) -> None:
         """

@@ -1,0 +1,373 @@
+"""
+The default way to Stripe: HTTP/1.1 over asyncio's connections, read by httptools (llhttp, as in Node.js).
+
+One small request, one small answer, and nothing in between is all this needs, and it costs the processor a quarter of
+what aiohttp takes for it, and a fortieth of httpx over its own transport; docs/performance.md has the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import select
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+import httptools
+import httpx
+
+from ocp_stripe_balance._exchange import CUT_OFF, MAX_BODY_BYTES, MAX_CONNECT_S, Headers, Received, lost
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ocp_stripe_balance._request import WireRequest
+
+_MAX_HEAD_BYTES = 64 * 1024
+_MAX_IDLE_S = 15.0  # servers close idle connections, and the request that meets that is lost
+_HAPPY_EYEBALLS_S = 0.25  # RFC 8305, section 5
+_FIRST_FINAL = 200
+_is_target = re.compile(r"[!-~]+").fullmatch
+
+
+class Http1Exchange:
+    """
+    A pool of connections that are kept open between calls.
+
+    No cookies, no redirects, no proxy or .netrc from the environment, no compression, and no retry.
+    """
+
+    def __init__(self, *, max_connections: int = 256) -> None:
+        """
+        Open no connection yet; at most *max_connections* will be in use at once.
+        """
+        self._max_connections = max_connections
+        self._pool: _Pool | None = None
+        self._ssl_context: ssl.SSLContext | None = None
+
+    async def exchange(self, request: WireRequest, remaining_s: float) -> Received:
+        """
+        The response.
+
+        Raises:
+            httpx.ConnectError: there was no connection, and nothing was sent; so too ConnectTimeout, PoolTimeout and
+                UnsupportedProtocol.
+            httpx.ReadError: the connection was lost, and the request may have arrived; so too RemoteProtocolError.
+            TimeoutError: *remaining_s* seconds went by.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + remaining_s
+        origin, data = _origin(request.url), _serialized(request)
+        pool = self._pool
+        if pool is None or pool.loop is not loop:
+            # Connections belong to the loop that made them; those of a loop that is gone cannot be closed any more.
+            pool = self._pool = _Pool(loop, self._max_connections)
+        connect_s = min(remaining_s / 2, MAX_CONNECT_S)
+        await pool.take_slot(connect_s)
+        try:
+            connection = pool.reusable(origin) or await pool.connect(origin, self._tls(origin), connect_s)
+            received = await connection.send(data, deadline)
+            pool.keep(origin, connection)
+            return received
+        finally:
+            pool.slots.release()
+
+    def _tls(self, origin: _Origin) -> ssl.SSLContext | None:
+        if not origin.is_tls:
+            return None
+        if self._ssl_context is None:
+            self._ssl_context = httpx.create_ssl_context()
+            self._ssl_context.set_alpn_protocols(["http/1.1"])
+        return self._ssl_context
+
+    async def aclose(self) -> None:
+        """
+        Close all connections.
+        """
+        pool, self._pool = self._pool, None
+        if pool is not None and pool.loop is asyncio.get_running_loop():
+            pool.close()
+
+
+class _Origin(NamedTuple):
+    """
+    Where connections go.
+    """
+
+    is_tls: bool
+    host: str
+    port: int
+    name: str
+    """As the Host header has it."""
+
+
+class _Pool:
+    """
+    The connections of one event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_connections: int) -> None:
+        self.loop = loop
+        self.slots = asyncio.Semaphore(max_connections)
+        self._idle: dict[_Origin, list[_Connection]] = {}
+        self._connections: set[_Connection] = set()
+
+    async def take_slot(self, patience_s: float) -> None:
+        if not self.slots.locked():
+            await self.slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.slots.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout("all connections are in use") from None
+
+    def reusable(self, origin: _Origin) -> _Connection | None:
+        """
+        The connection that was used last, if it is still open and was silent since.
+        """
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.is_reusable():
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self, origin: _Origin, tls: ssl.SSLContext | None, patience_s: float) -> _Connection:
+        try:
+            async with asyncio.timeout(patience_s):
+                _, connection = await self.loop.create_connection(
+                    lambda: _Connection(self._connections),
+                    origin.host,
+                    origin.port,
+                    ssl=tls,
+                    happy_eyeballs_delay=_HAPPY_EYEBALLS_S,
+                )
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout(str(error) or "no connection in time") from None
+        except OSError as error:  # DNS, refused, TLS
+            raise httpx.ConnectError(str(error)) from None
+        except ValueError as error:  # no name DNS could know
+            raise httpx.UnsupportedProtocol(str(error)) from None
+        return connection
+
+    def keep(self, origin: _Origin, connection: _Connection) -> None:
+        """
+        Put a connection aside for the next exchange, if it can have one.
+        """
+        if connection.is_open:
+            self._idle.setdefault(origin, []).append(connection)
+
+    def close(self) -> None:
+        for connection in [*self._connections]:
+            connection.abort()
+        self._idle.clear()
+
+
+class _Connection(asyncio.Protocol):
+    """
+    One connection: one exchange at a time, and whatever comes outside of one ends it.
+    """
+
+    def __init__(self, connections: set[_Connection]) -> None:
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
+        self._answer: _Answer | None = None
+        self._used_at = time.monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def is_reusable(self) -> bool:
+        """
+        Whether it was silent while idle: bytes that came late would be read as the answer to the next call.
+        """
+        return self.is_open and time.monotonic() - self._used_at < _MAX_IDLE_S and not self._is_readable()
+
+    async def send(self, data: bytes, deadline: float) -> Received:
+        transport = self._transport
+        if transport is None:
+            raise httpx.ConnectError("the connection was closed before it was used")
+        loop = asyncio.get_running_loop()
+        answer = self._answer = _Answer(loop.create_future())
+        timer = loop.call_at(deadline, answer.expire)
+        try:
+            transport.write(data)
+            received = await answer.future
+        except BaseException:
+            self.abort()  # what comes later belongs to no one
+            raise
+        finally:
+            timer.cancel()
+            self._answer = None
+        self._used_at = time.monotonic()
+        if not answer.leaves_connection_usable:
+            self.abort()
+        return received
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # what create_connection makes is a Transport
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            self.abort()
+        else:
+            self._answer.feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        self._transport = None
+        if self._answer is not None:
+            self._answer.end(exc)
+
+    def _is_readable(self) -> bool:
+        sock = self._transport.get_extra_info("socket") if self._transport else None
+        if sock is None:
+            return False
+        if not hasattr(select, "poll"):  # on Windows, where select takes any socket
+            return bool(select.select([sock], [], [], 0)[0])
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(sock, select.POLLIN)
+        return bool(self._poll.poll(0))
+
+
+class _Answer:
+    """
+    One response on its way.
+    """
+
+    def __init__(self, future: asyncio.Future[Received]) -> None:
+        self.future = future
+        self.leaves_connection_usable = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._head_bytes = 0
+        self._status = 0  # once the head has come
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._is_complete = False
+
+    def feed(self, data: bytes) -> None:
+        if not self._status:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.leaves_connection_usable = False
+            self._fail(httpx.RemoteProtocolError(str(error) or "no HTTP"))
+            return
+        if not self._status and self._head_bytes > _MAX_HEAD_BYTES:
+            self._fail(httpx.RemoteProtocolError("the head of the response is larger than 64 kB"))
+        elif self._body_bytes > MAX_BODY_BYTES:
+            self._finish(CUT_OFF)
+
+    def expire(self) -> None:
+        self._fail(TimeoutError())
+
+    def end(self, error: Exception | None) -> None:
+        """
+        The connection is closed; where the head gives no length, that is how a body ends (RFC 9112, section 6.3).
+        """
+        self.leaves_connection_usable = False
+        has_length = any(name.lower() in {b"content-length", b"transfer-encoding"} for name, _ in self._headers)
+        if self._status and error is None and not has_length:
+            self._finish(None)
+        elif error is None:
+            self._fail(httpx.RemoteProtocolError("the server closed the connection"))
+        else:
+            self._fail(httpx.ReadError(str(error) or type(error).__name__))
+
+    def on_message_begin(self) -> None:
+        """
+        More after the end of the response.
+        """
+        if self._is_complete:
+            self.leaves_connection_usable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_complete:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if not self._is_complete and status >= _FIRST_FINAL:
+            self._status = status
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_complete:
+            self._body.append(body)
+            self._body_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._is_complete:
+            return
+        if not self._status:  # 100 Continue, 103 Early Hints: the response is still to come
+            self._headers.clear()
+            return
+        self._is_complete = True
+        self.leaves_connection_usable = self._parser.should_keep_alive()
+        self._finish(CUT_OFF if self._body_bytes > MAX_BODY_BYTES else None)
+
+    def _fail(self, error: Exception) -> None:
+        """
+        Where the head has come, the status stands, and only the body is lost.
+        """
+        if self._status:
+            self._finish(lost(error))
+        elif not self.future.done():
+            self.future.set_exception(error)
+
+    def _finish(self, lost_body: str | None) -> None:
+        if not self.future.done():
+            body = b"".join(self._body)[:MAX_BODY_BYTES]
+            self.future.set_result(Received(self._status, Headers(self._headers), body, lost_body))
+
+
+@lru_cache(maxsize=64)
+def _origin_of(base: str) -> _Origin:
+    parts = urlsplit(base)
+    is_tls = parts.scheme == "https"
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise httpx.UnsupportedProtocol("the URL has no scheme of HTTP, or no host")
+    return _Origin(is_tls, parts.hostname, parts.port or (443 if is_tls else 80), parts.netloc)
+
+
+def _origin(url: str) -> _Origin:
+    start = url.find("://") + 3
+    end = url.find("/", start)
+    try:
+        return _origin_of(url if end < 0 else url[:end])
+    except ValueError as error:
+        raise httpx.UnsupportedProtocol(str(error)) from None
+
+
+def _serialized(request: WireRequest) -> bytes:
+    """
+    The request as RFC 9112 writes it.
+
+    Raises:
+        httpx.UnsupportedProtocol: a header or the path has what would be read as something else.
+    """
+    url = request.url
+    start = url.find("/", url.find("://") + 3)
+    target = "/" if start < 0 else url[start:]
+    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {_origin(url).name}"]
+    lines += [f"{name}: {value}" for name, value in request.all_headers().items()]
+    if request.body or request.method == "POST":
+        lines.append(f"Content-Length: {len(request.body)}")
+    head = "\r\n".join(lines)
+    breaks = len(lines) - 1
+    if not _is_target(target) or not head.isascii() or head.count("\r") != breaks or head.count("\n") != breaks:
+        raise httpx.UnsupportedProtocol("the path or a header has a character that cannot be sent")
+    return f"{head}\r\n\r\n".encode("ascii") + request.body
