@@ -4,7 +4,6 @@ Whose Stripe account a call acts on: what the settings say, and what headers say
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,6 +51,8 @@ class Access:
         """
         The account and a mark of the API key: another key may see less of a customer, or another account.
         """
+        import hashlib  # noqa: PLC0415  OpenSSL, which only a call needs
+
         return self.account or "", hashlib.sha256(self.secret.encode()).hexdigest()
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from ocp_stripe_balance._executor import Executor, Reply
 from ocp_stripe_balance._guard import Guard, Intent, nobody_to_ask, refusal
 from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict
+from ocp_stripe_balance._order import Order, take_order
 from ocp_stripe_balance._policy import Finding, decide
 from ocp_stripe_balance._reads import Reads
 from ocp_stripe_balance._reconcile import Settlement, look_for, open_still
@@ -33,7 +34,8 @@ from ocp_stripe_balance._replay import (
 )
 from ocp_stripe_balance._request import WireRequest, build_request, encode_headers
 from ocp_stripe_balance._reversal import Reversal, Reversals, Siblings, already, is_reversal, reversing
-from ocp_stripe_balance._schema import response_validator
+from ocp_stripe_balance._schema import parameter_validator, response_validator
+from ocp_stripe_balance._telemetry import WatchedCall
 from ocp_stripe_balance.errors import (
     InvalidParametersError,
     NotSentError,
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._access import Access
     from ocp_stripe_balance._journal import Admission
     from ocp_stripe_balance._manifest import ToolSpec
-    from ocp_stripe_balance._order import Order
     from ocp_stripe_balance.agent import APIOptions
     from ocp_stripe_balance.settings import Mode
 
@@ -94,6 +95,22 @@ class Calls:
         self._guard = Guard(settings, self._journal, options.approver, asks_always=options.asks_always)
         self._reads = Reads(base_url, options, self._executor)
         self._reversals = Reversals(base_url, options, self._journal, self._reads, self._executor)
+
+    def watch(self, tool: ToolSpec, parameters: object, call_id: str | None) -> WatchedCall:
+        """
+        What tells others of a call that begins now.
+        """
+        return WatchedCall(tool, parameters, call_id, has_details=self._options.settings.trace_details)
+
+    def order(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: str | None) -> Order:
+        """
+        The valid call that *parameters* make.
+
+        Raises:
+            InvalidParametersError: listing everything that is wrong.
+        """
+        keys, tags = (access.idempotency_key, idempotency_key), self._options.settings.tag_calls
+        return take_order(tool, parameter_validator(tool), parameters, keys, tags_calls=tags, api_key=access.api_key)
 
     async def make(self, tool: ToolSpec, order: Order, access: Access, mode: Mode) -> ToolResult:
         """

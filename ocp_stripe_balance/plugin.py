@@ -10,11 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._access import Access
-from ocp_stripe_balance._documentation import documentation
 from ocp_stripe_balance._manifest import load_manifest
-from ocp_stripe_balance._order import take_order
-from ocp_stripe_balance._schema import parameter_validator
-from ocp_stripe_balance._telemetry import WatchedCall
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
 from ocp_stripe_balance.settings import check_api_base
 
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._calls import Calls
     from ocp_stripe_balance._manifest import ToolSpec
-    from ocp_stripe_balance._order import Order
     from ocp_stripe_balance._policy import Finding
     from ocp_stripe_balance._reconcile import Settlement
     from ocp_stripe_balance.agent import APIOptions
@@ -78,10 +73,10 @@ class StripeAPI:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        with self._watch(tool, parameters, idempotency_key) as watched, watched.current():
+        calls = self._calls
+        with calls.watch(tool, parameters, idempotency_key) as watched, watched.current():
             access = self._access.override(headers or {})
-            order = self._order(tool, parameters, access, idempotency_key)
-            calls = self._calls
+            order = calls.order(tool, parameters, access, idempotency_key)
             run = calls.read if tool.reads else calls.reverse if tool.reverses else calls.make
             return watched.succeeded(await run(tool, order, access, self._mode(access, tool.name)))
 
@@ -95,13 +90,14 @@ class StripeAPI:
             InvalidParametersError: the call breaks the schema, or the tool does not list.
             ToolError: as for every call that reads.
         """
-        with self._watch(tool, parameters, None) as watched:
+        calls = self._calls
+        with calls.watch(tool, parameters, None) as watched:
             access = self._access.override(headers or {})
-            order = self._order(tool, parameters, access, None)
+            order = calls.order(tool, parameters, access, None)
             if tool.page_size is None:
                 message, hint = f"{tool.name} does not return a list", "call it with call_tool"
                 raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
-            items = self._calls.iterate(tool, order, access, self._mode(access, tool.name))
+            items = calls.iterate(tool, order, access, self._mode(access, tool.name))
             async with contextlib.aclosing(items):
                 while True:
                     with watched.current():  # not where the reader of the items runs
@@ -121,7 +117,7 @@ class StripeAPI:
             ToolError: the customer or the journal cannot be read.
         """
         access = self._access.override(headers or {})
-        order = self._order(tool, parameters, access, idempotency_key)
+        order = self._calls.order(tool, parameters, access, idempotency_key)
         return await self._calls.foresee(tool, order, access, self._mode(access, tool.name))
 
     async def explain(
@@ -142,7 +138,7 @@ class StripeAPI:
         if tool.reverses:
             message, hint = "the policy speaks of the opposite entry, which is not known yet", "use call --dry-run"
             raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
-        order = self._order(tool, parameters, self._access, None)
+        order = self._calls.order(tool, parameters, self._access, None)
         mode = mode or (self._access.mode if self._access.api_key else "test")
         return await self._calls.explain(tool, order, self._access, mode)
 
@@ -173,6 +169,8 @@ class StripeAPI:
         """
         The tool explained in Markdown.
         """
+        from ocp_stripe_balance._documentation import documentation  # noqa: PLC0415  that only a reader needs
+
         return documentation(tool)
 
     async def aclose(self) -> None:
@@ -185,17 +183,10 @@ class StripeAPI:
     @property
     def _calls(self) -> Calls:
         if self._lazy_calls is None:
-            from ocp_stripe_balance._calls import Calls  # noqa: PLC0415  httpx and SQLite cost 80 ms
+            from ocp_stripe_balance._calls import Calls  # noqa: PLC0415  150 ms that only a call needs
 
             self._lazy_calls = Calls(self.base_url, self.tools, self._options)
         return self._lazy_calls
-
-    def _watch(self, tool: ToolSpec, parameters: object, call_id: str | None) -> WatchedCall:
-        return WatchedCall(tool, parameters, call_id, has_details=self._options.settings.trace_details)
-
-    def _order(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: str | None) -> Order:
-        keys, tags = (access.idempotency_key, idempotency_key), self._options.settings.tag_calls
-        return take_order(tool, parameter_validator(tool), parameters, keys, tags_calls=tags, api_key=access.api_key)
 
     def _mode(self, access: Access, tool: str) -> Mode:
         if access.api_key is None:
