@@ -309,6 +309,8 @@ class _Call:
         deadline = clock.monotonic() + timeout_s
         while True:
             attempt = await self._attempt(deadline - clock.monotonic())
+            if attempt.seen is Seen.SUCCEEDED and attempt.reply is not None and attempt.reply.lost_body is None:
+                return attempt.reply
             delay_s = self._delay(attempt, deadline - clock.monotonic())
             if delay_s is None:
                 return self._conclude(attempt)

@@ -204,6 +204,7 @@ class _Connection(asyncio.Protocol):
             raise
         finally:
             timer.cancel()
+            answer.parser = None  # which holds the answer: a circle the garbage collector would have to find
             self._answer = None
         self._used_at = time.monotonic()
         if not answer.leaves_connection_usable:
@@ -250,7 +251,7 @@ class _Answer:
     def __init__(self, future: asyncio.Future[Received]) -> None:
         self.future = future
         self.leaves_connection_usable = False
-        self._parser = httptools.HttpResponseParser(self)
+        self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._head_bytes = 0
         self._status = 0  # once the head has come
         self._headers: list[tuple[bytes, bytes]] = []
@@ -259,10 +260,12 @@ class _Answer:
         self._is_complete = False
 
     def feed(self, data: bytes) -> None:
+        if self.parser is None:
+            return
         if not self._status:
             self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.leaves_connection_usable = False
             self._fail(httpx.RemoteProtocolError(str(error) or "no HTTP"))
@@ -300,9 +303,10 @@ class _Answer:
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if not self._is_complete and status >= _FIRST_FINAL:
-            self._status = status
+        if self.parser is None or self._is_complete:
+            return
+        status = self.parser.get_status_code()
+        self._status = status if status >= _FIRST_FINAL else 0
 
     def on_body(self, body: bytes) -> None:
         if not self._is_complete:
@@ -310,13 +314,13 @@ class _Answer:
             self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
-        if self._is_complete:
+        if self.parser is None or self._is_complete:
             return
         if not self._status:  # 100 Continue, 103 Early Hints: the response is still to come
             self._headers.clear()
             return
         self._is_complete = True
-        self.leaves_connection_usable = self._parser.should_keep_alive()
+        self.leaves_connection_usable = self.parser.should_keep_alive()
         self._finish(CUT_OFF if self._body_bytes > MAX_BODY_BYTES else None)
 
     def _fail(self, error: Exception) -> None:

@@ -21,7 +21,7 @@ def _read(name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, for what is worked out once
+@dataclass(frozen=True, eq=False, kw_only=True)  # without slots, for what is worked out once
 class ToolSpec:
     """
     One tool as OCP describes it (ocp-tool.json), with its two JSON Schema documents.
@@ -38,12 +38,6 @@ class ToolSpec:
     """The response in the catalogue's OpenAPI 3.0 dialect."""
     operation_id: str | None = None
     tags: tuple[str, ...] = ()
-
-    def __hash__(self) -> int:
-        """
-        That of the name: no two tools of an API share it.
-        """
-        return hash(self.name)
 
     @property
     def reads(self) -> bool:
