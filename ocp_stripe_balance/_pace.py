@@ -1,0 +1,545 @@
+"""
+The pace of requests: as many a second as Stripe takes, in turns that are fair between customers.
+
+Stripe's limits are those of https://docs.stripe.com/rate-limits: for an account as a whole and for each endpoint, less in
+test mode than in live mode. What is sent beyond them is answered with 429.
+
+A customer's requests wait in a lane, first come first served. A lane whose head may go stands in the ring of that
+request's endpoint, with a ticket; the oldest ticket whose endpoint has a turn goes next, and its lane gets a new ticket.
+So each step costs the same however many wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import threading
+from collections import OrderedDict, deque
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from ocp_stripe_balance.settings import mode_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocp_stripe_balance._request import WireRequest
+
+MAX_WAITING = 1000
+BURST = 5
+"""Requests that may go at once after a while without any; in any second there are never more than the limit."""
+# Below the limit, because a network lets some requests catch up with those before them.
+_SHARE = 0.97
+_LESS = 0.8
+_LEAST_SHARE = 0.05
+_LOWER_AGAIN_S = 1.0
+_QUIET_S = 2.0
+_REGAIN_PER_S = 0.05  # of the limit
+_INSTANT_S = 1e-6  # what is lost in sums of floats
+_MANY_PACERS = 64
+
+RateLimit = float | Literal["auto", "off"]
+
+
+class Limits(NamedTuple):
+    """
+    Requests per second.
+    """
+
+    total_per_s: float
+    endpoint_per_s: float
+
+
+# https://docs.stripe.com/rate-limits
+_OF_STRIPE = {"test": Limits(25, 25), "live": Limits(100, 25)}
+
+
+class NoTurnError(Exception):
+    """
+    The request was not sent, because too many wait; the text says how many, and at which rate they go.
+    """
+
+
+class _Clock(Protocol):
+    def time(self) -> float: ...
+
+    def call_later(self, delay: float, callback: Callable[..., Any], /, *args: Any) -> asyncio.TimerHandle: ...
+
+
+class Bucket:
+    """
+    When the next request may go, under one limit.
+
+    A few at once, then evenly, and never more than the limit in any second: Stripe may count in any way.
+    """
+
+    __slots__ = (
+        "_lowered_at",
+        "_rate_per_s",
+        "_slack_s",
+        "_step_s",
+        "_taken",
+        "_troubled_at",
+        "free_at",
+        "limit_per_s",
+    )
+
+    def __init__(self, limit_per_s: float) -> None:
+        """
+        Start free.
+        """
+        self.limit_per_s = limit_per_s
+        self.free_at = -math.inf
+        """When the next may go, on the loop's clock."""
+        self._taken: deque[float] = deque(maxlen=math.ceil(limit_per_s))
+        self._lowered_at = self._troubled_at = -math.inf
+        self._set_rate(limit_per_s)
+
+    def _set_rate(self, rate_per_s: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._step_s = 1 / (rate_per_s * _SHARE)
+        self._slack_s = (min(BURST, self._taken.maxlen or 1) - 1) * self._step_s
+
+    def rate_per_s(self, now: float) -> float:
+        """
+        The limit, or less for a while after Stripe said that it was too much.
+        """
+        regained = max(now - self._troubled_at - _QUIET_S, 0.0) * _REGAIN_PER_S * self.limit_per_s
+        # Not from an infinite past: what was never lowered is at the limit.
+        return min(self._rate_per_s + regained, self.limit_per_s)
+
+    def take(self, now: float) -> None:
+        """
+        Let one go.
+        """
+        if self._rate_per_s < self.limit_per_s:
+            self._regain(now)
+        self._taken.append(now)
+        self.free_at = max(self.free_at, now - self._slack_s) + self._step_s
+        self._keep_to_window()
+
+    def _regain(self, now: float) -> None:
+        rate_per_s = self.rate_per_s(now)
+        self._troubled_at = max(self._troubled_at, now - _QUIET_S)
+        self._set_rate(rate_per_s)
+
+    def _keep_to_window(self) -> None:
+        """
+        As many as the limit take a second, those that went at once included.
+        """
+        taken = self._taken
+        if len(taken) == taken.maxlen:
+            self.free_at = max(self.free_at, taken[0] + len(taken) * self._step_s)
+
+    def give_back(self, taken_at: float) -> None:
+        """
+        Undo `take`: what it was for did not happen.
+        """
+        with contextlib.suppress(ValueError):  # so many went since that it is forgotten
+            self._taken.remove(taken_at)
+        self.free_at -= self._step_s
+
+    def lower(self, now: float) -> None:
+        """
+        Slow down; the answers to requests that were under way together count once.
+        """
+        rate_per_s = self.rate_per_s(now)
+        self._troubled_at = now
+        if now - self._lowered_at >= _LOWER_AGAIN_S:
+            self._lowered_at = now
+            rate_per_s = max(rate_per_s * _LESS, self.limit_per_s * _LEAST_SHARE)
+        self._set_rate(rate_per_s)
+        self._keep_to_window()
+
+    def narrow(self, limit_per_s: float) -> None:
+        """
+        Keep to a lower limit from now on.
+        """
+        if limit_per_s < self.limit_per_s:
+            self.limit_per_s = limit_per_s
+            self._taken = deque(self._taken, maxlen=math.ceil(limit_per_s))
+            self._set_rate(min(self._rate_per_s, limit_per_s))
+            self._keep_to_window()
+
+    def wait_s(self, ahead: float, now: float) -> float:
+        """
+        Seconds until a request may go that *ahead* others precede.
+        """
+        return max(self.free_at - now, 0.0) + ahead / (self.rate_per_s(now) * _SHARE)
+
+    def is_as_new(self, now: float) -> bool:
+        """
+        Whether nothing of the past matters any more.
+        """
+        is_over = not self._taken or now > self._taken[-1] + len(self._taken) * self._step_s + self._slack_s
+        return is_over and self.rate_per_s(now) >= self.limit_per_s
+
+
+class _Endpoint:
+    __slots__ = ("bucket", "ring", "waiting")
+
+    def __init__(self, limit_per_s: float) -> None:
+        self.bucket = Bucket(limit_per_s)
+        self.ring: OrderedDict[_Lane, None] = OrderedDict()
+        """Lanes whose head goes to this endpoint, the oldest ticket first."""
+        self.waiting = 0
+
+
+class _Waiter:
+    __slots__ = ("endpoint", "future", "is_write", "lane", "taken_at")
+
+    def __init__(self, endpoint: _Endpoint, lane: _Lane, *, is_write: bool) -> None:
+        self.endpoint = endpoint
+        self.lane = lane
+        self.is_write = is_write
+        self.future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Whether it has a turn."""
+        self.taken_at: float | None = None
+
+
+class _Lane:
+    __slots__ = ("customer", "endpoint", "ticket", "waiters")
+
+    def __init__(self, customer: str | None) -> None:
+        self.customer = customer
+        self.waiters: OrderedDict[_Waiter, None] = OrderedDict()
+        self.endpoint: _Endpoint | None = None
+        """In whose ring it stands; None where its head waits for the customer."""
+        self.ticket = 0
+
+
+class Pacer:
+    """
+    Turns for the requests of one Stripe account in one event loop.
+    """
+
+    def __init__(self, limits: Limits, clock: _Clock | None = None) -> None:
+        """
+        Start without any request.
+
+        Args:
+            limits: as the account has them.
+            clock: time and timers, for tests; else those of the running loop, to which the pacer holds no reference.
+        """
+        self.rate_limits: set[RateLimit] = set()
+        """The settings of those who use it; the lowest holds."""
+        self.waiting = 0
+        self._limits = limits
+        self._clock = clock
+        self._total = Bucket(limits.total_per_s)
+        self._endpoints: dict[tuple[str, str], _Endpoint] = {}
+        self._lanes: dict[str | None, _Lane] = {}
+        self._depths: list[int] = []  # in place n: how many lanes have more than n waiting
+        self._writing: set[str] = set()
+        self._in_rings = 0
+        self._tickets = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    async def enter(self, request: WireRequest, remaining_s: float) -> None:
+        """
+        Wait for the request's turn; every turn ends with `leave`.
+
+        Raises:
+            NoTurnError: it has none within *remaining_s* seconds, or too many wait.
+            asyncio.CancelledError: cancelled; the turn, if there was one, is the next one's.
+        """
+        clock = self._clock or asyncio.get_running_loop()
+        now, customer = clock.time(), request.customer
+        endpoint, is_write = self._endpoint(request), _is_write(request)
+        if not self._in_rings and customer not in self._lanes and not (is_write and customer in self._writing):
+            latest = now + _INSTANT_S
+            if self._total.free_at <= latest and endpoint.bucket.free_at <= latest:
+                self._take(endpoint, customer if is_write else None, now)
+                return
+        self._refuse_if_hopeless(endpoint, customer, remaining_s, now)
+        await self._wait(endpoint, customer, remaining_s, clock, is_write=is_write)
+
+    def leave(self, request: WireRequest) -> None:
+        """
+        The attempt is over.
+        """
+        if _is_write(request):
+            self._release(request.customer)
+
+    def slow_down(self, request: WireRequest, reason: str | None) -> None:
+        """
+        Stripe said that it was too much; *reason* is its header Stripe-Rate-Limited-Reason.
+        """
+        if reason == "resource-specific":
+            return  # the limit of one object, whose requests wait for each other
+        now = (self._clock or asyncio.get_running_loop()).time()
+        scope = (reason or "").partition("-")[0]
+        if scope != "endpoint":
+            self._total.lower(now)
+        if scope != "global":
+            self._endpoint(request).bucket.lower(now)
+
+    def narrow(self, limits: Limits) -> None:
+        """
+        Keep to lower limits from now on.
+        """
+        self._limits = Limits(*map(min, self._limits, limits))
+        self._total.narrow(limits.total_per_s)
+        for endpoint in self._endpoints.values():
+            endpoint.bucket.narrow(limits.endpoint_per_s)
+
+    def is_as_new(self, now: float) -> bool:
+        """
+        Whether another pacer in its place would do the same.
+        """
+        # Each request of an endpoint is one of the total, but an endpoint may have been slowed down alone.
+        is_idle = not self._lanes and not self._writing and self._total.is_as_new(now)
+        return is_idle and all(endpoint.bucket.is_as_new(now) for endpoint in self._endpoints.values())
+
+    def _endpoint(self, request: WireRequest) -> _Endpoint:
+        name = request.method, request.template
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            endpoint = self._endpoints[name] = _Endpoint(self._limits.endpoint_per_s)
+        return endpoint
+
+    def _take(self, endpoint: _Endpoint, written: str | None, now: float) -> None:
+        self._total.take(now)
+        endpoint.bucket.take(now)
+        if written is not None:
+            self._writing.add(written)
+
+    def _refuse_if_hopeless(self, endpoint: _Endpoint, customer: str | None, remaining_s: float, now: float) -> None:
+        rate_per_s = min(self._total.rate_per_s(now), endpoint.bucket.rate_per_s(now))
+        if self.waiting >= MAX_WAITING:
+            raise NoTurnError(f"{self.waiting} requests wait for their turn already, at {rate_per_s:.3g} a second")
+        lane = self._lanes.get(customer)
+        # In turns: of every lane those up to the depth where this one would stand.
+        ahead = sum(self._depths[: (len(lane.waiters) if lane else 0) + 1])
+        of_endpoint = ahead * endpoint.waiting / max(self.waiting, 1)
+        wait_s = max(self._total.wait_s(ahead, now), endpoint.bucket.wait_s(of_endpoint, now))
+        if wait_s > remaining_s:
+            raise self._no_turn(rate_per_s)
+
+    def _no_turn(self, rate_per_s: float) -> NoTurnError:
+        return NoTurnError(
+            f"there was no turn before the call's deadline; {self.waiting} requests wait, at {rate_per_s:.3g} a second"
+        )
+
+    async def _wait(
+        self, endpoint: _Endpoint, customer: str | None, remaining_s: float, clock: _Clock, *, is_write: bool
+    ) -> None:
+        lane = self._lanes.get(customer)
+        if lane is None:
+            lane = self._lanes[customer] = _Lane(customer)
+        waiter = _Waiter(endpoint, lane, is_write=is_write)
+        self._join(waiter)
+        self._serve(clock)
+        timer = clock.call_later(remaining_s, self._expire, waiter, clock)
+        try:
+            has_turn = await waiter.future
+        except BaseException:
+            self._withdraw(waiter, clock)
+            raise
+        finally:
+            timer.cancel()
+        if not has_turn:
+            now = clock.time()
+            raise self._no_turn(min(self._total.rate_per_s(now), endpoint.bucket.rate_per_s(now)))
+
+    def _join(self, waiter: _Waiter) -> None:
+        lane, depth = waiter.lane, len(waiter.lane.waiters)
+        if depth == len(self._depths):
+            self._depths.append(0)
+        self._depths[depth] += 1
+        lane.waiters[waiter] = None
+        waiter.endpoint.waiting += 1
+        self.waiting += 1
+        if depth == 0:
+            self._place(lane)
+
+    def _drop(self, waiter: _Waiter) -> None:
+        """
+        Take it out of its lane, wherever it stands there.
+        """
+        lane = waiter.lane
+        del lane.waiters[waiter]
+        depth = len(lane.waiters)
+        self._depths[depth] -= 1
+        if not self._depths[-1]:
+            self._depths.pop()
+        waiter.endpoint.waiting -= 1
+        self.waiting -= 1
+        self._place(lane)
+        if not lane.waiters:
+            del self._lanes[lane.customer]
+
+    def _place(self, lane: _Lane) -> None:
+        """
+        Let the lane stand where its head can be served, or in no ring; where that is so already, it keeps its ticket.
+        """
+        head = next(iter(lane.waiters), None)
+        is_free = head is not None and not (head.is_write and lane.customer in self._writing)
+        target = head.endpoint if head is not None and is_free else None
+        if lane.endpoint is target:
+            return
+        if lane.endpoint is not None:
+            del lane.endpoint.ring[lane]
+            self._in_rings -= 1
+        lane.endpoint = target
+        if target is not None:
+            target.ring[lane] = None
+            lane.ticket = next(self._tickets)
+            self._in_rings += 1
+
+    def _serve(self, clock: _Clock) -> None:
+        """
+        Give all turns there are now, and come again for the next.
+        """
+        now = clock.time()
+        while self._in_rings:
+            endpoint = self._next(now + _INSTANT_S)
+            if endpoint is None:
+                break
+            self._grant(endpoint, now)
+        self._set_timer(clock, now)
+
+    def _next(self, latest: float) -> _Endpoint | None:
+        if self._total.free_at > latest:
+            return None
+        free = [each for each in self._endpoints.values() if each.ring and each.bucket.free_at <= latest]
+        return min(free, key=lambda endpoint: next(iter(endpoint.ring)).ticket, default=None)
+
+    def _grant(self, endpoint: _Endpoint, now: float) -> None:
+        lane = next(iter(endpoint.ring))
+        waiter = next(iter(lane.waiters))
+        if not waiter.future.done():  # else it was cancelled a moment ago
+            self._take(endpoint, lane.customer if waiter.is_write else None, now)
+            waiter.taken_at = now
+            waiter.future.set_result(True)
+            del endpoint.ring[lane]  # to the end of a ring
+            self._in_rings -= 1
+            lane.endpoint = None
+        self._drop(waiter)
+
+    def _set_timer(self, clock: _Clock, now: float) -> None:
+        if not self._in_rings:
+            self._stop_timer()
+            return
+        soonest = min(endpoint.bucket.free_at for endpoint in self._endpoints.values() if endpoint.ring)
+        at = max(self._total.free_at, soonest)
+        if self._timer is None or self._timer_at > at:
+            self._stop_timer()
+            self._timer, self._timer_at = clock.call_later(max(at - now, 0.0), self._on_timer, clock), at
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self, clock: _Clock) -> None:
+        self._timer = None
+        self._serve(clock)
+
+    def _expire(self, waiter: _Waiter, clock: _Clock) -> None:
+        if not waiter.future.done():
+            waiter.future.set_result(False)
+            self._drop(waiter)
+            self._serve(clock)
+
+    def _withdraw(self, waiter: _Waiter, clock: _Clock) -> None:
+        """
+        It was cancelled while it waited, or at the very moment it got its turn, which is the next one's then.
+        """
+        if waiter.taken_at is not None:
+            self._total.give_back(waiter.taken_at)
+            waiter.endpoint.bucket.give_back(waiter.taken_at)
+            if waiter.is_write:
+                self._release(waiter.lane.customer)
+        elif waiter in waiter.lane.waiters:
+            self._drop(waiter)
+        self._serve(clock)
+
+    def _release(self, customer: str | None) -> None:
+        if customer is not None:
+            self._writing.discard(customer)
+        lane = self._lanes.get(customer)
+        if lane is not None:
+            self._place(lane)
+            self._serve(self._clock or asyncio.get_running_loop())
+
+
+def _is_write(request: WireRequest) -> bool:
+    # Stripe locks the customer for it, and answers another one with lock_timeout.
+    return request.method != "GET" and request.customer is not None
+
+
+class Pace:
+    """
+    The pacers of one registered API, which all agents of the process share.
+    """
+
+    def __init__(self, rate_limit: float | Literal["auto"], base_url: str) -> None:
+        """
+        Prepare.
+
+        Args:
+            rate_limit: requests per second, or ``auto`` for Stripe's own limits.
+            base_url: where the requests go.
+        """
+        self._rate_limit = rate_limit
+        self._base_url = base_url
+
+    def pacer_of(self, request: WireRequest) -> Pacer:
+        """
+        The pacer of the account that the request acts on, in the running loop.
+        """
+        secret = request.api_key.get_secret_value() if request.api_key is not None else ""
+        digest = hashlib.sha256(secret.encode()).digest()
+        name = self._base_url, request.headers.get("Stripe-Account", ""), digest
+        pacers = _pacers_of(asyncio.get_running_loop())
+        pacer = pacers.get(name)
+        if pacer is None:
+            _forget_idle(pacers)
+            pacer = pacers[name] = Pacer(self._limits(secret))
+        if self._rate_limit not in pacer.rate_limits:
+            pacer.rate_limits.add(self._rate_limit)
+            pacer.narrow(self._limits(secret))
+        return pacer
+
+    def _limits(self, secret: str) -> Limits:
+        if self._rate_limit == "auto":
+            return _OF_STRIPE[mode_of(secret)]
+        return Limits(self._rate_limit, self._rate_limit)
+
+
+_Pacers = dict[tuple[str, str, bytes], Pacer]
+_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pacers] = WeakKeyDictionary()
+_LOOPS_LOCK = threading.Lock()
+
+
+def pace_of(rate_limit: RateLimit, base_url: str) -> Pace | None:
+    """
+    The pace that the setting wants, None where it is off.
+    """
+    return None if rate_limit == "off" else Pace(rate_limit, base_url)
+
+
+def _pacers_of(loop: asyncio.AbstractEventLoop) -> _Pacers:
+    pacers = _LOOPS.get(loop)
+    if pacers is None:
+        with _LOOPS_LOCK:  # loops run in threads
+            for other in list(_LOOPS):
+                if other.is_closed():  # with requests that waited, it would never be collected
+                    del _LOOPS[other]
+            pacers = _LOOPS[loop] = {}
+    return pacers
+
+
+def _forget_idle(pacers: _Pacers) -> None:
+    """
+    A platform has thousands of accounts: keep those whose past matters.
+    """
+    if len(pacers) >= _MANY_PACERS and len(pacers).bit_count() == 1:  # at powers of two, so seldom
+        now = asyncio.get_running_loop().time()
+        for name in [name for name, pacer in pacers.items() if pacer.is_as_new(now)]:
+            del pacers[name]
