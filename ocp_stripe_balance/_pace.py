@@ -1,12 +1,12 @@
 """
 The pace of requests: as many a second as Stripe takes, in turns that are fair between customers.
 
-Stripe's limits are those of https://docs.stripe.com/rate-limits: for an account as a whole and for each endpoint, less in
-test mode than in live mode. What is sent beyond them is answered with 429.
+Stripe's limits are for an account as a whole and for each endpoint, lower in test mode than in live mode
+(https://docs.stripe.com/rate-limits). What is sent beyond them is answered with 429.
 
 A customer's requests wait in a lane, first come first served. A lane whose head may go stands in the ring of that
-request's endpoint, with a ticket; the oldest ticket whose endpoint has a turn goes next, and its lane gets a new ticket.
-So each step costs the same however many wait.
+request's endpoint, with a ticket; the oldest ticket whose endpoint has a turn goes next, and its lane gets a new
+ticket. So each step costs the same however many wait.
 """
 
 from __future__ import annotations
@@ -63,10 +63,31 @@ class NoTurnError(Exception):
     """
 
 
-class _Clock(Protocol):
-    def time(self) -> float: ...
+class Timer(Protocol):
+    """
+    Something that will be called.
+    """
 
-    def call_later(self, delay: float, callback: Callable[..., Any], /, *args: Any) -> asyncio.TimerHandle: ...
+    def cancel(self) -> None:
+        """
+        It will not.
+        """
+
+
+class Clock(Protocol):
+    """
+    Time and timers, as an event loop has them; swapped in tests.
+    """
+
+    def time(self) -> float:
+        """
+        Seconds that only grow.
+        """
+
+    def call_later(self, delay: float, callback: Callable[..., Any], /, *args: Any) -> Timer:
+        """
+        Call after so many seconds.
+        """
 
 
 class Bucket:
@@ -108,7 +129,6 @@ class Bucket:
         The limit, or less for a while after Stripe said that it was too much.
         """
         regained = max(now - self._troubled_at - _QUIET_S, 0.0) * _REGAIN_PER_S * self.limit_per_s
-        # Not from an infinite past: what was never lowered is at the limit.
         return min(self._rate_per_s + regained, self.limit_per_s)
 
     def take(self, now: float) -> None:
@@ -216,7 +236,7 @@ class Pacer:
     Turns for the requests of one Stripe account in one event loop.
     """
 
-    def __init__(self, limits: Limits, clock: _Clock | None = None) -> None:
+    def __init__(self, limits: Limits, clock: Clock | None = None) -> None:
         """
         Start without any request.
 
@@ -236,7 +256,7 @@ class Pacer:
         self._writing: set[str] = set()
         self._in_rings = 0
         self._tickets = count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._timer_at = 0.0
 
     async def enter(self, request: WireRequest, remaining_s: float) -> None:
@@ -326,7 +346,7 @@ class Pacer:
         )
 
     async def _wait(
-        self, endpoint: _Endpoint, customer: str | None, remaining_s: float, clock: _Clock, *, is_write: bool
+        self, endpoint: _Endpoint, customer: str | None, remaining_s: float, clock: Clock, *, is_write: bool
     ) -> None:
         lane = self._lanes.get(customer)
         if lane is None:
@@ -391,7 +411,7 @@ class Pacer:
             lane.ticket = next(self._tickets)
             self._in_rings += 1
 
-    def _serve(self, clock: _Clock) -> None:
+    def _serve(self, clock: Clock) -> None:
         """
         Give all turns there are now, and come again for the next.
         """
@@ -421,7 +441,7 @@ class Pacer:
             lane.endpoint = None
         self._drop(waiter)
 
-    def _set_timer(self, clock: _Clock, now: float) -> None:
+    def _set_timer(self, clock: Clock, now: float) -> None:
         if not self._in_rings:
             self._stop_timer()
             return
@@ -436,17 +456,17 @@ class Pacer:
             self._timer.cancel()
             self._timer = None
 
-    def _on_timer(self, clock: _Clock) -> None:
+    def _on_timer(self, clock: Clock) -> None:
         self._timer = None
         self._serve(clock)
 
-    def _expire(self, waiter: _Waiter, clock: _Clock) -> None:
+    def _expire(self, waiter: _Waiter, clock: Clock) -> None:
         if not waiter.future.done():
             waiter.future.set_result(False)
             self._drop(waiter)
             self._serve(clock)
 
-    def _withdraw(self, waiter: _Waiter, clock: _Clock) -> None:
+    def _withdraw(self, waiter: _Waiter, clock: Clock) -> None:
         """
         It was cancelled while it waited, or at the very moment it got its turn, which is the next one's then.
         """

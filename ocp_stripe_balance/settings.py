@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     @field_validator("rate_limit", mode="before")
     @classmethod
     def _check_rate_limit(cls, value: object) -> object:
-        if value in {"auto", "off"}:
+        if isinstance(value, str) and value in {"auto", "off"}:
             return value
         try:
             per_s = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type] # which is tried
