@@ -33,11 +33,14 @@ BURST = 5
 """Requests that may go at once after a while without any; in any second there are never more than the limit."""
 # Below the limit, because a network lets some requests catch up with those before them.
 _SHARE = 0.97
-_LESS = 0.8
+_CUT, _MAX_CUT = 0.05, 0.4
 _LEAST_SHARE = 0.05
-_LOWER_AGAIN_S = 1.0
-_QUIET_S = 2.0
+_LOWER_AGAIN_S = 0.5
+_QUIET_S = 1.0
 _REGAIN_PER_S = 0.05  # of the limit
+# The first request after a while may open a connection, and arrive this much later than those that follow it.
+_COLD_AFTER_S = 1.0
+_COLD_S = 0.05
 _INSTANT_S = 1e-6  # what is lost in sums of floats
 _MANY_PACERS = 64
 
@@ -98,12 +101,14 @@ class Bucket:
     """
 
     __slots__ = (
+        "_cut",
         "_lowered_at",
         "_rate_per_s",
         "_slack_s",
         "_step_s",
         "_taken",
         "_troubled_at",
+        "_undo",
         "free_at",
         "limit_per_s",
     )
@@ -117,6 +122,8 @@ class Bucket:
         """When the next may go, on the loop's clock."""
         self._taken: deque[float] = deque(maxlen=math.ceil(limit_per_s))
         self._lowered_at = self._troubled_at = -math.inf
+        self._cut = _CUT
+        self._undo = -math.inf, -math.inf
         self._set_rate(limit_per_s)
 
     def _set_rate(self, rate_per_s: float) -> None:
@@ -137,7 +144,9 @@ class Bucket:
         """
         if self._rate_per_s < self.limit_per_s:
             self._regain(now)
-        self._taken.append(now)
+        self._undo = now, self.free_at
+        is_first = not self._taken or now > self._taken[-1] + _COLD_AFTER_S
+        self._taken.append(now + _COLD_S if is_first else now)
         self.free_at = max(self.free_at, now - self._slack_s) + self._step_s
         self._keep_to_window()
 
@@ -158,19 +167,23 @@ class Bucket:
         """
         Undo `take`: what it was for did not happen.
         """
+        last_at, free_at = self._undo
+        self.free_at = free_at if last_at == taken_at else self.free_at - self._step_s
         with contextlib.suppress(ValueError):  # so many went since that it is forgotten
-            self._taken.remove(taken_at)
-        self.free_at -= self._step_s
+            self._taken.remove(taken_at if taken_at in self._taken else taken_at + _COLD_S)
 
     def lower(self, now: float) -> None:
         """
-        Slow down; the answers to requests that were under way together count once.
+        Slow down, by little at first; the answers to requests that were under way together count once.
         """
         rate_per_s = self.rate_per_s(now)
         self._troubled_at = now
         if now - self._lowered_at >= _LOWER_AGAIN_S:
+            # One may be chance; what goes on shows that the limit is another.
+            goes_on = now - self._lowered_at < _LOWER_AGAIN_S + _QUIET_S
+            self._cut = min(self._cut * 2, _MAX_CUT) if goes_on else _CUT
             self._lowered_at = now
-            rate_per_s = max(rate_per_s * _LESS, self.limit_per_s * _LEAST_SHARE)
+            rate_per_s = max(rate_per_s * (1 - self._cut), self.limit_per_s * _LEAST_SHARE)
         self._set_rate(rate_per_s)
         self._keep_to_window()
 

@@ -45,12 +45,15 @@ class Limits:
         """How many requests the rate limits let through."""
         self.refused: Counter[str] = Counter()
         """How many they did not, by reason, and how many met a lock."""
+        self._first_at: float | None = None
+        self._last_at = 0.0
 
     def counts(self) -> dict[str, Any]:
         """
-        Both counts as JSON.
+        Both counts as JSON, and how many seconds lie between the first and the last that was let through.
         """
-        return {"admitted": self.admitted, "refused": dict(self.refused)}
+        seconds = 0.0 if self._first_at is None else self._last_at - self._first_at
+        return {"admitted": self.admitted, "seconds": seconds, "refused": dict(self.refused)}
 
     def admit(self, who: str, operation: Operation) -> None:
         """
@@ -66,6 +69,7 @@ class Limits:
         if self._is_full(endpoint, self._endpoint_per_s, now):
             self._refuse("endpoint-rate")
         self.admitted += 1
+        self._first_at, self._last_at = now if self._first_at is None else self._first_at, now
         for name, limit in ((who, self._total_per_s), (endpoint, self._endpoint_per_s)):
             if limit is not None:
                 self._passed[name].append(now)
