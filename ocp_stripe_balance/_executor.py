@@ -321,6 +321,7 @@ class _Call:
         One attempt, when it is this request's turn.
         """
         clock, request = self._executor._clock, self._request  # noqa: SLF001  see above
+        self._executor._open()  # noqa: SLF001  what that takes at first shall not come between turn and request
         try:
             await pacer.enter(request, deadline - clock.monotonic())
         except NoTurnError as error:

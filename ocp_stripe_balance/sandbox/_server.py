@@ -111,7 +111,9 @@ class Sandbox:
         self.faults = Faults(seed, self._refuse)
         self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED)
         """The newest requests, oldest first."""
-        self.limits = Limits(rate_limit, endpoint_rate_limit or rate_limit, lock_s, now)
+        self.limits = Limits(
+            rate_limit, rate_limit if endpoint_rate_limit is None else endpoint_rate_limit, lock_s, now
+        )
         """What the limits let through and what not."""
         self._port = port
         self._path = Path(path) if path is not None else None
