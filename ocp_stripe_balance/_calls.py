@@ -17,6 +17,7 @@ from ocp_stripe_balance._guard import Guard, Intent, nobody_to_ask, refusal
 from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._journal import Call, Claim, Journal, State, Verdict
 from ocp_stripe_balance._order import Order, take_order
+from ocp_stripe_balance._pace import pace_of
 from ocp_stripe_balance._policy import Finding, decide
 from ocp_stripe_balance._reads import Reads
 from ocp_stripe_balance._reconcile import Settlement, look_for, open_still
@@ -91,6 +92,7 @@ class Calls:
             max_attempts=settings.max_attempts,
             transport=options.transport,
             has_details=settings.trace_details,
+            pace=pace_of(settings.rate_limit, base_url),
         )
         self._guard = Guard(settings, self._journal, options.approver, asks_always=options.asks_always)
         self._reads = Reads(base_url, options, self._executor)
@@ -421,6 +423,7 @@ class Calls:
             body=call.body,
             headers=headers,
             template=tool.path,
+            customer=call.customer,
             api_key=access.api_key,
         )
 

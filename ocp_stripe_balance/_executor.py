@@ -24,6 +24,7 @@ from pydantic_core import from_json
 from ocp_stripe_balance._exchange import CUT_OFF, describe
 from ocp_stripe_balance._http1 import Http1Exchange
 from ocp_stripe_balance._httpx import HttpxExchange
+from ocp_stripe_balance._pace import NoTurnError
 from ocp_stripe_balance._secrets import redact, scrub
 from ocp_stripe_balance._telemetry import WatchedAttempt
 from ocp_stripe_balance.errors import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ocp_stripe_balance._exchange import Exchange, Headers
+    from ocp_stripe_balance._pace import Pace, Pacer
     from ocp_stripe_balance._request import WireRequest
 
 _BACKOFF_BASE_S = 0.5
@@ -67,7 +69,7 @@ class Seen(StrEnum):
     UNSURE = "unsure"
     """Lost reply, 5xx, or the key is in use: it may have been executed."""
     UNSENT = "unsent"
-    """No connection was made."""
+    """No connection was made, or none was tried because the request had no turn."""
 
 
 # Statuses that say, whoever sends them, that the request was not passed on or not executed (RFC 9110, section 15.5).
@@ -187,6 +189,7 @@ class Executor:
         max_attempts: int,
         transport: httpx.AsyncBaseTransport | None = None,
         has_details: bool = False,
+        pace: Pace | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -198,6 +201,7 @@ class Executor:
             max_attempts: how often one call may be sent.
             transport: instead of our own connections.
             has_details: whether spans may tell IDs.
+            pace: gives requests their turns; without it, all go at once.
             clock: the time, for tests.
             jitter: a number from 0 to 1, for tests.
         """
@@ -205,6 +209,7 @@ class Executor:
         self._max_attempts = max_attempts
         self._transport = transport
         self._has_details = has_details
+        self._pace = pace
         self._clock = clock or SystemClock()
         self._jitter = jitter
         self._exchange: Exchange | None = None
@@ -308,7 +313,10 @@ class _Call:
         clock = executor._clock  # noqa: SLF001  one subject, two classes
         deadline = clock.monotonic() + timeout_s
         while True:
-            attempt = await self._attempt(deadline - clock.monotonic())
+            if executor._pace is None:  # noqa: SLF001  see above
+                attempt = await self._attempt(deadline - clock.monotonic())
+            else:
+                attempt = await self._paced_attempt(executor._pace.pacer_of(self._request), deadline)  # noqa: SLF001
             if attempt.seen is Seen.SUCCEEDED and attempt.reply is not None and attempt.reply.lost_body is None:
                 return attempt.reply
             delay_s = self._delay(attempt, deadline - clock.monotonic())
@@ -318,6 +326,27 @@ class _Call:
             await clock.sleep(delay_s)
             if clock.monotonic() >= deadline:  # the process was stopped: others may have the call by now
                 return self._conclude(attempt)
+
+    async def _paced_attempt(self, pacer: Pacer, deadline: float) -> _Attempt:
+        """
+        One attempt, when it is this request's turn.
+        """
+        clock, request = self._executor._clock, self._request  # noqa: SLF001  see above
+        try:
+            await pacer.enter(request, deadline - clock.monotonic())
+        except NoTurnError as error:
+            return _Attempt(Seen.UNSENT, failure=error)
+        try:
+            remaining_s = deadline - clock.monotonic()
+            if remaining_s <= 0:  # the process was stopped: others may have the call by now
+                return _Attempt(Seen.UNSENT, failure=NoTurnError("the call's deadline had passed when its turn came"))
+            attempt = await self._attempt(remaining_s)
+        finally:
+            pacer.leave(request)
+        reply = attempt.reply
+        if reply is not None and reply.status == 429 and (reply.error or {}).get("code") == "rate_limit":  # noqa: PLR2004
+            pacer.slow_down(request, reply.headers.get("stripe-rate-limited-reason"))
+        return attempt
 
     async def _attempt(self, remaining_s: float) -> _Attempt:
         self._attempts += 1
@@ -366,11 +395,23 @@ class _Call:
         raise self._unknown_after(last) from last.failure
 
     def _not_sent(self, last: _Attempt) -> NotSentError:
+        if isinstance(last.failure, NoTurnError):
+            return self._had_no_turn(last.failure)
         host = httpx.URL(self._request.url).netloc.decode("ascii")
         what = f"no answer from {host}" if last.seen is Seen.UNSURE else f"{host} cannot be reached"
         return NotSentError(
             f"Nothing moved: {what} ({self._failure(last)}), after {self._times()}.",
             hint="Check the network and the base URL, then call again with the same parameters and idempotency key.",
+            retryable=True,
+            attempts=self._attempts,
+            **self._facts,
+        )
+
+    def _had_no_turn(self, why: NoTurnError) -> NotSentError:
+        before = f" after {self._times()} that Stripe turned away or that did not reach it" if self._attempts else ""
+        return NotSentError(
+            f"Nothing moved: the request was not sent{before}, because {why}.",
+            hint="Call again later, with the same parameters and idempotency key.",
             retryable=True,
             attempts=self._attempts,
             **self._facts,
@@ -403,6 +444,8 @@ class _Call:
 
     def _unknown_after(self, last: _Attempt) -> OutcomeUnknownError:
         reply = last.reply
+        if isinstance(last.failure, NoTurnError):
+            return self.unknown(f"It was not sent again after {self._times()}, because {last.failure}.")
         if reply is None:
             return self.unknown(f"The last of {self._times()} ended with {self._failure(last)}.")
         said = redact(_text((reply.error or {}).get("message")) or "", _bare(self._api_key))
@@ -452,6 +495,8 @@ def classify(status: int, error: dict[str, Any] | None) -> Seen:
 
 def _is_worth_repeating(attempt: _Attempt) -> bool:
     reply = attempt.reply
+    if isinstance(attempt.failure, NoTurnError):
+        return False
     if reply is None:
         return attempt.seen is Seen.UNSENT or isinstance(attempt.failure, httpx.TransportError | TimeoutError)
     if attempt.seen is Seen.SUCCEEDED:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ocp_stripe_balance._headers import stripe_headers
 from ocp_stripe_balance._request import WireRequest, build_request
@@ -48,7 +50,16 @@ class Reads:
         """
         headers = stripe_headers(access, access.api_version, self._options)
         url = self._base_url + path
-        request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=access.api_key)
+        template, customer = _endpoint(path)
+        request = WireRequest(
+            method="GET",
+            url=url,
+            body=b"",
+            headers=headers,
+            template=template,
+            customer=customer,
+            api_key=access.api_key,
+        )
         return (await self._executor.execute(request, tool="read", idempotency_key=None)).data
 
     def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> WireRequest:
@@ -140,6 +151,18 @@ class Reads:
         if not isinstance(reply.data, dict):
             return ["the response body is not a JSON object"]
         return response_validator(tool).warnings(reply.data)
+
+
+def _endpoint(path: str) -> tuple[str, str | None]:
+    """
+    The template of a path below a customer, and the customer.
+    """
+    customer = re.match(r"/v1/customers/([^/?]+)", path)
+    if customer is None:
+        return "", None
+    rest = path[customer.end() :].partition("?")[0]
+    rest = re.sub(r"^(/balance_transactions)/[^/]+$", r"\1/{transaction}", rest)
+    return "/v1/customers/{customer}" + rest, unquote(customer[1])
 
 
 def _items(reply: Reply) -> list[Any] | None:

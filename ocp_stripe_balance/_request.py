@@ -38,6 +38,8 @@ class WireRequest:
     """All but Authorization."""
     template: str = ""
     """Of the path, such as ``/v1/customers/{customer}``; told in place of the path where IDs are not."""
+    customer: str | None = None
+    """Whose turn it is when requests wait."""
     api_key: SecretStr | None = None
     """Becomes the Authorization header at the last moment, so that no traceback shows it."""
 
@@ -95,7 +97,15 @@ def build_request(
         url += "?" + encode_form(parts["query"]).decode()
     sent = {**headers, **encode_headers(tool, parts["header"])}
     body = encode_form(parts["body"])
-    return WireRequest(method=tool.method, url=url, body=body, headers=sent, template=tool.path, api_key=api_key)
+    return WireRequest(
+        method=tool.method,
+        url=url,
+        body=body,
+        headers=sent,
+        template=tool.path,
+        customer=parts["path"].get("customer"),
+        api_key=api_key,
+    )
 
 
 class _Place(NamedTuple):

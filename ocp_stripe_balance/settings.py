@@ -5,6 +5,7 @@ The settings, read from the environment once, where an agent or the command line
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from ocp_stripe_balance.errors import ConfigurationError
 
 _PREFIX = "OCP_STRIPE_"
 _KEY_VARIABLES = ("STRIPE_SECRET_KEY", "STRIPE_API_KEY")
+_MIN_RATE, _MAX_RATE = 0.01, 10_000.0
 
 Mode = Literal["test", "live"]
 
@@ -55,6 +57,8 @@ class Settings(BaseSettings):
     """Seconds one call may take, waiting and retries included."""
     max_attempts: int = Field(4, ge=1, le=20)
     """How often one call may be sent, always under one idempotency key."""
+    rate_limit: float | Literal["auto", "off"] = "auto"
+    """Requests per second, in all and to each endpoint; ``auto`` for Stripe's own limits, or ``off``."""
     journal: str | None = None
     """Path of the durable record of calls, or ``off``; by default in the user's state directory."""
     tag_calls: bool = True
@@ -106,6 +110,20 @@ class Settings(BaseSettings):
     @classmethod
     def _check_api_base(cls, value: str) -> str:
         return check_api_base(value)
+
+    @field_validator("rate_limit", mode="before")
+    @classmethod
+    def _check_rate_limit(cls, value: object) -> object:
+        if isinstance(value, str) and value in {"auto", "off"}:
+            return value
+        try:
+            per_s = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type] # which is tried
+        except (ValueError, TypeError):
+            per_s = math.nan
+        if not _MIN_RATE <= per_s <= _MAX_RATE:
+            msg = f"it is auto, off, or a number of requests per second from {_MIN_RATE:g} to {_MAX_RATE:g}"
+            raise ValueError(msg)
+        return per_s
 
     @field_validator("journal")
     @classmethod

@@ -88,7 +88,15 @@ async def work(url: str, api_key: str, journal: str) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     # Many like calls, so without the guard against duplicates; customers are read like everything else.
-    settings = Settings(api_key=api_key, api_base=url, journal=journal, timeout=8, policy={"duplicate_window": "off"})
+    # As fast as it goes: what is tested is what happens when requests collide.
+    settings = Settings(
+        api_key=api_key,
+        api_base=url,
+        journal=journal,
+        timeout=8,
+        policy={"duplicate_window": "off"},
+        rate_limit="off",
+    )
     tasks: set[asyncio.Task[None]] = set()
     async with OCPAgent(settings=settings) as agent:
         await agent.register_api("stripe")
@@ -279,7 +287,9 @@ class Run:
         """
         Reconcile, then resume what reading alone could not settle.
         """
-        settings = Settings(api_key=self.stripe["api_key"], api_base=self.stripe["url"], journal=str(self.journal))
+        settings = Settings(
+            api_key=self.stripe["api_key"], api_base=self.stripe["url"], journal=str(self.journal), rate_limit="off"
+        )
         outcomes: Counter[str] = Counter()
         async with OCPAgent(settings=settings) as agent:
             api = await agent.register_api("stripe")
@@ -356,7 +366,8 @@ def race_once(url: str, api_key: str, journal: str, customer: str, rounds: int, 
     """
 
     async def main() -> None:
-        settings = Settings(api_key=api_key, api_base=url, journal=journal, policy={"duplicate_window": "off"})
+        policy = {"duplicate_window": "off"}
+        settings = Settings(api_key=api_key, api_base=url, journal=journal, policy=policy, rate_limit="off")
         async with OCPAgent(settings=settings) as agent:
             await agent.register_api("stripe")
             for number in range(rounds):

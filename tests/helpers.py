@@ -49,7 +49,7 @@ async def connect(stripe: Sandbox, **settings: Any) -> OCPAgent:
     """
     An agent with the API registered, without guardrails unless *settings* say otherwise.
     """
-    values = {"api_key": stripe.api_key, "api_base": stripe.url, **UNGUARDED, **settings}
+    values = {"api_key": stripe.api_key, "api_base": stripe.url, "rate_limit": "off", **UNGUARDED, **settings}
     agent = OCPAgent(settings=Settings(**values))
     await agent.register_api("stripe")
     return agent

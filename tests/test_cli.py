@@ -221,6 +221,19 @@ def test_sandbox_takes_faults_and_a_file(tmp_path: Path) -> None:
     assert 1 == len(keys)
 
 
+def test_sandbox_limits_when_asked() -> None:
+    """The second request within a second is too many, and its count is told."""
+    with start("sandbox", "--json", "--rate-limit", "1", "--lock", "0.01") as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        statuses = [httpx.get(f"{told['url']}/v1/customers", auth=(told["api_key"], "")).status_code for _ in range(2)]
+        counts = httpx.get(f"{told['url']}/_sandbox/limits").json()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert ([200, 429], {"admitted": 1, "seconds": 0.0, "refused": {"global-rate": 1}}) == (statuses, counts)
+    assert "Mend --fault, --file, --rate-limit or --lock" in run("sandbox", "--rate-limit", "0").stderr
+
+
 def test_the_module_is_the_program() -> None:
     """python -m ocp_stripe_balance does the same."""
     done = subprocess.run(

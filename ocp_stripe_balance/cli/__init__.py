@@ -163,6 +163,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KIND[:OPTION=VALUE,…]",
         help="let something go wrong, such as reset:executed=true,times=2 (docs/sandbox.md has the list)",
     )
+    sandbox.add_argument(
+        "--rate-limit", type=float, metavar="N", help="requests per second an API key may make, in all and per endpoint"
+    )
+    sandbox.add_argument("--endpoint-rate-limit", type=float, metavar="N", help="per endpoint, where it is another")
+    sandbox.add_argument(
+        "--lock", type=float, default=0.0, metavar="SECONDS", help="how long a write holds its customer (default: 0)"
+    )
     sandbox.add_argument("--seed", type=int, default=0, metavar="N", help="of the faults that happen by chance")
     sandbox.add_argument(
         "--json", dest="as_json", action="store_true", help="url, api_key and customer as one JSON line"
@@ -251,7 +258,14 @@ async def _sandbox(options: argparse.Namespace) -> int:
     from ocp_stripe_balance.sandbox import Sandbox  # noqa: PLC0415  a server that few commands need
 
     try:
-        async with Sandbox(port=options.port, seed=options.seed, path=options.file) as stripe:
+        async with Sandbox(
+            port=options.port,
+            seed=options.seed,
+            path=options.file,
+            rate_limit=options.rate_limit,
+            endpoint_rate_limit=options.endpoint_rate_limit,
+            lock_s=options.lock,
+        ) as stripe:
             for fault in options.fault:
                 stripe.faults.add_text(fault)
             customer = stripe.create_customer(name="Ada Lovelace")
@@ -269,7 +283,7 @@ async def _sandbox(options: argparse.Namespace) -> int:
         raise ConfigurationError(message, hint="Choose another --port or --file.") from error
     except (ValueError, KeyError, TypeError) as error:
         message = f"The sandbox cannot start: {error}."
-        raise ConfigurationError(message, hint="Mend --fault or --file.") from error
+        raise ConfigurationError(message, hint="Mend --fault, --file, --rate-limit or --lock.") from error
     return 0
 
 

@@ -135,7 +135,7 @@ def key_in_use(key: str) -> StripeError:
     )
 
 
-def rate_limit() -> StripeError:
+def rate_limit(reason: str = "global-rate") -> StripeError:
     """
     429 from the limiter.
     """
@@ -143,7 +143,7 @@ def rate_limit() -> StripeError:
         429,
         "Request rate limit exceeded. Learn more about rate limits here https://stripe.com/docs/rate-limits.",
         code="rate_limit",
-        headers={"Stripe-Rate-Limited-Reason": "global-rate"},
+        headers={"Stripe-Rate-Limited-Reason": reason},
     )
 
 

@@ -26,6 +26,7 @@ from ocp_stripe_balance.sandbox import _form
 from ocp_stripe_balance.sandbox._faults import Fault, FaultKind, Faults
 from ocp_stripe_balance.sandbox._idempotency import IdempotencyKeys
 from ocp_stripe_balance.sandbox._ledger import Ledger, new_id
+from ocp_stripe_balance.sandbox._limits import Limits
 from ocp_stripe_balance.sandbox._operations import OPERATIONS, Operation
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _MAX_RECORDED = 10_000
 _FAULTS_PATH = "/_sandbox/faults"
+_LIMITS_PATH = "/_sandbox/limits"
 _HTML_502 = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -77,13 +79,16 @@ class Sandbox:
     What it does and does not model, and what it chose where Stripe documents nothing: docs/sandbox.md.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a server is made with
         self,
         *,
         port: int = 0,
         api_key: str | None = None,
         seed: int = 0,
         path: str | os.PathLike[str] | None = None,
+        rate_limit: float | None = None,
+        endpoint_rate_limit: float | None = None,
+        lock_s: float = 0.0,
         now: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -94,6 +99,9 @@ class Sandbox:
             api_key: the secret key it accepts, ``sk_test_…``; drawn where left out.
             seed: of the faults that happen by chance.
             path: a file to keep keys, customers, entries and idempotency keys in; a sandbox with the same file goes on.
+            rate_limit: requests per second that an API key may make, in all and to each endpoint.
+            endpoint_rate_limit: to each endpoint, where it is another.
+            lock_s: seconds a write holds its customer; another write meanwhile is answered with ``lock_timeout``.
             now: the time in seconds since the Unix epoch.
         """
         self.api_key = api_key or f"sk_test_{secrets.token_hex(12)}"
@@ -103,6 +111,10 @@ class Sandbox:
         self.faults = Faults(seed, self._refuse)
         self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED)
         """The newest requests, oldest first."""
+        self.limits = Limits(
+            rate_limit, rate_limit if endpoint_rate_limit is None else endpoint_rate_limit, lock_s, now
+        )
+        """What the limits let through and what not."""
         self._port = port
         self._path = Path(path) if path is not None else None
         self._site: web.TCPSite | None = None
@@ -231,6 +243,8 @@ class Sandbox:
         body = await request.read()
         if request.path == _FAULTS_PATH:
             return self._set_faults(request, body)
+        if request.path == _LIMITS_PATH:
+            return web.json_response(self.limits.counts())
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers)
         self.requests.append(
             RecordedRequest(method=request.method, target=request.raw_path, headers=headers, body=body)
@@ -265,9 +279,12 @@ class Sandbox:
             key = self._authenticate(request)
             _stop_at_the_door(fault, request)
             operation, ids = _route(request)
+            account = self._account(request)
+            self.limits.admit(f"{key} {request.headers.get('Stripe-Account', '')}", operation)
             self._authorize(key, operation)
             exchange = _Exchange(
-                account=self._account(request),
+                account=account,
+                limits=self.limits,
                 operation=operation,
                 ids=ids,
                 form=_form.decode(request.rel_url.raw_query_string.encode(), _body_of(request, body)),
@@ -314,6 +331,7 @@ class _Exchange:
     """
 
     account: _Account
+    limits: Limits
     operation: Operation
     ids: dict[str, str]
     form: _form.Form
@@ -329,7 +347,8 @@ class _Exchange:
         """
         if self.key is None:
             await _stall_before(self.fault)
-            return _Answer(200, _json(self._apply()), self.headers)
+            async with self._customer_held():
+                return _Answer(200, _json(self._apply()), self.headers)
         if len(self.key) > 255:  # noqa: PLR2004  https://docs.stripe.com/api/idempotent_requests
             raise errors.StripeError(400, "Idempotency keys must be at most 255 characters long.")
         stored = self.account.keys.begin(self.key, self.path, self.form, self.request_id)
@@ -343,12 +362,17 @@ class _Exchange:
             return _Answer(stored.status, stored.body, self.headers)
         try:
             await _stall_before(self.fault)
-            answer = self._execute()
+            async with self._customer_held():
+                answer = self._execute()
         except BaseException:
             self.account.keys.forget(self.key)
             raise
         self.account.keys.store(self.key, answer.status, answer.body)
         return answer
+
+    def _customer_held(self) -> contextlib.AbstractAsyncContextManager[None]:
+        customer = None if self.operation.method == "GET" else self.ids.get("customer")
+        return self.limits.hold(None if customer is None else (id(self.account), customer))
 
     def _execute(self) -> _Answer:
         """
