@@ -33,7 +33,7 @@ _PLENTY = "999999999.99"
 # Nothing that would stop many like calls; the rest as it is without a policy.
 _ANYTHING = {"duplicate_window": "off", "limits": {"credit": {"other": _PLENTY}, "debit": {"other": _PLENTY}}}
 # Every kind of rule, each wide enough for the load.
-_EVERY_RULE: dict[str, Any] = {
+EVERY_RULE: dict[str, Any] = {
     "allow_live": False,
     "directions": ["credit", "debit"],
     "currencies": ["usd", "eur"],
@@ -207,17 +207,20 @@ def ours_policy(url: str, folder: Path, customers: Customers) -> AbstractAsyncCo
     """
     This package with its journal on disk, a policy of every kind of rule, and customers looked up first.
     """
-    settings = agent_settings(url, journal=str(folder / "policy.sqlite3"), policy=_EVERY_RULE, customer_check="on")
+    settings = agent_settings(url, journal=str(folder / "policy.sqlite3"), policy=EVERY_RULE, customer_check="on")
+    return _agent(settings, lambda number: {**_plain(customers)(number), **all_that_is_required(number)})
 
-    def parameters(number: int) -> Mapping[str, Any]:
-        said = {
-            "description": "Sorry for the delay",
-            "metadata": {"team": "support"},
-            "stated_effect": "credit 5.00 USD",
-        }
-        return {**_plain(customers)(number), **said, "reference": f"ticket-{number}"}
 
-    return _agent(settings, parameters)
+def all_that_is_required(number: int) -> dict[str, Any]:
+    """
+    What `EVERY_RULE` wants said beyond customer, amount and currency.
+    """
+    return {
+        "description": "Sorry for the delay",
+        "metadata": {"team": "support"},
+        "stated_effect": "credit 5.00 USD",
+        "reference": f"ticket-{number}",
+    }
 
 
 CLIENTS: dict[str, Client] = {

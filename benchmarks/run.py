@@ -10,7 +10,9 @@ import tempfile
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import inside
 import report
 import startup
 import targets
@@ -33,6 +35,8 @@ class Results:
     """By client."""
     fsyncs_per_s: list[float] = field(default_factory=list)
     starts: list[startup.Start] = field(default_factory=list)
+    inside: dict[str, Any] = field(default_factory=dict)
+    """What `inside.measure_inside` found; empty where it was left out."""
 
     def targets(self) -> list[Target]:
         """
@@ -42,6 +46,7 @@ class Results:
             *targets.speed_targets(self.slices),
             *targets.memory_targets(self.bytes_per_call, self.held_calls),
             *targets.journal_targets(self.slices, self.fsyncs_per_s),
+            *inside.targets(self.inside),
             *startup.targets(self.starts),
         ]
 
@@ -63,6 +68,8 @@ def measure(options: argparse.Namespace) -> Results:
                 results.slices += run_round(number, workers, plan)
         progress("start")
         results.starts = startup.measure_starts(url, options.starts)
+    if options.growth:
+        results.inside = inside.measure_inside(options.rounds, options.growth)
     progress("")
     return results
 
@@ -87,6 +94,8 @@ def show(results: Results) -> None:
     report.show_table(results.slices, results.bytes_per_call)
     if any(each.client == "ours" for each in results.slices):
         report.show_ratios(results.slices, "ours")
+    if results.inside:
+        inside.show(results.inside)
     report.show_targets(results.targets())
     for name, figure in startup.further_figures(results.starts).items():
         print(f"{name:<54}{report.in_words(figure):>24} ms")
@@ -120,9 +129,14 @@ def main() -> None:
     parser.add_argument("--calls", type=int, help="calls per slice, instead of as many as fit its time")
     parser.add_argument("--warm-up", type=int, default=WARM_UP_CALLS, help="calls of each client that nobody measures")
     parser.add_argument("--starts", type=int, default=5, help="processes started to measure the start")
+    parser.add_argument(
+        "--growth", type=int, help="up to how many calls and rows; 1,000,000, or 20,000 where it is quick"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="where results go")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
+    if options.growth is None:
+        options.growth = 20_000 if options.quick else 1_000_000
     environment = report.environment()
     report.show_environment(environment)
     results = measure(options)

@@ -1,0 +1,361 @@
+"""
+What a call costs in this package alone, over an exchange that answers at once: step by step, and as more was called.
+
+Run as a script it measures in its own process and prints JSON: ``python benchmarks/inside.py steps|growth|journal``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from measure import HERE, Spread, Target, clean_environment, progress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from ocp_stripe_balance import OCPAgent
+    from ocp_stripe_balance._exchange import Received
+    from ocp_stripe_balance._request import WireRequest
+
+_MAX_US = 60
+_MAX_GROWTH = 1.2
+_BATCH_CALLS = 200
+_FIRST_CALLS = 1_000
+_URL = "http://127.0.0.1:9"
+
+
+class _Canned:
+    """
+    Instead of a network: the entry that was asked for, at once.
+    """
+
+    def __init__(self) -> None:
+        from ocp_stripe_balance._exchange import Headers, Received  # noqa: PLC0415  imported where it is measured
+
+        names = (b"Content-Type", b"Request-Id", b"Idempotency-Key", b"Original-Request", b"Stripe-Version")
+        headers = [(name, b"value") for name in names]
+        self._answers = {
+            _customer(number): Received(200, Headers(headers), json.dumps(_entry(_customer(number))).encode())
+            for number in range(100)
+        }
+
+    async def exchange(self, request: WireRequest, remaining_s: float) -> Received:  # noqa: ARG002  it needs no time
+        return self._answers[request.url.split("/")[5]]
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _customer(number: int) -> str:
+    return f"cus_bench{number % 100:03d}"
+
+
+def _entry(customer: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("checkout_session", "credit_note", "customer_account", "description", "invoice"))
+    return {
+        "id": "cbtxn_1MrU9qLkdIwHu7ixhdjxGBgI",
+        "object": "customer_balance_transaction",
+        "amount": -500,
+        "created": 1680216086,
+        "currency": "usd",
+        "customer": customer,
+        "ending_balance": -500,
+        "livemode": False,
+        "metadata": {},
+        "type": "adjustment",
+        **nothing,
+    }
+
+
+@contextlib.asynccontextmanager
+async def _agent(journal: str, **settings: Any) -> AsyncIterator[OCPAgent]:
+    from clients import agent_settings  # noqa: PLC0415  imported where it is measured
+
+    from ocp_stripe_balance import OCPAgent  # noqa: PLC0415  imported where it is measured
+
+    async with OCPAgent(settings=agent_settings(_URL, journal=journal, **settings)) as agent:
+        api: Any = await agent.register_api("stripe")
+        api._calls._executor._exchange = _Canned()
+        yield agent
+
+
+def _parameters(number: int) -> dict[str, Any]:
+    return {"customer": _customer(number), "amount": -500, "currency": "usd", "description": "Sorry for the delay"}
+
+
+async def _us_per_call(
+    call: Callable[[int], Awaitable[object]], numbers: itertools.count[int], in_flight: int
+) -> float:
+    """
+    Microseconds of the processor per call, over one batch.
+    """
+    batch = itertools.islice(numbers, _BATCH_CALLS)
+
+    async def take() -> None:
+        for number in batch:
+            await call(number)
+
+    began = time.process_time()
+    await asyncio.gather(*(take() for _ in range(in_flight)))
+    return (time.process_time() - began) / _BATCH_CALLS * 1e6
+
+
+async def _steps() -> dict[str, float]:
+    """
+    Microseconds per step, and of the whole call: the best of many batches, because whatever else runs only adds.
+    """
+    from clients import TOOL  # noqa: PLC0415  imported where it is measured
+
+    from ocp_stripe_balance._journal import State  # noqa: PLC0415  imported where it is measured
+
+    async with _agent("off") as agent:
+        api: Any = agent._apis["stripe"]
+        calls, access, tool, numbers = api._calls, api._access, agent.get_tool(TOOL), itertools.count()
+        assert tool is not None
+
+        async def whole(number: int) -> object:
+            return await agent.call_tool(TOOL, _parameters(number), idempotency_key=f"call_{number}")
+
+        for _ in range(5):
+            await _us_per_call(whole, numbers, 1)
+        order = calls.order(tool, _parameters(1), access, "call_x")
+        intent = calls._intent(tool, order, access, "test")
+        claim, _ = await calls._claim(intent.call, calls._guard.admission(intent), has_own_key=True)
+        reply = await calls._executor.execute(calls._request(tool, claim.call, access), tool=TOOL, idempotency_key="k")
+
+        async def claimed(number: int) -> object:
+            call = intent.call._replace(key=f"key_{number}")
+            return await calls._claim(call, calls._guard.admission(intent._replace(call=call)), has_own_key=True)
+
+        async def sent(_: int) -> object:
+            request = calls._request(tool, claim.call, access)
+            return await calls._executor.execute(request, tool=TOOL, idempotency_key="k", timeout_s=60)
+
+        async def settled(_: int) -> object:
+            return await calls._journal.settle(claim.call, State.UNKNOWN, attempts=1, status=200, answer=reply.text)
+
+        def plain(work: Callable[[int], object]) -> Callable[[int], Awaitable[object]]:
+            async def run(number: int) -> object:
+                return work(number)
+
+            return run
+
+        measured: dict[str, Callable[[int], Awaitable[object]]] = {
+            "find the tool": plain(lambda _: agent._find(TOOL, None)),
+            "validate the parameters": plain(lambda n: calls.order(tool, _parameters(n), access, f"call_{n}")),
+            "encode, and draft the record": plain(lambda _: calls._intent(tool, order, access, "test")),
+            "policy and claim": claimed,
+            "send, but for the exchange, and decode": sent,
+            "check the response, and build the result": plain(lambda _: calls._result(tool, claim.call, reply, [])),
+            "record the outcome": settled,
+        }
+        nothing = min([await _us_per_call(plain(lambda _: None), numbers, 1) for _ in range(20)])
+        steps = {
+            name: min([await _us_per_call(step, numbers, 1) for _ in range(40)]) - nothing
+            for name, step in measured.items()
+        }
+        steps["the whole call"] = min([await _us_per_call(whole, numbers, 1) for _ in range(60)])
+    return steps
+
+
+def _spin_s() -> float:
+    """
+    How long this machine takes just now for work that never changes.
+    """
+    times_s = []
+    for _ in range(20):
+        began = time.process_time()
+        sum(range(20_000))
+        times_s.append(time.process_time() - began)
+    return statistics.median(times_s)
+
+
+async def _growth(last: int) -> dict[str, float]:
+    """
+    Microseconds per call by how many calls came before, in units of what the machine took for other work just then.
+    """
+    from clients import TOOL  # noqa: PLC0415  imported where it is measured
+
+    found: dict[str, float] = {}
+    async with _agent("off") as agent:
+        numbers = itertools.count()
+
+        async def call(number: int) -> object:
+            return await agent.call_tool(TOOL, _parameters(number), idempotency_key=f"call_{number}")
+
+        for level in [each for each in (_FIRST_CALLS, 10_000, 100_000, 1_000_000) if each < last] + [last]:
+            while (made := next(numbers)) < level - _FIRST_CALLS // 2:
+                progress(f"growth: {made:,} calls") if made % 10_000 == 0 else None
+                await call(made)
+            spin_s = _spin_s()
+            batches = [await _us_per_call(call, numbers, 1) for _ in range(20)]
+            found[str(level)] = statistics.mean(batches) / ((spin_s + _spin_s()) / 2) / 1e6
+    return found
+
+
+async def _journal(rows: int) -> dict[str, Any]:
+    """
+    Microseconds per call with a journal that is nearly empty and with one of that many rows, in turns; the query plans.
+    """
+    from clients import TOOL  # noqa: PLC0415  imported where it is measured
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / "small", Path(folder) / "large"]
+        async with _agent(str(paths[0])) as small, _agent(str(paths[1])) as large:
+            numbers = itertools.count()
+
+            def caller(agent: OCPAgent) -> Callable[[int], Awaitable[object]]:
+                return lambda number: agent.call_tool(TOOL, _parameters(number), idempotency_key=f"call_{number}")
+
+            calls = caller(small), caller(large)
+            for call in calls:
+                await call(next(numbers))
+            _fill(paths[1], rows)
+            pairs = [[await _us_per_call(call, numbers, 64) for call in calls] for _ in range(20)]
+        plans = await _plans(paths[1])
+    growth = [large_us / small_us for small_us, large_us in pairs[5:]]
+    return {"growth": growth, "plans": plans}
+
+
+def _fill(path: Path, rows: int) -> None:
+    """
+    Copy the one call there is, with other keys, customers and times, until there are so many.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        other = {
+            "key": "'old-' || n",
+            "customer": "'cus_bench' || printf('%03d', n % 100)",
+            "created_at": "created_at - n",
+            "updated_at": "updated_at - n",
+            "spent_at": "spent_at - n",
+            "at": "at - n",
+        }
+        for table, own in (("calls", "id"), ("decisions", "number")):
+            names = [row[1] for row in db.execute(f"PRAGMA table_info({table})") if row[1] != own]
+            values = ", ".join(other.get(name, name) for name in names)
+            db.execute(
+                f"INSERT INTO {table} ({', '.join(names)}) "  # noqa: S608  our own names
+                f"WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows}) "
+                f"SELECT {values} FROM (SELECT * FROM {table} LIMIT 1), numbers"
+            )
+        db.commit()
+
+
+async def _plans(path: Path) -> dict[str, str]:
+    """
+    How SQLite finds the rows of each statement of one call that looks for some, under a policy of every kind of rule.
+    """
+    from clients import EVERY_RULE, TOOL, all_that_is_required  # noqa: PLC0415  imported where it is measured
+
+    found: dict[str, str] = {}
+    statements: list[str] = []
+    async with _agent(str(path), policy=EVERY_RULE) as agent:
+        api: Any = agent._apis["stripe"]
+        journal = api._calls._journal
+        await journal._ask(lambda book: book._db.set_trace_callback(statements.append))  # in the thread that owns it
+        await agent.call_tool(TOOL, {**_parameters(1), **all_that_is_required(1)})
+        await journal._ask(lambda book: book._db.set_trace_callback(None))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for statement in statements:
+            if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT INTO windows")):
+                plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
+                found[statement] = "; ".join(plan)
+    return found
+
+
+def _measure(*arguments: str) -> Any:
+    """
+    What this script says in a process of its own.
+    """
+    command = [sys.executable, str(HERE / "inside.py"), *arguments]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=clean_environment()).stdout)
+
+
+def measure_inside(rounds: int, calls: int) -> dict[str, Any]:
+    """
+    Steps in several processes, and growth up to so many calls and rows.
+    """
+    steps = []
+    for number in range(rounds):
+        progress(f"steps: {number + 1} of {rounds}")
+        steps.append(_measure("steps"))
+    progress(f"growth: up to {calls:,} calls")
+    growth = _measure("growth", str(calls))
+    progress(f"a journal of {calls:,} rows")
+    return {"calls": calls, "steps": steps, "growth": growth, "journal": _measure("journal", str(calls))}
+
+
+def targets(inside: dict[str, Any]) -> list[Target]:
+    """
+    The bounds on what this package adds, and on its growth.
+    """
+    if not inside:
+        return []
+    growth, calls = inside["growth"], inside["calls"]
+    whole = Spread.of(each["the whole call"] for each in inside["steps"])
+    grown = Spread.of([growth[str(calls)] / growth[str(_FIRST_CALLS)]])
+    in_journal = Spread.of(inside["journal"]["growth"])
+    return [
+        Target(name="one call outside the transport", figure=whole, unit="µs", comparison="at most", bound=_MAX_US),
+        Target(
+            name=f"{calls:,}th call to the 1,000th", figure=grown, unit="x", comparison="at most", bound=_MAX_GROWTH
+        ),
+        Target(
+            name=f"journal of {calls:,} rows to an empty one",
+            figure=in_journal,
+            unit="x",
+            comparison="at most",
+            bound=_MAX_GROWTH,
+        ),
+    ]
+
+
+def show(inside: dict[str, Any]) -> None:
+    """
+    Print the profile by step, the growth, and the query plans.
+    """
+    print("\noutside the transport, journal off                        µs")
+    for name in inside["steps"][0]:
+        figure = Spread.of(each[name] for each in inside["steps"])
+        print(f"  {name:<50}{figure.median:>8.1f} ({figure.low:.1f}-{figure.high:.1f})")
+    first = inside["growth"][str(_FIRST_CALLS)]
+    print("\ncalls before   cost of one, to the 1,000th")
+    for level, figure in inside["growth"].items():
+        print(f"{int(level):>12,}   {figure / first:.2f}")
+    print(f"\nquery plans of one call, in a journal of {inside['calls']:,} rows")
+    for statement, plan in inside["journal"]["plans"].items():
+        print(f"  {' '.join(statement.split())[:90]}\n      {plan}")
+
+
+def main() -> None:
+    """
+    Measure in this process, and print JSON.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("steps", "growth", "journal"))
+    parser.add_argument("calls", type=int, nargs="?", default=10_000)
+    options = parser.parse_args()
+    sys.modules["opentelemetry"] = None  # type: ignore[assignment] # the base install is measured
+    measured: dict[str, Callable[[], Coroutine[Any, Any, dict[str, Any]]]] = {
+        "steps": _steps,
+        "growth": lambda: _growth(options.calls),
+        "journal": lambda: _journal(options.calls),
+    }
+    print(json.dumps(asyncio.run(measured[options.what]())))
+
+
+if __name__ == "__main__":
+    main()
