@@ -34,6 +34,7 @@ _MAX_GROWTH = 1.2
 _BATCH_CALLS = 200
 _FIRST_CALLS = 1_000
 _URL = "http://127.0.0.1:9"
+_OTHER = "cus_other"
 
 
 class _Canned:
@@ -47,8 +48,8 @@ class _Canned:
         names = (b"Content-Type", b"Request-Id", b"Idempotency-Key", b"Original-Request", b"Stripe-Version")
         headers = [(name, b"value") for name in names]
         self._answers = {
-            _customer(number): Received(200, Headers(headers), json.dumps(_entry(_customer(number))).encode())
-            for number in range(100)
+            customer: Received(200, Headers(headers), json.dumps(_entry(customer)).encode())
+            for customer in [*map(_customer, range(100)), _OTHER]
         }
 
     async def exchange(self, request: WireRequest, remaining_s: float) -> Received:  # noqa: ARG002  it needs no time
@@ -266,7 +267,9 @@ async def _plans(path: Path) -> dict[str, str]:
         api: Any = agent._apis["stripe"]
         journal = api._calls._journal
         await journal._ask(lambda book: book._db.set_trace_callback(statements.append))  # in the thread that owns it
-        await agent.call_tool(TOOL, {**_parameters(1), **all_that_is_required(1)})
+        # Of its own customer: those of the batches were all alike.
+        parameters = {**_parameters(1), **all_that_is_required(1), "customer": _OTHER}
+        await agent.call_tool(TOOL, parameters)
         await journal._ask(lambda book: book._db.set_trace_callback(None))
     with contextlib.closing(sqlite3.connect(path)) as db:
         for statement in statements:
