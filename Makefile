@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors chaos bench bench-quick bench-compare format clean
+.PHONY: all help demo check test test-floors chaos bench bench-quick bench-pace bench-compare format clean
 
 all: check test ## lint, format, types and tests
 
@@ -37,6 +37,9 @@ bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; t
 
 bench-quick: .venv/tools .venv/wheel ## the same with short slices
 	$(BIN)/python benchmarks/run.py --quick
+
+bench-pace: .venv/tools .venv/wheel ## twice the rate limit offered to a sandbox that limits as Stripe does
+	$(BIN)/python benchmarks/pacing.py
 
 bench-compare: .venv/tools ## the working tree beside another revision: make bench-compare REF=main
 	$(BIN)/python benchmarks/compare.py $(REF)

@@ -5,7 +5,7 @@ One HTTP exchange, whatever makes it: what goes in is a `WireRequest`, what come
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ class Headers(Mapping[str, str]):
         """
         The same with *secret* masked.
         """
-        if not any(secret in value for value in self._values.values()):
+        if secret not in "\n".join(self._values.values()):
             return self
         masked = [(name, value.replace(secret, "[api key]")) for name, value in self._values.items()]
         return Headers((name.encode("latin-1"), value.encode("latin-1")) for name, value in masked)
@@ -50,6 +50,12 @@ class Headers(Mapping[str, str]):
         The value of that name, in any case.
         """
         return self._values[name.lower()]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """
+        The value of that name, in any case, or *default*.
+        """
+        return self._values.get(name.lower(), default)
 
     def __iter__(self) -> Iterator[str]:
         """

@@ -171,16 +171,20 @@ class WatchedCall:
         """
         Tell the outcome.
         """
-        with contextlib.suppress(Exception):  # it is told to the caller, whoever watches
+        try:  # noqa: SIM105  which would take longer than all else here
             self._end(cls, error)
+        except Exception:  # noqa: BLE001, S110  it is told to the caller, whoever watches
+            pass
 
     def _end(self, cls: type[BaseException] | None, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._began
         known = self._result if self._result is not None else error
         outcome = getattr(known, "outcome", _OUTCOMES.get(cls, "failed"))
         kind = error.code_for_model if isinstance(error, ToolError) else cls.__name__ if cls else None
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105  see above
             self._log(outcome, kind, known, seconds)
+        except Exception:  # noqa: BLE001, S110  a handler of the application's
+            pass
         if self._instruments is None:
             return
         metric = {"gen_ai.tool.name": self._tool.name, "gen_ai.tool.type": "extension"}
@@ -250,12 +254,11 @@ class WatchedAttempt:
         """
         Tell how it ended; a cancellation is no error.
         """
-        with contextlib.suppress(Exception):  # the response is read, whoever watches
-            self._end(error)
+        if self._instruments is not None:
+            with contextlib.suppress(Exception):  # the response is read, whoever watches
+                self._end(error, self._instruments)
 
-    def _end(self, error: BaseException | None) -> None:
-        if self._instruments is None:
-            return
+    def _end(self, error: BaseException | None, instruments: Instruments) -> None:
         from opentelemetry.trace import StatusCode  # noqa: PLC0415  it is there
 
         facts: dict[str, Any] = {}
@@ -268,7 +271,7 @@ class WatchedAttempt:
         self._span.set_attributes(facts)
         if "error.type" in facts:
             self._span.set_status(StatusCode.ERROR)
-        self._instruments.http_duration.record(time.perf_counter() - self._began, {**self._facts, **facts})
+        instruments.http_duration.record(time.perf_counter() - self._began, {**self._facts, **facts})
         self._span.end()
 
 

@@ -29,14 +29,16 @@ _Key = tuple[str, str, str, str]
 # A plain tuple of plain values, which the garbage collector does not look at again and again.
 _Row = tuple[Any, ...]
 _STATE = COLUMNS.index("state")
+_NAMES = {state: state.value for state in State}
+_STATES = {state.value: state for state in State}
 
 
 def _row_of(call: Call) -> _Row:
-    return (*call[:_STATE], call.state.value, *call[_STATE + 1 :])
+    return (*call[:_STATE], _NAMES[call.state], *call[_STATE + 1 :])
 
 
 def _call_of(row: _Row) -> Call:
-    return Call._make((*row[:_STATE], State(row[_STATE]), *row[_STATE + 1 :]))
+    return Call._make((*row[:_STATE], _STATES[row[_STATE]], *row[_STATE + 1 :]))
 
 
 class MemoryBook:
