@@ -121,7 +121,7 @@ async def test_a_lost_reply_leaves_one_reversal(stripe: Sandbox, customer: str, 
     async with await connect(stripe, max_attempts=1, journal=str(tmp_path / "journal")) as agent:
         first = await credited(agent, customer)
         wanted = {"customer": customer, "transaction": first}
-        stripe.faults.add("reset", executed=True, path="balance_transactions$", times=3)
+        stripe.faults.add("reset", executed=True, path="balance_transactions$", times=2)
         with pytest.raises(ToolError):  # the reads may be hit too; what counts is the ledger
             await agent.call_tool(REVERSE, wanted, idempotency_key="call_1")
         stripe.faults.add("stall", executed=True, path="balance_transactions$", seconds=0.1)

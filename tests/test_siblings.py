@@ -289,7 +289,7 @@ async def test_reads_that_fail_move_nothing_and_say_so(stripe: Sandbox, customer
     async with await connect(stripe, max_attempts=2, timeout=5) as agent:
         with pytest.raises(ResourceMissingError):
             await agent.call_tool(RETRIEVE, {"customer": customer, "transaction": "cbtxn_none"})
-        stripe.faults.add("reset", times=4)
+        stripe.faults.add("reset", times=2)
         with pytest.raises(NotSentError, match="Nothing moved") as caught:
             await agent.call_tool(CUSTOMER, {"customer": customer})
         assert (True, None) == (caught.value.retryable, caught.value.idempotency_key)
