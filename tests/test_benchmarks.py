@@ -133,3 +133,10 @@ def test_the_server_answers_like_stripe() -> None:
     assert set(json.loads(schema.read_text("utf-8"))["properties"]) == set(entry)
     assert b"\r\nIdempotency-Key: K-1\r\n" in head
     assert f"\r\nContent-Length: {len(body)}\r\n".encode() in head
+
+
+def test_the_pace_is_measured_against_the_sandbox() -> None:
+    """With turns and without, each a line of figures."""
+    command = [sys.executable, str(BENCHMARKS / "pacing.py"), "--seconds", "1", "--limits", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    assert ["yes", "no"] == [line.split()[1] for line in done.stdout.splitlines()[1:]]

@@ -178,11 +178,12 @@ def commands() -> Iterator[str]:
 
 
 def test_make_targets_are_there() -> None:
-    """The commands of README and CONTRIBUTING are targets of the Makefile."""
+    """The commands of README, CONTRIBUTING and docs/performance.md are targets of the Makefile."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    text = README + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    pages = ROOT / "CONTRIBUTING.md", ROOT / "docs" / "performance.md"
+    text = README + "".join(page.read_text("utf-8") for page in pages)
     targets = set(re.findall(r"^(?:\$ |\| `|`)make ([a-z-]+)", text, re.MULTILINE))
-    assert {"demo", "test", "check"} <= targets
+    assert {"demo", "test", "check", "bench", "bench-compare"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
@@ -247,7 +248,10 @@ def test_fault_table_has_every_fault() -> None:
     assert [str(kind) for kind in FaultKind] == re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/sandbox.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/sandbox.md", "docs/formats.md", "docs/performance.md"])
 def test_links_lead_somewhere(page: str) -> None:
     """Relative links point at files of the repository."""
     path = ROOT / page
