@@ -17,24 +17,34 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.agent import APIOptions
 
 
-def stripe_headers(access: Access, api_version: str, options: APIOptions) -> dict[str, str]:
+def stripe_headers(access: Access, api_version: str, options: APIOptions) -> Mapping[str, str]:
     """
     Version, account, who we are, and OCP's own.
     """
     context = options.context
     shared = (context.user, context.workspace, context.current_goal) if options.settings.share_context else ()
-    who = _context_headers(
-        str(context.context_id), str(context.agent_type), tuple(None if each is None else str(each) for each in shared)
+    return _headers(
+        api_version,
+        access.account,
+        str(context.context_id),
+        str(context.agent_type),
+        tuple([None if each is None else str(each) for each in shared]),
     )
+
+
+@lru_cache(maxsize=256)  # they hardly change from one call of an agent to the next
+def _headers(
+    api_version: str, account: str | None, context_id: str, agent_type: str, shared: tuple[str | None, ...]
+) -> Mapping[str, str]:
     headers = {
         "Stripe-Version": api_version,
         "User-Agent": _user_agent(),
         "Accept": "application/json",
         "Accept-Encoding": "identity",
-        **who,
+        **_context_headers(context_id, agent_type, shared),
     }
-    if access.account:
-        headers["Stripe-Account"] = access.account
+    if account:
+        headers["Stripe-Account"] = account
     return headers
 
 
@@ -43,7 +53,6 @@ def _user_agent() -> str:
     return f"ocp-stripe-balance/{version('ocp-stripe-balance')} Python/{platform.python_version()}"
 
 
-@lru_cache(maxsize=256)  # an agent's context hardly changes between its calls
 def _context_headers(context_id: str, agent_type: str, shared: tuple[str | None, ...]) -> Mapping[str, str]:
     """
     OCP's headers; never OCP-Session, which would carry the whole conversation to Stripe.

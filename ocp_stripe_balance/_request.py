@@ -34,7 +34,7 @@ class WireRequest:
     method: str
     url: str
     body: bytes
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     """All but Authorization."""
     template: str = ""
     """Of the path, such as ``/v1/customers/{customer}``; told in place of the path where IDs are not."""
@@ -43,7 +43,7 @@ class WireRequest:
     api_key: SecretStr | None = None
     """Becomes the Authorization header at the last moment, so that no traceback shows it."""
 
-    def all_headers(self) -> dict[str, str]:
+    def all_headers(self) -> Mapping[str, str]:
         """
         The headers with Authorization.
         """
@@ -79,31 +79,31 @@ def build_request(
     Raises:
         ValueError: a path parameter would not stay one segment of the path. The schema refuses these first.
     """
-    parts: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}, "body": {}}
+    url, sent = tool.path, dict(headers)
+    query: list[str] = []
+    body: list[str] = []
+    given = _with_members(tool, parameters)
     for place in _places(tool):
-        value = parameters.get(place.name, _ABSENT)
+        value = given.get(place.name, _ABSENT)
         if value is _ABSENT:
             continue
-        if place.member is not None:
-            parent, key = place.member
-            parts["body"][parent] = {**(parts["body"].get(parent) or {}), key: value}
+        if place.location == "body":
+            _add_pairs(body, place.name, value.lower() if place.is_currency else value)
+        elif place.location == "path":
+            url = url.replace(f"{{{place.name}}}", _segment(value))
+        elif place.location == "query":
+            _add_pairs(query, place.name, value)
         else:
-            parts[place.location][place.name] = value.lower() if place.is_currency else value
-
-    url = base_url + tool.path
-    for name, value in parts["path"].items():
-        url = url.replace(f"{{{name}}}", _segment(value))
-    if parts["query"]:
-        url += "?" + encode_form(parts["query"]).decode()
-    sent = {**headers, **encode_headers(tool, parts["header"])}
-    body = encode_form(parts["body"])
+            sent |= encode_headers(tool, {place.name: value})
+    if tool.method == "POST":
+        sent["Content-Type"] = _FORM
     return WireRequest(
         method=tool.method,
-        url=url,
-        body=body,
+        url=f"{base_url}{url}?{'&'.join(query)}" if query else base_url + url,
+        body="&".join(body).encode("ascii"),
         headers=sent,
         template=tool.path,
-        customer=parts["path"].get("customer"),
+        customer=parameters.get("customer") if "{customer}" in tool.path else None,
         api_key=api_key,
     )
 
@@ -115,25 +115,38 @@ class _Place(NamedTuple):
 
     name: str
     location: str
-    member: tuple[str, str] | None
-    """Of which object of the body it becomes which member."""
     is_currency: bool
 
 
 @cache
 def _places(tool: ToolSpec) -> tuple[_Place, ...]:
     """
-    Those of a tool's parameters that are sent; members last, because they join objects that are parameters.
+    Those of a tool's parameters that are sent under their own name.
     """
-    places = []
-    for name, spec in tool.parameters.items():
-        sent_as = spec["schema"].get("x-sent-as", "")
-        member = re.fullmatch(r"(\w+)\[(\w+)\]", sent_as)
-        place = _Place(
-            name, spec["location"], (member[1], member[2]) if member else None, spec.get("format") == "currency"
-        )
-        places += [] if sent_as == "nothing" else [place]
-    return tuple(sorted(places, key=lambda place: place.member is not None))
+    return tuple(
+        _Place(name, spec["location"], spec.get("format") == "currency")
+        for name, spec in tool.parameters.items()
+        if "x-sent-as" not in spec["schema"]
+    )
+
+
+@cache
+def _members(tool: ToolSpec) -> dict[str, tuple[str, str]]:
+    """
+    Those that are sent as a member of another: ``reference`` as ``metadata[ocp_reference]``.
+    """
+    sent_as = {name: spec["schema"].get("x-sent-as", "") for name, spec in tool.parameters.items()}
+    found = {name: re.fullmatch(r"(\w+)\[(\w+)\]", place) for name, place in sent_as.items()}
+    return {name: (match[1], match[2]) for name, match in found.items() if match}
+
+
+def _with_members(tool: ToolSpec, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    joined: dict[str, Any] | None = None
+    for name, (parent, key) in _members(tool).items():
+        if name in parameters:
+            joined = dict(parameters) if joined is None else joined
+            joined[parent] = {**(joined.get(parent) or {}), key: parameters[name]}
+    return parameters if joined is None else joined
 
 
 def encode_headers(tool: ToolSpec, parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -141,24 +141,16 @@ class MemoryBook:
         """
         Record an outcome, and whether that was possible.
         """
-        row = self._calls.get(call.namespace)
-        known = None if row is None else _call_of(row)
-        if known is None or known.is_final or not (outcome.is_final or known.owner == call.owner):
+        key = call.namespace
+        row = self._calls.get(key)
+        if row is None:
             return False
-        settled = known._replace(
-            state=outcome.state,
-            is_final=outcome.is_final,
-            attempts=known.attempts + outcome.attempts,
-            status=outcome.status,
-            request_id=outcome.request_id,
-            answer=outcome.answer,
-            note=outcome.note,
-            updated_at=now,
-            spent_at=known.spent_at if outcome.is_found_later else now,
-            owner="",
-            lease_until=0.0,
-        )
-        self._calls[call.namespace] = _row_of(settled)
+        _, is_final, attempts, *_, created_at, _, spent_at, owner, _ = row[_STATE:]
+        state, will_be_final, more, status, request_id, answer, note, is_found_later = outcome
+        if is_final or not (will_be_final or owner == call.owner):
+            return False
+        became = (_NAMES[state], will_be_final, attempts + more, status, request_id, answer, note)
+        self._calls[key] = (*row[:_STATE], *became, created_at, now, spent_at if is_found_later else now, "", 0.0)
         return True
 
     def note(  # noqa: PLR0913  what an audit asks
