@@ -420,6 +420,6 @@ def _serialized(request: WireRequest) -> bytes:
     if request.body or request.method == "POST":
         lines.append(f"Content-Length: {len(request.body)}")
     head = "\r\n".join(lines)
-    if not _is_head(head):
+    if not _is_head(head) or head.count("\n") >= len(lines):
         raise httpx.UnsupportedProtocol("the path or a header has a character that cannot be sent")
     return f"{head}\r\n\r\n".encode("ascii") + request.body
