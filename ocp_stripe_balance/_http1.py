@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httptools
 import httpx
 
+from ocp_stripe_balance._dial import dial
 from ocp_stripe_balance._exchange import CUT_OFF, MAX_BODY_BYTES, MAX_CONNECT_S, Headers, Received, lost
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_IDLE_S = 15.0  # servers close idle connections, and the request that meets that is lost
-_HAPPY_EYEBALLS_S = 0.25  # RFC 8305, section 5
 _FIRST_STATUS = 100
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL = 200
@@ -161,13 +161,7 @@ class _Pool:
     ) -> _Connection:
         try:
             async with asyncio.timeout(patience_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: _Connection(self._connections),
-                    origin.host,
-                    origin.port,
-                    ssl=tls(origin),
-                    happy_eyeballs_delay=_HAPPY_EYEBALLS_S,
-                )
+                connection = await dial(lambda: _Connection(self._connections), origin.host, origin.port, tls(origin))
         except TimeoutError as error:
             raise httpx.ConnectTimeout(str(error) or "no connection in time") from None
         except OSError as error:  # DNS, refused, TLS

@@ -561,17 +561,22 @@ async def test_a_connection_that_is_not_made_in_time_is_unsent(http: Http1Exchan
 
 
 async def test_a_call_whose_time_is_up_is_unsent(http: Http1Exchange) -> None:
-    """A connection that was ready too late is not used: others may have the call by now."""
-    requests = []
+    """A connection that is ready too late is not used: others may have the call by now."""
+    paths = []
 
-    async def handle(reader: asyncio.StreamReader, _: asyncio.StreamWriter, __: int) -> None:
-        requests.append(await reader.read())
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
+        while raw := await read_request(reader):
+            paths.append(raw.split()[1])
+            writer.write(OK)
 
     async with serving(handle) as url:
+        await http.exchange(request_to(url, "/v1/first"), 5)
         with pytest.raises(httpx.ConnectTimeout):
-            await http.exchange(request_to(url), 0)
+            await http.exchange(request_to(url, "/v1/late"), 0)
         await turns(5)
-    assert set(requests) <= {b""}
+        await http.aclose()
+    assert [b"/v1/first"] == paths
+    assert 0 == in_use(http)
 
 
 async def test_a_failure_of_any_kind_before_the_connection_is_unsent(
@@ -612,10 +617,78 @@ async def test_a_connection_closed_before_its_use_is_unsent(http: Http1Exchange)
             await turns(5)
             return connection
 
-        pool.connect = late  # type: ignore[method-assign]
+        pool.connect = late  # type: ignore[method-assign, assignment]
         with pytest.raises(httpx.ConnectError):
             await http.exchange(request_to(url), 5)
     assert {b""} >= set(requests)
+
+
+def addresses(*hosts: str) -> Callable[..., Awaitable[list[tuple[Any, ...]]]]:
+    async def found(_: str, port: int, **__: object) -> list[tuple[Any, ...]]:
+        families = [socket.AF_INET6 if ":" in host else socket.AF_INET for host in hosts]
+        return [(family, socket.SOCK_STREAM, 6, "", (host, port)) for family, host in zip(families, hosts, strict=True)]
+
+    return found
+
+
+async def test_an_address_that_hangs_has_a_head_start_only(
+    http: Http1Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that refuses is passed over at once, one that hangs after a quarter of a second, the families in turns."""
+    loop = asyncio.get_running_loop()
+    connect, tried = loop.create_connection, []
+
+    async def hanging(factory: Any, host: str, port: int, **more: Any) -> Any:
+        tried.append(host)
+        if host == "192.0.2.1":
+            await asyncio.sleep(30)
+        if host == "2001:db8::1":
+            raise ConnectionRefusedError("refused")
+        return await connect(factory, "127.0.0.1", port, **more)
+
+    monkeypatch.setattr(loop, "create_connection", hanging)
+    async with serving(echo) as url:
+        began = loop.time()
+        monkeypatch.setattr(loop, "getaddrinfo", addresses("2001:db8::1", "2001:db8::1", "::1", "192.0.2.1"))
+        assert b"/v1/x" == (await http.exchange(request_to(url), 5)).body
+        assert 0.24 < loop.time() - began < 2
+        await http.aclose()
+    assert ["2001:db8::1", "192.0.2.1", "::1"] == tried
+
+
+async def test_a_race_that_two_addresses_win_leaves_one_connection(
+    http: Http1Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other is closed, and where none wins, each tells why."""
+    loop = asyncio.get_running_loop()
+    connect, ready = loop.create_connection, asyncio.Event()
+
+    async def together(factory: Any, host: str, port: int, **more: Any) -> Any:
+        if host == "127.0.0.1":
+            made = await connect(factory, "127.0.0.1", port, **more)
+            await ready.wait()
+            return made
+        made = await connect(factory, "127.0.0.1", port, **more)
+        ready.set()
+        return made
+
+    async def refused(_: Any, host: str, *__: Any, **___: Any) -> Any:
+        raise ConnectionRefusedError(f"{host} refused")
+
+    monkeypatch.setattr(loop, "getaddrinfo", addresses("127.0.0.1", "127.0.0.2"))
+    async with serving(echo) as url:
+        monkeypatch.setattr(loop, "create_connection", together)
+        assert b"/v1/x" == (await http.exchange(request_to(url), 5)).body
+        await turns(5)
+        (pool,) = http._pools.values()
+        assert 1 == len(pool._connections)
+        await http.aclose()
+        monkeypatch.setattr(loop, "create_connection", refused)
+        with pytest.raises(httpx.ConnectError, match=r"127\.0\.0\.1 refused; 127\.0\.0\.2 refused"):
+            await http.exchange(request_to(url), 5)
+        monkeypatch.setattr(loop, "getaddrinfo", addresses())
+        with pytest.raises(httpx.ConnectError, match="no address"):
+            await http.exchange(request_to(url), 5)
 
 
 @pytest.mark.parametrize(
