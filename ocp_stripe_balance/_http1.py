@@ -8,6 +8,7 @@ what aiohttp takes for it, and a fortieth of httpx over its own transport; docs/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import select
 import time
@@ -18,18 +19,23 @@ from urllib.parse import urlsplit
 import httptools
 import httpx
 
+from ocp_stripe_balance._dial import dial
 from ocp_stripe_balance._exchange import CUT_OFF, MAX_BODY_BYTES, MAX_CONNECT_S, Headers, Received, lost
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from ocp_stripe_balance._request import WireRequest
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_IDLE_S = 15.0  # servers close idle connections, and the request that meets that is lost
-_HAPPY_EYEBALLS_S = 0.25  # RFC 8305, section 5
+_FIRST_STATUS = 100
+_SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL = 200
-_is_target = re.compile(r"[!-~]+").fullmatch
+_WITHOUT_BODY = frozenset({204, 304})
+# Request line and headers: no CR, LF, NUL or other control character, and nothing but ASCII (RFC 9112, section 3).
+_is_head = re.compile(r"[A-Z]+ /[!-~]* HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*)*").fullmatch
 
 
 class Http1Exchange:
@@ -44,7 +50,8 @@ class Http1Exchange:
         Open no connection yet; at most *max_connections* will be in use at once.
         """
         self._max_connections = max_connections
-        self._pool: _Pool | None = None
+        # Connections belong to the loop that made them, and an agent may be used from several.
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
         self._ssl_context: ssl.SSLContext | None = None
 
     async def exchange(self, request: WireRequest, remaining_s: float) -> Received:
@@ -60,19 +67,26 @@ class Http1Exchange:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + remaining_s
         origin, data = _origin(request.url), _serialized(request)
-        pool = self._pool
-        if pool is None or pool.loop is not loop:
-            # Connections belong to the loop that made them; those of a loop that is gone cannot be closed any more.
-            pool = self._pool = _Pool(loop, self._max_connections)
+        pool = self._pools.get(loop) or self._new_pool(loop)
         connect_s = min(remaining_s / 2, MAX_CONNECT_S)
         await pool.take_slot(connect_s)
         try:
-            connection = pool.reusable(origin) or await pool.connect(origin, self._tls(origin), connect_s)
+            connection = pool.reusable(origin) or await pool.connect(origin, self._tls, connect_s)
+            if loop.time() >= deadline:  # the process was stopped: others may have the call by now
+                connection.abort()
+                raise httpx.ConnectTimeout("the call's deadline had passed before it could be sent")
             received = await connection.send(data, deadline)
             pool.keep(origin, connection)
             return received
         finally:
             pool.slots.release()
+
+    def _new_pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
+        for other in [*self._pools]:
+            if other.is_closed():  # and its connections cannot be closed any more
+                self._pools.pop(other, None)
+        pool = self._pools[loop] = _Pool(loop, self._max_connections)
+        return pool
 
     def _tls(self, origin: _Origin) -> ssl.SSLContext | None:
         if not origin.is_tls:
@@ -84,11 +98,16 @@ class Http1Exchange:
 
     async def aclose(self) -> None:
         """
-        Close all connections.
+        Close all connections. What was not sent yet is not sent any more.
         """
-        pool, self._pool = self._pool, None
-        if pool is not None and pool.loop is asyncio.get_running_loop():
-            pool.close()
+        pools, self._pools = self._pools, {}
+        for loop, pool in pools.items():
+            if loop is asyncio.get_running_loop():
+                pool.close()
+            else:
+                with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                    loop.call_soon_threadsafe(pool.close)
+        await asyncio.sleep(0)  # sockets are closed in the loop's next turn, which may be its last
 
 
 class _Origin(NamedTuple):
@@ -111,6 +130,7 @@ class _Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, max_connections: int) -> None:
         self.loop = loop
         self.slots = asyncio.Semaphore(max_connections)
+        self._is_closed = False
         self._idle: dict[_Origin, list[_Connection]] = {}
         self._connections: set[_Connection] = set()
 
@@ -136,32 +156,34 @@ class _Pool:
             connection.abort()
         return None
 
-    async def connect(self, origin: _Origin, tls: ssl.SSLContext | None, patience_s: float) -> _Connection:
+    async def connect(
+        self, origin: _Origin, tls: Callable[[_Origin], ssl.SSLContext | None], patience_s: float
+    ) -> _Connection:
         try:
             async with asyncio.timeout(patience_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: _Connection(self._connections),
-                    origin.host,
-                    origin.port,
-                    ssl=tls,
-                    happy_eyeballs_delay=_HAPPY_EYEBALLS_S,
-                )
+                connection = await dial(lambda: _Connection(self._connections), origin.host, origin.port, tls(origin))
         except TimeoutError as error:
             raise httpx.ConnectTimeout(str(error) or "no connection in time") from None
         except OSError as error:  # DNS, refused, TLS
             raise httpx.ConnectError(str(error)) from None
         except ValueError as error:  # no name DNS could know
             raise httpx.UnsupportedProtocol(str(error)) from None
+        except Exception as error:  # noqa: BLE001  such as no thread for DNS: whatever it is, nothing was sent
+            raise httpx.ConnectError(f"{type(error).__name__}: {error}") from None
+        if self._is_closed:
+            connection.abort()
+            raise httpx.ConnectError("the connections were closed before this one was used")
         return connection
 
     def keep(self, origin: _Origin, connection: _Connection) -> None:
         """
         Put a connection aside for the next exchange, if it can have one.
         """
-        if connection.is_open:
+        if connection.is_open and not self._is_closed:
             self._idle.setdefault(origin, []).append(connection)
 
     def close(self) -> None:
+        self._is_closed = True
         for connection in [*self._connections]:
             connection.abort()
         self._idle.clear()
@@ -191,7 +213,7 @@ class _Connection(asyncio.Protocol):
 
     async def send(self, data: bytes, deadline: float) -> Received:
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             raise httpx.ConnectError("the connection was closed before it was used")
         loop = asyncio.get_running_loop()
         answer = self._answer = _Answer(loop.create_future())
@@ -200,18 +222,24 @@ class _Connection(asyncio.Protocol):
             transport.write(data)
             received = await answer.future
         except BaseException:
+            answer.drop()
+            self._answer = None
             self.abort()  # what comes later belongs to no one
             raise
         finally:
             timer.cancel()
             answer.parser = None  # which holds the answer: a circle the garbage collector would have to find
+            is_usable = answer.leaves_connection_usable
             self._answer = None
+            del answer  # which holds the error that holds this frame: another circle
         self._used_at = time.monotonic()
-        if not answer.leaves_connection_usable:
+        if not is_usable:
             self.abort()
         return received
 
     def abort(self) -> None:
+        if self._answer is not None:
+            self._answer.end(ConnectionAbortedError("closed by this side"))
         if self._transport is not None:
             self._transport.abort()
 
@@ -252,7 +280,7 @@ class _Answer:
         self.future = future
         self.leaves_connection_usable = False
         self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._head_bytes = 0
+        self._bodiless_bytes = 0  # of the head, and of trailers
         self._status = 0  # once the head has come
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
@@ -262,18 +290,26 @@ class _Answer:
     def feed(self, data: bytes) -> None:
         if self.parser is None:
             return
-        if not self._status:
-            self._head_bytes += len(data)
+        body_bytes = self._body_bytes
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.leaves_connection_usable = False
             self._fail(httpx.RemoteProtocolError(str(error) or "no HTTP"))
             return
-        if not self._status and self._head_bytes > _MAX_HEAD_BYTES:
+        if self._body_bytes == body_bytes:
+            self._bodiless_bytes += len(data)
+        if self._bodiless_bytes > _MAX_HEAD_BYTES:
             self._fail(httpx.RemoteProtocolError("the head of the response is larger than 64 kB"))
         elif self._body_bytes > MAX_BODY_BYTES:
             self._finish(CUT_OFF)
+
+    def drop(self) -> None:
+        """
+        Nobody waits any more: no complaint about an error that nobody saw.
+        """
+        if self.future.done() and not self.future.cancelled():
+            self.future.exception()
 
     def expire(self) -> None:
         self._fail(TimeoutError())
@@ -299,14 +335,20 @@ class _Answer:
             self.leaves_connection_usable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_complete:
+        if not self._status:  # trailers are no headers (RFC 9110, section 6.5.1)
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.parser is None or self._is_complete:
             return
         status = self.parser.get_status_code()
-        self._status = status if status >= _FIRST_FINAL else 0
+        if status < _FIRST_STATUS or status == _SWITCHING_PROTOCOLS:
+            self._fail(httpx.RemoteProtocolError(f"HTTP {status} is no answer to what was asked"))
+        elif status >= _FIRST_FINAL:
+            self._status = status
+        if status in _WITHOUT_BODY:  # whatever length they tell; older versions of httptools wait for it
+            self._is_complete = True
+            self._finish(None)
 
     def on_body(self, body: bytes) -> None:
         if not self._is_complete:
@@ -344,7 +386,8 @@ def _origin_of(base: str) -> _Origin:
     is_tls = parts.scheme == "https"
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise httpx.UnsupportedProtocol("the URL has no scheme of HTTP, or no host")
-    return _Origin(is_tls, parts.hostname, parts.port or (443 if is_tls else 80), parts.netloc)
+    port = parts.port if parts.port is not None else 443 if is_tls else 80
+    return _Origin(is_tls, parts.hostname, port, parts.netloc)
 
 
 def _origin(url: str) -> _Origin:
@@ -371,7 +414,6 @@ def _serialized(request: WireRequest) -> bytes:
     if request.body or request.method == "POST":
         lines.append(f"Content-Length: {len(request.body)}")
     head = "\r\n".join(lines)
-    breaks = len(lines) - 1
-    if not _is_target(target) or not head.isascii() or head.count("\r") != breaks or head.count("\n") != breaks:
+    if not _is_head(head) or head.count("\n") >= len(lines):
         raise httpx.UnsupportedProtocol("the path or a header has a character that cannot be sent")
     return f"{head}\r\n\r\n".encode("ascii") + request.body

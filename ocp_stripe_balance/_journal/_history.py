@@ -81,7 +81,7 @@ class JournalHistory:
         query = (
             f"SELECT * FROM calls WHERE {where} AND key != ? AND customer = ? AND created_at > ? AND amount = ? "  # noqa: S608  fixed words
             f"AND currency = ? AND tool = ? AND {_MOVED} AND (reference IS NULL OR ? IS NULL OR reference = ?) "
-            "ORDER BY created_at DESC LIMIT 1"
+            "ORDER BY created_at DESC, id DESC LIMIT 1"
         )
         draft = self._draft
         like = (draft.key, draft.customer, self.now - window_s, draft.amount, draft.currency, draft.tool)
@@ -94,7 +94,8 @@ class JournalHistory:
         """
         where, values = self._scope()
         names = ", ".join(DECISION_COLUMNS)
-        query = f"SELECT {names} FROM decisions WHERE key = ? AND decision = 'denied' AND {where} LIMIT 1"  # noqa: S608  fixed words
+        query = f"SELECT {names} FROM decisions WHERE key = ? AND decision = 'denied' AND {where} "  # noqa: S608  fixed words
+        query += "ORDER BY number DESC LIMIT 1"
         row = self._db.execute(query, (self._draft.key, *values)).fetchone()
         return None if row is None else Decision(*row)
 
@@ -118,12 +119,12 @@ class JournalHistory:
         """
         where, values = self._scope()
         query = (
-            f"SELECT * FROM calls WHERE {where} AND customer = ? AND currency != ? AND amount != 0 AND spent_at > ? "  # noqa: S608  fixed words
-            f"AND {_MOVED} ORDER BY created_at LIMIT 1"
+            f"SELECT * FROM calls WHERE {where} AND key != ? AND customer = ? AND currency != ? AND amount != 0 "  # noqa: S608  fixed words
+            f"AND spent_at > ? AND {_MOVED} ORDER BY created_at, id LIMIT 1"
         )
         draft = self._draft
         since = self.now - CURRENCY_WINDOW_S
-        row = self._db.execute(query, (*values, draft.customer, draft.currency, since)).fetchone()
+        row = self._db.execute(query, (*values, draft.key, draft.customer, draft.currency, since)).fetchone()
         return None if row is None else call_of(row)
 
     def _scope(self) -> tuple[str, tuple[Any, ...]]:

@@ -7,6 +7,8 @@ nothing here to count money or to hold proposals with.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 _MOVED = frozenset({State.SENDING, State.SUCCEEDED, State.UNKNOWN})
 _MAX_AUDIT = 1000
 _Key = tuple[str, str, str, str]
+_Place = tuple[float, int, _Key]
+"""When a call was made, the how manyth it is, and its name."""
 
 
 # A plain tuple of plain values, which the garbage collector does not look at again and again.
@@ -51,9 +55,10 @@ class MemoryBook:
         Know nothing yet.
         """
         self._calls: dict[_Key, _Row] = {}
-        # Names only, because a call is replaced when it is settled; dicts for their order.
-        self._by_customer: defaultdict[str, dict[_Key, None]] = defaultdict(dict)
-        self._by_reference: defaultdict[tuple[str | None, str], dict[_Key, None]] = defaultdict(dict)
+        # Names only, because a call is replaced when it is settled; oldest first, also where the clock is set back.
+        self._by_customer: defaultdict[str, list[_Place]] = defaultdict(list)
+        self._by_reference: defaultdict[tuple[str | None, str], list[_Place]] = defaultdict(list)
+        self._numbers = itertools.count()
         self._denied: list[Decision] = []
         # What is decided about every call is made a `Decision` only when somebody reads it.
         self._audit: deque[tuple[Call | Proposal, Ruling, float, str, str, str]] = deque(maxlen=_MAX_AUDIT)
@@ -76,7 +81,7 @@ class MemoryBook:
         The first call of the same business reason that moved money or may have.
         """
         same = (draft.tool, draft.base_url, draft.mode, draft.account)
-        for key in self._by_reference.get((draft.reference, draft.customer), ()):
+        for _, _, key in self._by_reference.get((draft.reference, draft.customer), ()):
             call = _call_of(self._calls[key])
             if call.state in _MOVED and (call.tool, call.base_url, call.mode, call.account) == same:
                 return call
@@ -93,7 +98,7 @@ class MemoryBook:
         The other calls for the draft's customer that moved money or may have, newest first.
         """
         scope = draft.namespace[1:]
-        for key in reversed(self._by_customer.get(draft.customer, {})):
+        for _, _, key in reversed(self._by_customer.get(draft.customer, [])):
             if key[0] != draft.key and key[1:] == scope and (call := _call_of(self._calls[key])).state in _MOVED:
                 yield call
 
@@ -112,18 +117,16 @@ class MemoryBook:
         call = draft.begun(owner, now, lease_until)
         key = call.namespace
         self._calls[key] = _row_of(call)
-        self._by_customer[call.customer][key] = None
-        if call.reference is not None:
-            self._by_reference[call.reference, call.customer][key] = None
+        place = (call.created_at, next(self._numbers), key)
+        for places in self._places(call):
+            bisect.insort(places, place)
         return call
 
     def take_over(self, call: Call, owner: str, now: float, lease_until: float) -> Call:
         """
         Let *owner* send a recorded call again.
         """
-        taken = call._replace(
-            state=State.SENDING, owner=owner, lease_until=lease_until, spent_at=lease_until, updated_at=now
-        )
+        taken = call.taken_over(owner, now, lease_until)
         self._calls[call.namespace] = _row_of(taken)
         return taken
 
@@ -133,9 +136,14 @@ class MemoryBook:
         """
         key = call.namespace
         del self._calls[key]
-        del self._by_customer[call.customer][key]
+        for places in self._places(call):
+            first = bisect.bisect_left(places, (call.created_at,))
+            del places[next(index for index in range(first, len(places)) if places[index][2] == key)]
+
+    def _places(self, call: Call) -> Iterator[list[_Place]]:
+        yield self._by_customer[call.customer]
         if call.reference is not None:
-            del self._by_reference[call.reference, call.customer][key]
+            yield self._by_reference[call.reference, call.customer]
 
     def settle(self, call: Call, outcome: Settled, now: float) -> bool:
         """
@@ -252,11 +260,14 @@ class _Rehearsal(MemoryBook):
     def insert(self, draft: Call, owner: str, now: float, lease_until: float) -> Call:
         return draft.begun(owner, now, lease_until)
 
-    def take_over(self, call: Call, owner: str, now: float, lease_until: float) -> Call:  # noqa: ARG002  nothing changes
-        return call._replace(owner=owner, lease_until=lease_until)
+    def take_over(self, call: Call, owner: str, now: float, lease_until: float) -> Call:
+        return call.taken_over(owner, now, lease_until)
 
     def delete(self, call: Call) -> None:
         pass
+
+    def settle(self, call: Call, outcome: Settled, now: float) -> NoReturn:
+        raise NotImplementedError
 
     def note(  # noqa: PLR0913  what an audit asks
         self, subject: Call | Proposal, ruling: Ruling, at: float, *, rule: str, who: str, reason: str

@@ -90,6 +90,14 @@ class Call(NamedTuple):
         outcome = (State.SENDING, False, 0, None, None, None, None)
         return Call._make((*self[:_DECIDED], *outcome, now, now, lease_until, owner, lease_until))
 
+    def taken_over(self, owner: str, now: float, lease_until: float) -> Call:
+        """
+        The recorded call as *owner* sends it again.
+        """
+        return self._replace(
+            state=State.SENDING, owner=owner, lease_until=lease_until, spent_at=lease_until, updated_at=now
+        )
+
     @property
     def moves_money(self) -> bool:
         """

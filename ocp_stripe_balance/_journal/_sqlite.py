@@ -105,7 +105,7 @@ class SqliteBook:
             f"WHERE {_AT_KEY}",
             (owner, lease_until, lease_until, now, *call.namespace),
         )
-        return call._replace(owner=owner, lease_until=lease_until)
+        return call.taken_over(owner, now, lease_until)
 
     def delete(self, call: Call) -> None:
         """
