@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import itertools
 import json
 import multiprocessing
@@ -1052,3 +1053,15 @@ def test_the_kernel_is_asked_to_write_before_the_first_byte(stripe_thread: Sandb
     written = max(i for i, line in enumerate(lines[:sent]) if "journal.sqlite3-wal" in line and "write" in line)
     synced = [i for i, line in enumerate(lines) if "journal.sqlite3-wal" in line and "sync" in line]
     assert any(written < i < sent for i in synced)
+
+
+async def test_a_journal_that_nobody_closes_leaves_no_thread(path: Path) -> None:
+    """A host may drop an agent without closing it."""
+    journal = Journal(path)
+    await journal.select()
+    assert journal._writer is not None
+    thread = journal._writer._thread
+    del journal
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()

@@ -87,9 +87,6 @@ class Journal:
         def work(book: Book) -> Claim:
             return claim_call(book, draft, owner, now(), has_own_key=has_own_key, lease_s=lease_s, admission=admission)
 
-        if self.path is None:
-            with self._lock:
-                return work(self._memory), None
         claim, cancelled = await self._finish(work)
         if cancelled is not None:
             state = {Verdict.SEND: State.NOT_SENT, Verdict.RESUME: State.UNKNOWN}.get(claim.verdict)
@@ -293,3 +290,10 @@ class Journal:
             ),
             retryable=True,
         )
+
+    def __del__(self) -> None:
+        """
+        Let the thread end with a journal that nobody closed.
+        """
+        if self._writer is not None:
+            self._writer.stop()
