@@ -48,10 +48,18 @@ async def dial(factory: Callable[[], _Protocol], host: str, port: int, tls: ssl.
                 failures[str(error) or type(error).__name__] = None
         # In words: the errors themselves would lead back to this frame, a circle for the garbage collector.
         raise OSError("; ".join(failures) or "the host has no address")
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)  # a loop that ends now would leave their sockets open
+        raise
     finally:
         for task in tasks:
-            task.add_done_callback(_hang_up)
-            task.cancel()
+            if task.cancel():
+                task.add_done_callback(_hang_up)
+            else:
+                _hang_up(task)
 
 
 def _hang_up(task: asyncio.Task[tuple[asyncio.Transport, _Protocol]]) -> None:
