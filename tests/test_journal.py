@@ -1065,3 +1065,42 @@ async def test_a_journal_that_nobody_closes_leaves_no_thread(path: Path) -> None
     gc.collect()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_closing_in_one_thread_strands_no_work_of_another(path: Path) -> None:
+    """What is asked while another thread closes the journal is answered, by a new thread where need be."""
+    journal, done = Journal(path), []
+
+    async def ask() -> None:
+        for _ in range(200):
+            await asyncio.wait_for(journal.select(), 20)
+        done.append(True)
+
+    async def close() -> None:
+        while len(done) < 2:
+            await journal.aclose()
+        await journal.aclose()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            works = [pool.submit(asyncio.run, work) for work in (ask(), ask(), close())]
+            for each in works:
+                each.result(40)
+    finally:
+        sys.setswitchinterval(interval)
+    assert None is journal._writer
+
+
+async def test_an_answer_that_sqlite_cannot_read_is_no_trouble_to_others(path: Path) -> None:
+    """NaN is no JSON to SQLite; the entry of another call is found all the same."""
+    bodies = [b'{"id": "cbtxn_odd", "x": NaN}', json.dumps(transaction()).encode()]
+    async with await scripted(lambda _: httpx.Response(200, content=bodies.pop(0)), journal=str(path)) as agent:
+        for _ in range(2):
+            await agent.call_tool(TOOL, order())
+    journal = Journal(path)
+    namespace = {"base_url": "https://api.stripe.com", "mode": "test", "account": ""}
+    assert "cus_1" == await journal.customer_of(transaction()["id"], **namespace)
+    assert None is await journal.customer_of("cbtxn_other", **namespace)
+    await journal.aclose()

@@ -178,7 +178,8 @@ class SqliteBook:
         """
         query = (
             "SELECT customer FROM calls WHERE base_url = ? AND mode = ? AND account = ? AND state = 'succeeded' "
-            "AND amount != 0 AND json_extract(answer, '$.id') = ? LIMIT 1"
+            # SQLite refuses the whole query for what Python reads all the same, such as NaN.
+            "AND amount != 0 AND CASE WHEN json_valid(answer) THEN json_extract(answer, '$.id') = ? END LIMIT 1"
         )
         row = self._db.execute(query, (base_url, mode, account, transaction)).fetchone()
         return None if row is None else str(row[0])

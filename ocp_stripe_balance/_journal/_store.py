@@ -237,9 +237,12 @@ class Journal:
         """
         Write what is left and close the file; what is in memory stays.
         """
-        writer, self._writer = self._writer, None
+        with self._lock:  # nothing is submitted behind the end
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.stop()
         if writer is not None:
-            await asyncio.to_thread(writer.close)
+            await asyncio.to_thread(writer.join)
 
     async def _ask(self, work: Callable[[Book], _T]) -> _T:
         """
@@ -258,9 +261,10 @@ class Journal:
             with self._lock:
                 return work(self._memory), None
         try:
-            if self._writer is None or self._writer.pid != os.getpid():  # threads do not survive a fork
-                self._writer = Writer(self.path)
-            waiter = asyncio.wrap_future(self._writer.submit(work))
+            with self._lock:
+                if self._writer is None or self._writer.pid != os.getpid():  # threads do not survive a fork
+                    self._writer = Writer(self.path)
+                waiter = asyncio.wrap_future(self._writer.submit(work))
         except RuntimeError as error:  # no thread can be started
             raise self._unusable(error) from error
         cancelled = None

@@ -51,8 +51,7 @@ class Writer:
     def stop(self) -> None:
         self._queue.put(None)
 
-    def close(self) -> None:
-        self.stop()
+    def join(self) -> None:
         self._thread.join()
 
     def _run(self) -> None:
