@@ -1072,7 +1072,7 @@ def test_closing_in_one_thread_strands_no_work_of_another(path: Path) -> None:
     journal, done = Journal(path), []
 
     async def ask() -> None:
-        for _ in range(200):
+        for _ in range(500):
             await asyncio.wait_for(journal.select(), 20)
         done.append(True)
 
@@ -1084,8 +1084,8 @@ def test_closing_in_one_thread_strands_no_work_of_another(path: Path) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            works = [pool.submit(asyncio.run, work) for work in (ask(), ask(), close())]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            works = [pool.submit(asyncio.run, work) for work in (ask(), ask(), close(), close())]
             for each in works:
                 each.result(40)
     finally:
