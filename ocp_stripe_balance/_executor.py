@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._request import WireRequest
 
 _BACKOFF_BASE_S = 0.5
+_LEAST_SHARE, _LEAST_S = 0.1, 1.0
 _BACKOFF_CAP_S = 8.0
 # Only these prove that nothing was sent; any other failure may have come after the request arrived.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -332,8 +333,10 @@ class _Call:
         One attempt, when it is this request's turn.
         """
         clock, request = self._executor._clock, self._request  # noqa: SLF001  see above
+        patience_s = deadline - clock.monotonic()
         try:
-            await pacer.enter(request, deadline - clock.monotonic())
+            # Sent at the last moment, it would hardly be answered in time, and be unknown instead of not sent.
+            await pacer.enter(request, patience_s - min(patience_s * _LEAST_SHARE, _LEAST_S))
         except NoTurnError as error:
             return _Attempt(Seen.UNSENT, failure=error)
         try:

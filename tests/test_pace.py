@@ -651,3 +651,26 @@ async def test_writes_on_one_customer_meet_no_lock() -> None:
             await asyncio.gather(*calls, return_exceptions=True)
             refused.append(stripe.limits.refused["lock_timeout"])
     assert (True, 0) == (refused[0] >= 7, refused[1])
+
+
+async def test_the_write_of_a_call_does_not_wait_behind_the_reads_of_others() -> None:
+    """Two hundred new customers are to be read; one that was read is written next, however little time it has."""
+    traffic = Traffic(TEST_LIMITS)
+    traffic.offer(*[to_stripe(customer=f"cus_{number}") for number in range(200)])
+    await traffic.clock.run(1)
+    before = len(traffic.sent)
+    traffic.offer(to_stripe("POST", "cus_0"), remaining_s=0.5)
+    await traffic.clock.run(1)
+    assert "POST" in [request.method for _, request in traffic.sent[before : before + 2]]
+    await traffic.clock.run()
+
+
+async def test_reads_have_a_turn_among_many_writes() -> None:
+    """One in five, while both wait."""
+    traffic = Traffic(TEST_LIMITS)
+    traffic.offer(*[to_stripe("POST", f"cus_{number}") for number in range(100)])
+    traffic.offer(*[to_stripe("GET", f"other_{number}") for number in range(100)])
+    await traffic.clock.run(2)
+    kinds = [request.method for _, request in traffic.sent][10:40]
+    assert 6 == kinds.count("GET")
+    await traffic.clock.run()

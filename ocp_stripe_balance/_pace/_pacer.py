@@ -2,13 +2,14 @@
 Turns, fair between customers and one at a time for each.
 
 A customer's requests wait in a lane, first come first served. A lane whose head may go stands in the ring of that
-request's endpoint, with a ticket; the oldest ticket whose endpoint has a turn goes next, and its lane gets a new
-ticket. So each step costs the same however many wait.
+request's endpoint, with a ticket; the oldest ticket whose endpoint has a turn goes next, writes before reads, and its
+lane gets a new ticket. So each step costs the same however many wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._request import WireRequest
 
 MAX_WAITING = 1000
+_WRITES_PER_READ = 4
 _INSTANT_S = 1e-6  # what is lost in sums of floats
 
 RateLimit = float | Literal["auto", "off"]
@@ -69,9 +71,10 @@ class Clock(Protocol):
 
 
 class _Endpoint:
-    __slots__ = ("bucket", "ring", "waiting")
+    __slots__ = ("bucket", "is_read", "ring", "waiting")
 
-    def __init__(self, limit_per_s: float) -> None:
+    def __init__(self, limit_per_s: float, *, is_read: bool) -> None:
+        self.is_read = is_read
         self.bucket = Bucket(limit_per_s)
         self.ring: OrderedDict[_Lane, None] = OrderedDict()
         """Lanes whose head goes to this endpoint, the oldest ticket first."""
@@ -125,6 +128,7 @@ class Pacer:
         self._depths: list[int] = []  # in place n: how many lanes have more than n waiting
         self._writing: set[str] = set()
         self._in_rings = 0
+        self._writes_in_row = 0
         self._tickets = count()
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -189,7 +193,7 @@ class Pacer:
         name = request.method, request.template
         endpoint = self._endpoints.get(name)
         if endpoint is None:
-            endpoint = self._endpoints[name] = _Endpoint(self._limits.endpoint_per_s)
+            endpoint = self._endpoints[name] = _Endpoint(self._limits.endpoint_per_s, is_read=request.method == "GET")
         return endpoint
 
     def _take(self, endpoint: _Endpoint, written: str | None, now: float) -> None:
@@ -206,6 +210,9 @@ class Pacer:
         # In turns: of every lane those up to the depth where this one would stand.
         ahead = sum(self._depths[: (len(lane.waiters) if lane else 0) + 1])
         of_endpoint = ahead * endpoint.waiting / max(self.waiting, 1)
+        if not endpoint.is_read:  # those that only read are not ahead, but for a few
+            writes = sum(each.waiting for each in self._endpoints.values() if not each.is_read)
+            ahead = min(ahead, math.ceil(writes * (1 + 1 / _WRITES_PER_READ)))
         wait_s = max(self._total.wait_s(ahead, now), endpoint.bucket.wait_s(of_endpoint, now))
         if wait_s > remaining_s:
             raise self._no_turn(rate_per_s)
@@ -297,7 +304,13 @@ class Pacer:
         if self._total.free_at > latest:
             return None
         free = [each for each in self._endpoints.values() if each.ring and each.bucket.free_at <= latest]
-        return min(free, key=lambda endpoint: next(iter(endpoint.ring)).ticket, default=None)
+        # A call reads its customer, then writes. Were both kinds in one line, under load all turns would go to reads
+        # whose writes never come; so writes go first, and a read now and then, because there are calls that only read.
+        writes = [each for each in free if not each.is_read]
+        reads = [each for each in free if each.is_read]
+        chosen = reads if reads and (not writes or self._writes_in_row >= _WRITES_PER_READ) else writes
+        self._writes_in_row = 0 if chosen is reads else self._writes_in_row + 1
+        return min(chosen, key=lambda endpoint: next(iter(endpoint.ring)).ticket, default=None)
 
     def _grant(self, endpoint: _Endpoint, now: float) -> None:
         lane = next(iter(endpoint.ring))
