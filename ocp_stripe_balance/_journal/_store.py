@@ -264,7 +264,7 @@ class Journal:
             with self._lock:
                 if self._writer is None or self._writer.pid != os.getpid():  # threads do not survive a fork
                     self._writer = Writer(self.path)
-                waiter = asyncio.wrap_future(self._writer.submit(work))
+                waiter = self._writer.submit(work)
         except RuntimeError as error:  # no thread can be started
             raise self._unusable(error) from error
         cancelled = None

@@ -4,12 +4,12 @@ The thread that owns the connection, and commits what has gathered in one transa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import queue
 import sqlite3
 import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._journal import _file
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._journal._book import Book
 
-    Item = tuple[Callable[[Book], Any], Future[Any]]
+    Item = tuple[Callable[[Book], Any], asyncio.Future[Any]]
+    News = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 _MAX_BATCH = 256
 
@@ -39,14 +40,13 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Book], Any]) -> Future[Any]:
+    def submit(self, work: Callable[[Book], Any]) -> asyncio.Future[Any]:
         """
         The result of *work* once it is committed. It may be run twice, and only what it did last counts.
         """
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-        self._queue.put((work, future))
-        return future
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put((work, waiter))
+        return waiter
 
     def stop(self) -> None:
         self._queue.put(None)
@@ -96,10 +96,30 @@ class Writer:
             for item in batch:
                 self._serve([item])
         else:
-            for (_, future), result in zip(batch, results, strict=True):
-                future.set_result(result)
+            _tell([(waiter, result, None) for (_, waiter), result in zip(batch, results, strict=True)])
 
 
 def _fail(batch: list[Item], error: BaseException) -> None:
-    for _, future in batch:
-        future.set_exception(error)
+    _tell([(waiter, None, error) for _, waiter in batch])
+
+
+def _tell(news: list[News]) -> None:
+    """
+    Wake those who wait, each event loop once: waking it takes longer than a row.
+    """
+    by_loop: dict[asyncio.AbstractEventLoop, list[News]] = {}
+    for each in news:
+        by_loop.setdefault(each[0].get_loop(), []).append(each)
+    for loop, its_news in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # it is closed, and nobody waits any more
+            loop.call_soon_threadsafe(_settle, its_news)
+
+
+def _settle(news: list[News]) -> None:
+    for waiter, result, error in news:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(result)
+        else:
+            waiter.set_exception(error)
