@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> Results:
     All rounds. Processes are new in each, so that none is lucky or unlucky in all of them.
     """
     results = Results(held_calls=min(options.calls or _MAX_HELD, _MAX_HELD))
-    plan = Plan(levels=options.levels, slice_s=0.25 if options.quick else 1.0, calls=options.calls)
+    plan = Plan(levels=options.levels, slice_s=0.2 if options.quick else 1.0, calls=options.calls)
     with running_server() as url:
         for number in range(options.rounds):
             progress(f"round {number + 1}: memory")
@@ -122,21 +122,21 @@ def main() -> None:
     Measure, print, write.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 rounds of quarter-second slices: under a minute")
-    parser.add_argument("--rounds", type=int, help="5, or 3 where it is quick")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of short slices, and no growth: a minute")
+    parser.add_argument("--rounds", type=int, help="5, or 2 where it is quick")
     parser.add_argument("--levels", type=int, nargs="+", default=[1, 16, 64, 256], help="calls in flight")
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=list(CLIENTS))
     parser.add_argument("--calls", type=int, help="calls per slice, instead of as many as fit its time")
     parser.add_argument("--warm-up", type=int, default=WARM_UP_CALLS, help="calls of each client that nobody measures")
     parser.add_argument("--starts", type=int, default=5, help="processes started to measure the start")
     parser.add_argument(
-        "--growth", type=int, help="up to how many calls and rows; 1,000,000, or 20,000 where it is quick"
+        "--growth", type=int, help="up to how many calls and rows; 1,000,000, or none where it is quick"
     )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="where results go")
     options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.rounds = options.rounds or (2 if options.quick else 5)
     if options.growth is None:
-        options.growth = 20_000 if options.quick else 1_000_000
+        options.growth = 0 if options.quick else 1_000_000
     environment = report.environment()
     report.show_environment(environment)
     results = measure(options)
