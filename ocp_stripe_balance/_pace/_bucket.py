@@ -13,7 +13,7 @@ LEAST_BURST = 5
 # Of the limit, where that is more: what a busy event loop holds up is to be caught up with.
 _BURST_SHARE = 0.12
 # Below the limit, because a network lets some requests catch up with those before them.
-_SHARE = 0.98
+_SHARE = 0.97
 _CUT, _MAX_CUT = 0.05, 0.4
 _LEAST_SHARE = 0.05
 _LOWER_AGAIN_S = 0.5
