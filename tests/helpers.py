@@ -61,7 +61,7 @@ async def scripted(
     """
     An agent whose requests go to *handler* instead of a network, without guardrails unless *settings* say otherwise.
     """
-    values = {"api_key": TEST_KEY, **UNGUARDED, **settings}
+    values = {"api_key": TEST_KEY, "rate_limit": "off", **UNGUARDED, **settings}
     agent = OCPAgent(settings=Settings(**values), transport=httpx.MockTransport(handler))
     await agent.register_api("stripe", headers=headers)
     return agent

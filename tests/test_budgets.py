@@ -258,7 +258,7 @@ def spend(url: str, api_key: str, journal: str, customers: list[str], start: Any
     policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": f"{LIMIT / 100:.2f}"}}]}
 
     async def main() -> None:
-        settings = Settings(api_key=api_key, api_base=url, journal=journal, policy=policy)
+        settings = Settings(api_key=api_key, api_base=url, journal=journal, policy=policy, rate_limit="off")
         async with OCPAgent(settings=settings) as agent:
             await agent.register_api("stripe")
             start.wait()
