@@ -42,6 +42,7 @@ bench-pace: .venv/tools .venv/wheel ## twice the rate limit offered to a sandbox
 	$(BIN)/python benchmarks/pacing.py
 
 bench-compare: .venv/tools ## the working tree beside another revision: make bench-compare REF=main
+	@test -n "$(REF)" || { echo "Say beside which revision: make bench-compare REF=main"; exit 2; }
 	$(BIN)/python benchmarks/compare.py $(REF)
 
 format: .venv/tools ## apply lint and format

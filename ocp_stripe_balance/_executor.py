@@ -318,8 +318,6 @@ class _Call:
                 attempt = await self._attempt(deadline - clock.monotonic())
             else:
                 attempt = await self._paced_attempt(executor._pace.pacer_of(self._request), deadline)  # noqa: SLF001
-            if attempt.seen is Seen.SUCCEEDED and attempt.reply is not None and attempt.reply.lost_body is None:
-                return attempt.reply
             delay_s = self._delay(attempt, deadline - clock.monotonic())
             if delay_s is None:
                 return self._conclude(attempt)

@@ -79,29 +79,24 @@ def build_request(
     Raises:
         ValueError: a path parameter would not stay one segment of the path. The schema refuses these first.
     """
-    url, sent = tool.path, dict(headers)
-    query: list[str] = []
-    body: list[str] = []
+    url = tool.path
+    parts: dict[str, dict[str, Any]] = {"query": {}, "header": {}, "body": {}}
     given = _with_members(tool, parameters)
     for place in _places(tool):
         value = given.get(place.name, _ABSENT)
         if value is _ABSENT:
             continue
-        if place.location == "body":
-            _add_pairs(body, place.name, value.lower() if place.is_currency else value)
-        elif place.location == "path":
+        if place.location == "path":
             url = url.replace(f"{{{place.name}}}", _segment(value))
-        elif place.location == "query":
-            _add_pairs(query, place.name, value)
         else:
-            sent |= encode_headers(tool, {place.name: value})
-    if tool.method == "POST":
-        sent["Content-Type"] = _FORM
+            parts[place.location][place.name] = value.lower() if place.is_currency else value
+    if parts["query"]:
+        url += f"?{encode_form(parts['query']).decode()}"
     return WireRequest(
         method=tool.method,
-        url=f"{base_url}{url}?{'&'.join(query)}" if query else base_url + url,
-        body="&".join(body).encode("ascii"),
-        headers=sent,
+        url=base_url + url,
+        body=encode_form(parts["body"]),
+        headers={**headers, **encode_headers(tool, parts["header"])},
         template=tool.path,
         customer=parameters.get("customer") if "{customer}" in tool.path else None,
         api_key=api_key,

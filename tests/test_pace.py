@@ -674,3 +674,23 @@ async def test_reads_have_a_turn_among_many_writes() -> None:
     kinds = [request.method for _, request in traffic.sent][10:40]
     assert 6 == kinds.count("GET")
     await traffic.clock.run()
+
+
+async def test_a_turn_at_the_last_moment_is_none() -> None:
+    """What could hardly be answered in time any more is not sent: a tenth of the time, at most a second, is left."""
+    asked: list[float] = []
+
+    class Late:
+        async def enter(self, _: WireRequest, remaining_s: float) -> None:
+            asked.append(remaining_s)
+            raise NoTurnError("none")
+
+        def pacer_of(self, _: WireRequest) -> Late:
+            return self
+
+    for timeout_s in (2.0, 60.0):
+        pace: Any = Late()
+        executor = Executor(timeout_s=timeout_s, max_attempts=4, pace=pace)
+        with pytest.raises(NotSentError):
+            await executor.execute(to_stripe("POST"), tool="t", idempotency_key="k")
+    assert pytest.approx([1.8, 59.0], abs=0.1) == asked

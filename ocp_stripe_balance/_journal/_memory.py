@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import Answer, Proposal
 
 _MOVED = frozenset({State.SENDING, State.SUCCEEDED, State.UNKNOWN})
-_MOVED_NAMES = frozenset(state.value for state in _MOVED)
 _MAX_AUDIT = 1000
 _Key = tuple[str, str, str, str]
 _Place = tuple[float, int, _Key]
@@ -100,7 +99,7 @@ class MemoryBook:
         """
         scope = draft.namespace[1:]
         for _, _, key in reversed(self._by_customer.get(draft.customer, [])):
-            if key[0] != draft.key and key[1:] == scope and (row := self._calls[key])[_STATE] in _MOVED_NAMES:
+            if key[0] != draft.key and key[1:] == scope and (row := self._calls[key])[_STATE] in _MOVED:
                 yield _call_of(row)
 
     def denials(self, draft: Call) -> Iterator[Decision]:

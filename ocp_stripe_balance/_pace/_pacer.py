@@ -309,7 +309,8 @@ class Pacer:
         writes = [each for each in free if not each.is_read]
         reads = [each for each in free if each.is_read]
         chosen = reads if reads and (not writes or self._writes_in_row >= _WRITES_PER_READ) else writes
-        self._writes_in_row = 0 if chosen is reads else self._writes_in_row + 1
+        if chosen:
+            self._writes_in_row = 0 if chosen is reads else self._writes_in_row + 1
         return min(chosen, key=lambda endpoint: next(iter(endpoint.ring)).ticket, default=None)
 
     def _grant(self, endpoint: _Endpoint, now: float) -> None:
