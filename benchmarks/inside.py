@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from ocp_stripe_balance import OCPAgent
-    from ocp_stripe_balance._exchange import Received
-    from ocp_stripe_balance._request import WireRequest
+    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.wire import Received
 
 _MAX_US = 60
 _MAX_GROWTH = 1.2
@@ -43,7 +43,7 @@ class _Canned:
     """
 
     def __init__(self) -> None:
-        from ocp_stripe_balance._exchange import Headers, Received  # noqa: PLC0415  imported where it is measured
+        from ocp_stripe_balance._stripe.wire import Headers, Received  # noqa: PLC0415  imported where it is measured
 
         names = (b"Content-Type", b"Request-Id", b"Idempotency-Key", b"Original-Request", b"Stripe-Version")
         headers = [(name, b"value") for name in names]

@@ -20,15 +20,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from ocp_stripe_balance._secrets import redact
+from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance.errors import ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from ocp_stripe_balance._manifest import ToolSpec
-    from ocp_stripe_balance._request import WireRequest
+    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import ToolResult
 
 logger = logging.getLogger("ocp_stripe_balance")

@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ocp_stripe_balance._secrets import redact
+from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ocp_stripe_balance._dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
-from ocp_stripe_balance._manifest import load_manifest
-from ocp_stripe_balance._schema import nearest, shown
+from ocp_stripe_balance._text.plain import nearest, shown
+from ocp_stripe_balance._tools.dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
+from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from langchain_core.tools import StructuredTool
 
-    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._tools.manifest import ToolSpec
 
 Format = Literal["openai", "openai-chat", "anthropic", "gemini", "mcp", "langchain", "json-schema"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -92,7 +92,7 @@ def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[Stru
     """
     from langchain_core.tools import StructuredTool  # noqa: PLC0415  an extra
 
-    from ocp_stripe_balance._background import run  # noqa: PLC0415  for programs without a loop
+    from ocp_stripe_balance._host.background import run  # noqa: PLC0415  for programs without a loop
 
     class Tool(StructuredTool):
         """

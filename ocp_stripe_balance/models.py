@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ocp_stripe_balance import _units
-from ocp_stripe_balance._text import escaped
+from ocp_stripe_balance._text import money
+from ocp_stripe_balance._text.plain import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,13 +58,13 @@ class CustomerBalanceTransaction(BaseModel):
         """
         What it did, as ``credit 5.00 usd``.
         """
-        return _units.effect(self.amount, self.currency)
+        return money.effect(self.amount, self.currency)
 
     def describe(self) -> str:
         """
         The entry in a sentence.
         """
-        after = _units.to_text(self.ending_balance, self.currency)
+        after = money.to_text(self.ending_balance, self.currency)
         return f"{self.id}: {self.effect} to {self.customer_id}; the balance was {after} after it"
 
     @property
@@ -107,7 +107,7 @@ class Customer(BaseModel):
         who = f"{self.id} ({self.name})" if self.name else self.id
         if self.balance is None or self.currency is None:
             return f"{who}: no currency yet, and no balance"
-        return f"{who}: the balance is {_units.to_text(self.balance, self.currency)}"
+        return f"{who}: the balance is {money.to_text(self.balance, self.currency)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +202,7 @@ class ToolResult:
         """
         again = " (the stored result of the first request under this key)" if self.replayed else ""
         if self.moved and (entry := self.transaction) is not None:
-            now = _units.to_text(entry.ending_balance, entry.currency)
+            now = money.to_text(entry.ending_balance, entry.currency)
             return f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}"
         if (entries := self.transactions) is not None:
             more = "; there are more" if self.data.get("has_more") else ""
@@ -331,7 +331,7 @@ class Proposal:
         """
         What it would do, as ``credit 5.00 usd``.
         """
-        return _units.effect(self.amount, self.currency)
+        return money.effect(self.amount, self.currency)
 
     @property
     def balance_after(self) -> int | None:
@@ -366,7 +366,7 @@ class Proposal:
         """
 
         def balance(minor: int | None) -> str:
-            return "not known" if minor is None else _units.to_text(minor, self.currency)
+            return "not known" if minor is None else money.to_text(minor, self.currency)
 
         words = self.parameters
         before, after = balance(self.balance_before), balance(self.balance_after)

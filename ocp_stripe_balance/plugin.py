@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._access import Access
-from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance._stripe.access import Access
+from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
 from ocp_stripe_balance.settings import check_api_base
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Any
 
-    from ocp_stripe_balance._calls import Calls
-    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._calls.reconcile import Settlement
+    from ocp_stripe_balance._calls.service import Calls
+    from ocp_stripe_balance._host.contract import APIOptions
     from ocp_stripe_balance._policy import Finding
-    from ocp_stripe_balance._reconcile import Settlement
-    from ocp_stripe_balance.agent import APIOptions
+    from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import DryRun, ToolResult
     from ocp_stripe_balance.settings import Mode, Settings
 
@@ -169,7 +169,7 @@ class StripeAPI:
         """
         The tool explained in Markdown.
         """
-        from ocp_stripe_balance._documentation import documentation  # noqa: PLC0415  that only a reader needs
+        from ocp_stripe_balance._tools.documentation import documentation  # noqa: PLC0415  that only a reader needs
 
         return documentation(tool)
 
@@ -183,7 +183,7 @@ class StripeAPI:
     @property
     def _calls(self) -> Calls:
         if self._lazy_calls is None:
-            from ocp_stripe_balance._calls import Calls  # noqa: PLC0415  150 ms that only a call needs
+            from ocp_stripe_balance._calls.service import Calls  # noqa: PLC0415  150 ms that only a call needs
 
             self._lazy_calls = Calls(self.base_url, self.tools, self._options)
         return self._lazy_calls

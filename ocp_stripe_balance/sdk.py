@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._secrets import concealed
-from ocp_stripe_balance.agent import APIOptions, OCPAgent
+from ocp_stripe_balance._host.contract import APIOptions
+from ocp_stripe_balance._text.secrets import concealed
+from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.errors import ConfigurationError, ToolError
 from ocp_stripe_balance.plugin import StripeAPI
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Answer, DryRun, Proposal, ToolResult
     from ocp_stripe_balance.settings import Settings
 
@@ -154,7 +155,7 @@ class Registration:
         calling = self._call(tool, parameters, headers, idempotency_key, dry_run=dry_run)
         if not self.is_sync:
             return calling
-        from ocp_stripe_balance._background import run  # noqa: PLC0415  a thread that only sync programs need
+        from ocp_stripe_balance._host.background import run  # noqa: PLC0415  a thread that only sync programs need
 
         return run(calling)
 
@@ -194,7 +195,7 @@ class Registration:
         """
         The same for a sync registration.
         """
-        from ocp_stripe_balance._background import run  # noqa: PLC0415  a thread that only sync programs need
+        from ocp_stripe_balance._host.background import run  # noqa: PLC0415  a thread that only sync programs need
 
         run(self.aclose())
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ocp_stripe_balance._manifest import load_manifest
 from ocp_stripe_balance._policy import Policy, load_policy
-from ocp_stripe_balance._schema import nearest
-from ocp_stripe_balance._secrets import holds_key
+from ocp_stripe_balance._text.plain import nearest
+from ocp_stripe_balance._text.secrets import holds_key
+from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError
 
 _PREFIX = "OCP_STRIPE_"

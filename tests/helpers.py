@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ocp_stripe_balance import OCPAgent, Policy, Settings
-from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance._tools.manifest import load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

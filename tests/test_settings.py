@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ocp_stripe_balance import ConfigurationError, Settings
-from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.settings import mode_of
 
 SECRET = "sk_test_planted0key"

@@ -10,10 +10,10 @@ The durable record of calls: SQLite, written before the first byte of a call lea
 | unknown    | it may have moved                         | resumed with the first bytes, for 23 hours     |
 """
 
-from ocp_stripe_balance._journal._admission import Admission, denial
-from ocp_stripe_balance._journal._claim import MAX_RESEND_AGE_S
-from ocp_stripe_balance._journal._rows import Call, Claim, Decision, Ruling, State, Verdict
-from ocp_stripe_balance._journal._store import Journal
+from ocp_stripe_balance._journal.admission import Admission, denial
+from ocp_stripe_balance._journal.claim import MAX_RESEND_AGE_S
+from ocp_stripe_balance._journal.rows import Call, Claim, Decision, Ruling, State, Verdict
+from ocp_stripe_balance._journal.store import Journal
 
 __all__ = [
     "MAX_RESEND_AGE_S",

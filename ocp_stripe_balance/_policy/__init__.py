@@ -4,8 +4,8 @@ Guardrails: what is stopped here, or waits for a person, although Stripe would d
 A call is sent only where every rule allows it, so a rule can only narrow what the others leave.
 """
 
-from ocp_stripe_balance._policy._file import Direction, Per, Policy, load_policy
-from ocp_stripe_balance._policy._rules import (
+from ocp_stripe_balance._policy.file import Direction, Per, Policy, load_policy
+from ocp_stripe_balance._policy.rules import (
     Case,
     Finding,
     History,
@@ -17,7 +17,7 @@ from ocp_stripe_balance._policy._rules import (
     span,
     standing,
 )
-from ocp_stripe_balance._policy._words import in_words, remarks
+from ocp_stripe_balance._policy.words import in_words, remarks
 
 __all__ = [
     "Case",

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance._policy import live
 from ocp_stripe_balance.agent import OCPAgent
-from ocp_stripe_balance.cli import _approvals, _journal, _policy
-from ocp_stripe_balance.cli._demo import demo
-from ocp_stripe_balance.cli._output import print_json, printable, say, show_dry_run, show_error, show_result, wrap
+from ocp_stripe_balance.cli import approvals, journal, policy
+from ocp_stripe_balance.cli.demo import demo
+from ocp_stripe_balance.cli.output import print_json, printable, say, show_dry_run, show_error, show_result, wrap
 from ocp_stripe_balance.errors import (
     ConfigurationError,
     InvalidParametersError,
@@ -40,7 +40,7 @@ from ocp_stripe_balance.exports import FORMATS, export_tools
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from ocp_stripe_balance._manifest import ToolSpec
+    from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import ToolResult
     from ocp_stripe_balance.settings import Settings
 
@@ -95,9 +95,9 @@ def _cannot_print(error: OSError, done: ToolResult | None) -> int:
 def _run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
     commands = {
         "demo": demo,
-        "approvals": _approvals.run,
-        "journal": _journal.run,
-        "policy": _policy.run,
+        "approvals": approvals.run,
+        "journal": journal.run,
+        "policy": policy.run,
         "tools": _tools,
         "call": _call,
         "reverse": _reverse,
@@ -175,9 +175,9 @@ def _parser() -> argparse.ArgumentParser:
         "--json", dest="as_json", action="store_true", help="url, api_key and customer as one JSON line"
     )
 
-    _journal.add_parser(commands)
-    _policy.add_parser(commands, _TOOL)
-    _approvals.add_parser(commands)
+    journal.add_parser(commands)
+    policy.add_parser(commands, _TOOL)
+    approvals.add_parser(commands)
 
     doctor = commands.add_parser("doctor", help="which key, which mode, and does Stripe answer")
     doctor.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
@@ -232,7 +232,7 @@ async def _make_call(
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
     who: dict[str, Any] = {}
     if is_at_terminal:
-        who = {"user": _approvals.whoami(), "approver": _approvals.ask_at_terminal, "asks_always": not options.yes}
+        who = {"user": approvals.whoami(), "approver": approvals.ask_at_terminal, "asks_always": not options.yes}
     async with OCPAgent("command_line", settings=settings, **who) as agent:
         await agent.register_api("stripe")
         tool = await _tool_named(agent, name)
@@ -343,8 +343,8 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     """
     Whether Stripe answers, and whether the key may read customers; a sentence where not.
     """
-    from ocp_stripe_balance._executor import Executor  # noqa: PLC0415  httpx
-    from ocp_stripe_balance._request import WireRequest  # noqa: PLC0415
+    from ocp_stripe_balance._stripe.client import Executor  # noqa: PLC0415  httpx
+    from ocp_stripe_balance._stripe.request import WireRequest  # noqa: PLC0415
 
     headers = {"Stripe-Version": settings.api_version}
     if settings.account:

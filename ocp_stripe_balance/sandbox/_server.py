@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from ocp_stripe_balance._manifest import load_manifest
+from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.sandbox import _errors as errors
 from ocp_stripe_balance.sandbox import _form
 from ocp_stripe_balance.sandbox._faults import Fault, FaultKind, Faults

@@ -1,0 +1,158 @@
+"""
+What the agent asks for, checked against everything that can be known without looking anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._calls.stated import stated_effect_problem
+from ocp_stripe_balance._text.secrets import holds_key, redact
+from ocp_stripe_balance.errors import InvalidParametersError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic import SecretStr
+
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance._tools.validation import ParameterValidator
+
+_KEY_PARAMETER = "idempotency_key"
+_MAX_METADATA_KEYS = 50  # https://docs.stripe.com/metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """
+    One valid call.
+    """
+
+    arguments: dict[str, Any]
+    """The parameters by name, without the key and the stated effect."""
+    key: str | None
+    """The idempotency key, where the caller gave one."""
+    is_key_derived: bool = False
+    """Whether the key follows from what is asked, so that other words under it are no conflict."""
+    stated_effect: str | None = None
+    """The effect in words, where the caller said it; compared with the amount as soon as that is known."""
+
+    @property
+    def has_own_key(self) -> bool:
+        """
+        Whether the caller chose the key, which then stands for exactly these parameters.
+        """
+        return self.key is not None and not self.is_key_derived
+
+
+def take_order(  # noqa: PLR0913  a call and what it is held against
+    tool: ToolSpec,
+    validator: ParameterValidator,
+    parameters: object,
+    keys: Sequence[str | None],
+    *,
+    tags_calls: bool,
+    api_key: SecretStr | None,
+) -> Order:
+    """
+    The order that *parameters* make.
+
+    Args:
+        tool: what is called.
+        validator: of its parameters.
+        parameters: as the agent gave them.
+        keys: idempotency keys given beside the parameters, None where none was.
+        tags_calls: whether entries get a metadata key of ours.
+        api_key: which no parameter may have in it.
+
+    Raises:
+        InvalidParametersError: listing everything that is wrong.
+    """
+    # Hosts name every call; one that only reads needs no name.
+    given: list[object] = [key for key in keys if key is not None] if _KEY_PARAMETER in tool.parameters else []
+    if len(given) == 1 and type(parameters) is dict and _KEY_PARAMETER not in parameters:
+        parameters, given = {**parameters, _KEY_PARAMETER: given[0]}, []
+    arguments, problems = validator.check(parameters)
+    given += [arguments[_KEY_PARAMETER]] if given and arguments.get(_KEY_PARAMETER) is not None else []
+    if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
+        hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
+        problems.append(Problem(path=_KEY_PARAMETER, message="is given twice, with different values", hint=hint))
+    elif given and _KEY_PARAMETER not in arguments and (not problems or arguments):
+        arguments, problems = validator.check({**_named(parameters), _KEY_PARAMETER: given[0]})
+    if not problems:
+        problems = _key_problems(arguments, api_key)
+        if tool.moves_money:
+            problems = [*_tag_problems(arguments, tags_calls=tags_calls), *problems]
+    stated = tool.stated_parameter
+    effect = arguments.pop(stated, None) if stated and not problems else None
+    if problems:
+        raise InvalidParametersError(_masked(problems, api_key), tool=tool.name)
+    if effect is not None and tool.moves_money:
+        check_stated_effect(tool, effect, int(arguments["amount"]), arguments["currency"])
+    key = arguments.pop(_KEY_PARAMETER, None)
+    return Order(arguments=arguments, key=key, stated_effect=effect)
+
+
+def check_stated_effect(tool: ToolSpec, effect: str, amount: int, currency: str) -> None:
+    """
+    Compare what the caller said with what the call does.
+
+    Raises:
+        InvalidParametersError: they differ.
+    """
+    name = tool.stated_parameter or ""
+    problem = stated_effect_problem(name, effect, amount, currency)
+    if problem is not None:
+        raise InvalidParametersError([problem], tool=tool.name)
+
+
+def _masked(problems: Sequence[Problem], api_key: SecretStr | None) -> list[Problem]:
+    """
+    The problems without the API key, which a refused value may have in it.
+    """
+    secret = None if api_key is None else api_key.get_secret_value()
+    return [
+        Problem(path=redact(each.path, secret), message=redact(each.message, secret), hint=redact(each.hint, secret))
+        for each in problems
+    ]
+
+
+def _named(parameters: object) -> Mapping[str, Any]:
+    return parameters if isinstance(parameters, Mapping) else {}
+
+
+def _tag_problems(arguments: Mapping[str, Any], *, tags_calls: bool) -> list[Problem]:
+    """
+    Where the caller's metadata leaves no room for ours under Stripe's limit of 50 keys.
+    """
+    ours = int(tags_calls) + ("reference" in arguments)
+    room = _MAX_METADATA_KEYS - ours
+    if len(arguments.get("metadata") or {}) <= room:
+        return []
+    message = f"has {len(arguments['metadata'])} keys; at most {room} are left"
+    hint = f"Stripe allows {_MAX_METADATA_KEYS}, and this tool adds {ours} of its own (ocp_call, ocp_reference)"
+    return [Problem(path="metadata", message=message, hint=hint)]
+
+
+def _key_problems(arguments: Mapping[str, Any], api_key: SecretStr | None) -> list[Problem]:
+    """
+    Where a parameter has an API key in it, which would end up in Stripe's ledger and our journal.
+    """
+    secret = None if api_key is None else api_key.get_secret_value()
+    found = []
+    for name, value in arguments.items():
+        if _holds_key_anywhere(value, secret):
+            message = "has what looks like an API key in it"
+            hint = "leave it out; a key belongs nowhere in a call, and whoever wrote it there should roll it"
+            found.append(Problem(path=name, message=message, hint=hint))
+    return found
+
+
+def _holds_key_anywhere(value: Any, secret: str | None) -> bool:
+    if isinstance(value, str):
+        return holds_key(value, secret)
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return isinstance(value, list) and any(isinstance(text, str) and holds_key(text, secret) for text in value)

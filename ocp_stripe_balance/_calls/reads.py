@@ -1,0 +1,186 @@
+"""
+Tools that only read: one GET, or one per page of a list. Nothing to record, and safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from ocp_stripe_balance._stripe.headers import stripe_headers
+from ocp_stripe_balance._stripe.request import WireRequest, build_request
+from ocp_stripe_balance._tools.validation import response_validator
+from ocp_stripe_balance.errors import NotSentError
+from ocp_stripe_balance.models import ToolResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+    from ocp_stripe_balance._host.contract import APIOptions
+    from ocp_stripe_balance._stripe.access import Access
+    from ocp_stripe_balance._stripe.client import Executor, Reply
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+
+_MAX_WARNINGS = 20
+
+
+class Reads:
+    """
+    Reads one registered API through an executor that it shares.
+    """
+
+    def __init__(self, base_url: str, options: APIOptions, executor: Executor) -> None:
+        """
+        Prepare.
+        """
+        self._base_url = base_url
+        self._options = options
+        self._executor = executor
+
+    async def get(self, path: str, access: Access) -> Any:
+        """
+        What Stripe answers to a GET of *path*, as JSON.
+
+        Raises:
+            NotSentError: no answer.
+            RejectedError: Stripe said no.
+        """
+        headers = stripe_headers(access, access.api_version, self._options)
+        url = self._base_url + path
+        template, customer = _endpoint(path)
+        request = WireRequest(
+            method="GET",
+            url=url,
+            body=b"",
+            headers=headers,
+            template=template,
+            customer=customer,
+            api_key=access.api_key,
+        )
+        return (await self._executor.execute(request, tool="read", idempotency_key=None)).data
+
+    def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> WireRequest:
+        """
+        The request for the one answer, or the first page; it is made the same way where it is no read.
+        """
+        if tool.page_size is not None and "limit" in arguments:
+            arguments = {**arguments, "limit": int(min(arguments["limit"], tool.page_size))}
+        headers = stripe_headers(access, access.api_version, self._options)
+        return build_request(tool, arguments, base_url=self._base_url, headers=headers, api_key=access.api_key)
+
+    async def fetch(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> ToolResult:
+        """
+        The answer; of a list, as many items as ``limit`` says, over as many pages as it takes, as one page.
+
+        Raises:
+            NotSentError: no answer in time.
+            RejectedError: Stripe said no.
+        """
+        items: list[Any] = []
+        warnings: dict[str, None] = {}
+        attempts = 0
+        deadline = asyncio.get_running_loop().time() + self._options.settings.timeout
+        async for reply, page in self._replies(tool, arguments, access, deadline):
+            attempts += reply.attempts
+            warnings |= dict.fromkeys(self._surprises(tool, reply))
+            # Stripe gives newest first, whichever way it is paged.
+            items = [*page, *items] if "ending_before" in arguments else [*items, *page]
+        data = reply.data if isinstance(reply.data, dict) else {}
+        if tool.page_size is not None and data:
+            data = {**data, "data": items}
+        return ToolResult(
+            tool=tool.name,
+            data=data,
+            status_code=reply.status,
+            headers=reply.headers,
+            idempotency_key=None,
+            request_id=reply.request_id,
+            attempts=attempts,
+            replayed=False,
+            warnings=tuple(warnings)[:_MAX_WARNINGS],
+        )
+
+    async def iterate(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> AsyncGenerator[Any, None]:
+        """
+        The items of a list one by one, a page at a time: up to ``limit``, or all where there is none.
+
+        Raises:
+            NotSentError: no answer in time; what came so far is good.
+            RejectedError: Stripe said no.
+        """
+        async for _, page in self._replies(tool, {"limit": math.inf, **arguments}, access):
+            for item in reversed(page) if "ending_before" in arguments else page:
+                yield item
+
+    async def _replies(
+        self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float | None = None
+    ) -> AsyncIterator[tuple[Reply, list[Any]]]:
+        """
+        The one reply, or those of a list's pages until there are ``limit`` items. Without *deadline*, each has its own.
+
+        Raises:
+            NotSentError: a page cannot be read: what came so far is not taken for the whole.
+        """
+        loop, timeout_s = asyncio.get_running_loop(), self._options.settings.timeout
+        cursor = "ending_before" if "ending_before" in arguments else "starting_after"
+        most = tool.page_size or 1
+        while True:
+            asked = {**arguments, "limit": min(arguments["limit"], most)} if "limit" in arguments else arguments
+            remaining_s = timeout_s if deadline is None else max(deadline - loop.time(), 0.001)
+            request = self.request(tool, asked, access)
+            reply = await self._executor.execute(request, tool=tool.name, idempotency_key=None, timeout_s=remaining_s)
+            page = _items(reply) if tool.page_size is not None else []
+            if page is None:
+                if reply.lost_body and asked.get("limit", 1) > 1:
+                    most = max(int(asked["limit"]) // 4, 1)  # fewer may fit
+                    continue
+                raise _unreadable(tool, reply)
+            yield reply, page
+            left = arguments.get("limit", 0) - len(page)
+            if left <= 0 or not page or reply.data.get("has_more") is not True:
+                return
+            last = page[0 if cursor == "ending_before" else -1]
+            arguments = {**arguments, "limit": left, cursor: last["id"]}
+
+    def _surprises(self, tool: ToolSpec, reply: Reply) -> list[str]:
+        if reply.lost_body:
+            return [reply.lost_body]
+        if not isinstance(reply.data, dict):
+            return ["the response body is not a JSON object"]
+        return response_validator(tool).warnings(reply.data)
+
+
+def _endpoint(path: str) -> tuple[str, str | None]:
+    """
+    The template of a path below a customer, and the customer.
+    """
+    customer = re.match(r"/v1/customers/([^/?]+)", path)
+    if customer is None:
+        return "", None
+    rest = path[customer.end() :].partition("?")[0]
+    rest = re.sub(r"^(/balance_transactions)/[^/]+$", r"\1/{transaction}", rest)
+    return "/v1/customers/{customer}" + rest, unquote(customer[1])
+
+
+def _items(reply: Reply) -> list[Any] | None:
+    """
+    The items on a page; None where the answer is no page.
+    """
+    items = reply.data.get("data") if isinstance(reply.data, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
+        return None
+    return items
+
+
+def _unreadable(tool: ToolSpec, reply: Reply) -> NotSentError:
+    why = reply.lost_body or "it is not a list"
+    return NotSentError(
+        f"Nothing moved: a page of the list could not be read ({why}).",
+        hint="Call again, for fewer at once (limit) or without expand.",
+        retryable=True,
+        attempts=reply.attempts,
+        tool=tool.name,
+    )

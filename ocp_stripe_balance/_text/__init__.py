@@ -1,0 +1,3 @@
+"""
+Text for people and models: amounts of money, other people's text, and no secrets.
+"""

@@ -1,0 +1,135 @@
+"""
+The published tools, read from the data files: tool_manifest.json and schemas/.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def _read(name: str) -> Any:
+    # A wheel carries the data inside the package; a source checkout has it beside the package.
+    path = _PACKAGE / name
+    if not path.exists():
+        path = _PACKAGE.parent / name
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)  # without slots, for what is worked out once
+class ToolSpec:
+    """
+    One tool as OCP describes it (ocp-tool.json), with its two JSON Schema documents.
+    """
+
+    name: str
+    description: str
+    method: str
+    path: str
+    """Path template, such as ``/v1/customers/{customer}/balance_transactions``."""
+    parameters: dict[str, dict[str, Any]]
+    """Name to ``{type, required, location, description, schema, …}``; location is path, query, header or body."""
+    response_schema: dict[str, Any]
+    """The response in the catalogue's OpenAPI 3.0 dialect."""
+    operation_id: str | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> bool:
+        """
+        Whether it changes nothing.
+        """
+        return self.method == "GET"
+
+    @cached_property
+    def moves_money(self) -> bool:
+        """
+        Whether it makes an entry: it has an amount in minor units.
+        """
+        return any(spec.get("format") == "minor-units" for spec in self.parameters.values())
+
+    @cached_property
+    def stated_parameter(self) -> str | None:
+        """
+        The name of the parameter that states the effect in words, in a tool that has one.
+        """
+        properties = self.parameters_json_schema["properties"]
+        return next((name for name, spec in properties.items() if spec.get("format") == "stated-effect"), None)
+
+    @cached_property
+    def reverses(self) -> bool:
+        """
+        Whether it makes the opposite of an entry that it names.
+        """
+        return any(spec["schema"].get("x-sent-as") == "metadata[ocp_reverses]" for spec in self.parameters.values())
+
+    @cached_property
+    def page_size(self) -> int | None:
+        """
+        How many items Stripe gives at once, of a tool that lists; None of every other.
+        """
+        size: int | None = self.parameters.get("limit", {}).get("schema", {}).get("x-page-size")
+        return size
+
+    @cached_property
+    def parameters_json_schema(self) -> dict[str, Any]:
+        """
+        The JSON Schema 2020-12 document every call is validated against.
+        """
+        return _schema_file(f"{self.name}.parameters.json")
+
+    @cached_property
+    def response_json_schema(self) -> dict[str, Any]:
+        """
+        The response schema as JSON Schema 2020-12, references resolved in ``$defs``.
+        """
+        return _schema_file(f"{self.name}.response.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """
+    One catalogue entry: an API and its tools.
+    """
+
+    name: str
+    display_name: str
+    description: str
+    base_url: str
+    version: str
+    """Stripe API version the tools were written for."""
+    tools: tuple[ToolSpec, ...]
+
+
+@cache
+def _schema_file(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = _read(f"schemas/{name}")
+    return document
+
+
+@cache
+def load_manifest() -> Manifest:
+    """
+    The catalogue entry this package publishes.
+    """
+    entry = _read("tool_manifest.json")
+    tools = tuple(
+        ToolSpec(
+            name=tool["name"],
+            description=tool["description"],
+            method=tool["method"],
+            path=tool["path"],
+            parameters=tool["parameters"],
+            response_schema=tool["response_schema"],
+            operation_id=tool["operation_id"],
+            tags=tuple(tool["tags"]),
+        )
+        for tool in entry["tools"]
+    )
+    facts = {name: entry[name] for name in ("name", "display_name", "description", "base_url", "version")}
+    return Manifest(tools=tools, **facts)

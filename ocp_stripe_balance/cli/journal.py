@@ -1,0 +1,258 @@
+"""
+The journal on the command line: list, show, reconcile, resume, export and prune.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._journal import Call, Decision, Journal, State
+from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance.agent import OCPAgent
+from ocp_stripe_balance.cli.output import print_json, printable, say, show_result
+from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, NotSentError, Problem
+
+if TYPE_CHECKING:
+    import argparse
+
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_TIME_HELP = "a date (2026-11-01), a time (2026-11-01T12:00Z) or a span back from now (90m, 24h, 7d)"
+
+
+def add_parser(commands: Any) -> None:
+    """
+    Add ``journal`` and its commands.
+    """
+    journal = commands.add_parser("journal", help="the durable record of calls")
+    actions = journal.add_subparsers(dest="action", required=True, metavar="COMMAND")
+
+    lister = actions.add_parser("list", help="calls, oldest first")
+    lister.add_argument("--outcome", choices=[str(state) for state in State], action="append", help="only this outcome")
+    lister.add_argument("--since", metavar="TIME", help=_TIME_HELP)
+    lister.add_argument("--customer", metavar="ID", help="only this customer")
+    lister.add_argument("--json", dest="as_json", action="store_true", help="as a JSON list")
+
+    show = actions.add_parser("show", help="all there is on one call")
+    show.add_argument("key", metavar="KEY", help="its idempotency key")
+    show.add_argument("--json", dest="as_json", action="store_true", help="as JSON")
+
+    decisions = actions.add_parser("decisions", help="what the policy and people decided, oldest first")
+    decisions.add_argument("--since", metavar="TIME", help=_TIME_HELP)
+    decisions.add_argument("--customer", metavar="ID", help="only this customer")
+    decisions.add_argument("--json", dest="as_json", action="store_true", help="as a JSON list")
+
+    reconcile = actions.add_parser("reconcile", help="settle open calls by reading Stripe; moves no money")
+    reconcile.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
+
+    resume = actions.add_parser("resume", help="send an open call again under its own key")
+    resume.add_argument("key", metavar="KEY", help="its idempotency key")
+    resume.add_argument("--json", dest="as_json", action="store_true", help="the result as JSON")
+
+    actions.add_parser("export", help="every call and every decision as a line of JSON")
+
+    prune = actions.add_parser("prune", help="delete settled calls")
+    prune.add_argument("--before", required=True, metavar="TIME", help=_TIME_HELP)
+    prune.add_argument(
+        "--with-references",
+        action="store_true",
+        help="also paid calls with a reference, which could then be paid again",
+    )
+
+
+async def run(options: argparse.Namespace) -> int:
+    """
+    Run one journal command and return its exit code.
+    """
+    return await _ACTIONS[options.action](options)
+
+
+async def _list(options: argparse.Namespace) -> int:
+    states = [State(name) for name in options.outcome or ()]
+    since = _moment(options.since, "--since") if options.since else 0.0
+    calls = await _select(states=states, since=since, customer=options.customer)
+    if options.as_json:
+        print_json([_facts(call) for call in calls])
+        return 0
+    for call in calls:
+        row = (moment(call.created_at), call.state, call.effect, call.customer, call.key)
+        print(printable("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (20, 9, 20, 20, 0), strict=True))))
+    if not calls:
+        say("No calls.")
+    return 0
+
+
+async def _show(options: argparse.Namespace) -> int:
+    journal = open_journal()
+    try:
+        calls, decisions = await journal.select(key=options.key), await journal.decisions(key=options.key)
+    finally:
+        await journal.aclose()
+    if not calls and not decisions:
+        hint = "ocp-stripe-balance journal list shows the calls there are, journal decisions those that were refused"
+        raise NotSentError("The journal has no call of that key.", hint=f"{hint}.")
+    if options.as_json:
+        print_json([{**_facts(call), "decisions": [_decided(each) for each in decisions]} for call in calls])
+        return 0
+    for call in calls:
+        for name, value in _facts(call).items():
+            if value not in (None, ""):
+                text = value if isinstance(value, str) else json.dumps(value)
+                print(f"{name:<12} {printable(text)}")
+    for each in decisions:
+        print(printable(f"{'decision':<12} {_decision_line(each)}"))
+    if not calls:
+        say("No call of that key was sent.")
+    return 0
+
+
+async def _decisions(options: argparse.Namespace) -> int:
+    since = _moment(options.since, "--since") if options.since else 0.0
+    journal = open_journal()
+    try:
+        decisions = await journal.decisions()
+    finally:
+        await journal.aclose()
+    found = [each for each in decisions if each.at >= since and options.customer in {None, each.customer}]
+    if options.as_json:
+        print_json([_decided(each) for each in found])
+        return 0
+    for each in found:
+        print(printable(f"{_decision_line(each)}  {each.effect}  {each.customer}  {each.key}"))
+    if not found:
+        say("No decisions.")
+    return 0
+
+
+def _decision_line(decision: Decision) -> str:
+    reason = f": {decision.reason}" if decision.reason else ""
+    return f"{moment(decision.at)}  {decision.decision:<8}  by {decision.who} ({decision.rule}{reason})"
+
+
+def _decided(decision: Decision) -> dict[str, Any]:
+    return {**decision._asdict(), "at": moment(decision.at), "effect": decision.effect}
+
+
+async def _reconcile(options: argparse.Namespace) -> int:
+    async with OCPAgent() as agent:
+        api = await agent.register_api("stripe")
+        findings = await api.reconcile(_progress)
+    if options.as_json:
+        print_json([asdict(finding) for finding in findings])
+        return 0
+    for finding in findings:
+        found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice
+        told = {"not_sent": "never applied; nothing moved"}.get(finding.outcome, found)
+        print(printable(f"{finding.outcome:<10} {finding.key}  {finding.customer}  {told}"))
+    if not findings:
+        say(f"No call is open at {api.base_url} in this mode.")
+    return 0 if all(finding.outcome != "unknown" for finding in findings) else 4
+
+
+async def _resume(options: argparse.Namespace) -> int:
+    async with OCPAgent() as agent:
+        api = await agent.register_api("stripe")
+        show_result(await api.resume(options.key), as_json=options.as_json)
+    return 0
+
+
+async def _export(_options: argparse.Namespace) -> int:
+    journal = open_journal()
+    try:
+        await journal.proposals()  # which notes those that have expired
+        calls, decisions = await journal.select(), await journal.decisions()
+    finally:
+        await journal.aclose()
+    for call in calls:
+        print(json.dumps({"record": "call", **_facts(call)}))
+    for decision in decisions:
+        print(json.dumps({"record": "decision", **_decided(decision)}))
+    return 0
+
+
+async def _prune(options: argparse.Namespace) -> int:
+    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+
+    before = _moment(options.before, "--before")
+    journal = open_journal()
+    try:
+        keep_s = Settings().policy_in_force.longest_window_s
+        deleted = await journal.prune(before, with_references=options.with_references, keep_s=keep_s)
+    finally:
+        await journal.aclose()
+    stay = "open ones" if options.with_references else "open ones, and paid ones with a reference,"
+    say(f"Deleted {deleted} settled calls; {stay} stay, and so does what the rules of a policy still count.")
+    return 0
+
+
+_ACTIONS = {
+    "list": _list,
+    "show": _show,
+    "decisions": _decisions,
+    "reconcile": _reconcile,
+    "resume": _resume,
+    "export": _export,
+    "prune": _prune,
+}
+
+
+def open_journal() -> Journal:
+    """
+    The journal of the settings.
+
+    Raises:
+        ConfigurationError: it is switched off.
+    """
+    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+
+    path = Settings().journal_path
+    if path is None:
+        message = "The journal is switched off (OCP_STRIPE_JOURNAL=off)."
+        raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
+    return Journal(path)
+
+
+async def _select(**narrowed: Any) -> list[Call]:
+    journal = open_journal()
+    try:
+        return await journal.select(**narrowed)
+    finally:
+        await journal.aclose()
+
+
+def _facts(call: Call) -> dict[str, Any]:
+    """
+    A call as JSON.
+    """
+    facts = {**call._asdict(), "outcome": str(call.state), "effect": call.effect}
+    for name in ("state", "owner", "lease_until", "is_final", "spent_at"):
+        del facts[name]
+    if call.state is State.SENDING:
+        facts["attempts"] = None  # it is being sent, or was interrupted: not known
+    facts["body"] = call.body.decode("ascii", "replace")
+    facts["arguments"] = json.loads(call.arguments)
+    facts["answer"] = json.loads(call.answer) if call.answer else None
+    facts["created_at"], facts["updated_at"] = moment(call.created_at), moment(call.updated_at)
+    return facts
+
+
+def _moment(text: str, option: str) -> float:
+    span = re.fullmatch(r"(\d{1,9})([smhdw])", text)
+    if span:
+        return time.time() - int(span[1]) * _SPANS[span[2]]
+    try:
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        problem = Problem(path=option, message=f"{text!r} is not a time", hint=f"pass {_TIME_HELP}")
+        raise InvalidParametersError([problem]) from None
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {total} calls", end="\n" if done == total else "", file=sys.stderr, flush=True)

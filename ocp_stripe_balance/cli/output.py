@@ -1,0 +1,92 @@
+"""
+What the commands print: data on stdout, everything else on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._text import money
+from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.secrets import redact
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.errors import ToolError
+    from ocp_stripe_balance.models import CustomerBalanceTransaction, DryRun, ToolResult
+
+
+def show_result(result: ToolResult, *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print(f"{result.outcome}: {printable(result.describe())}")
+        if result.transactions:
+            _show_entries(result.transactions)
+        if result.customer is not None and result.customer.email:
+            print(f"email            {printable(result.customer.email)}")
+        if result.moved:
+            print(f"transaction      {printable(str(result.data.get('id')))}")
+        if result.idempotency_key is not None:
+            print(f"idempotency key  {printable(result.idempotency_key)}")
+        print(f"request          {printable(str(result.request_id))}")
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+
+
+def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
+    rows = [("created", "transaction", "effect", "balance after", "description")]
+    for entry in entries:
+        created = datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        balance = money.to_text(entry.ending_balance, entry.currency)
+        rows.append((created, entry.id, entry.effect, balance, entry.description or ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        print(printable("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+
+
+def show_dry_run(done: DryRun, *, as_json: bool) -> int:
+    """
+    Print what would be sent and whether it would be; the exit code.
+    """
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        print(printable(f"{done.verdict}: {done.message}"))
+        print(f"\nThe request, not sent:\n{done.method} {printable(done.url)}")
+        for name, value in done.headers.items():
+            print(printable(f"{name}: {value}"))
+        print(f"\n{printable(done.body)}")
+    for warning in done.warnings:
+        say(f"warning: {warning}")
+    return 0 if done.verdict in {"send", "replay", "resume", "wait"} else 2
+
+
+def show_error(error: ToolError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(error.to_dict(), indent=2), file=sys.stderr)
+    else:
+        say(f"{error.outcome}: {error}")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def say(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def wrap(text: str, indent: str = "    ", further: str | None = None) -> str:
+    further = indent + "  " if further is None else further
+    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
+
+
+def printable(text: str) -> str:
+    """
+    Control characters and terminal escapes shown instead of obeyed, keys masked.
+    """
+    return redact(escaped(text, keep="\n"))

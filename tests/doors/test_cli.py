@@ -1,0 +1,375 @@
+"""
+The command line in processes of its own: output, exit codes, interrupts and terminals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from helpers import TOOL, TOOLS, ledger
+
+from ocp_stripe_balance.cli.output import printable
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.sandbox import Sandbox
+
+CLI = str(Path(sys.executable).parent / "ocp-stripe-balance")
+
+
+def run(*arguments: str, stripe: Sandbox | None = None, stdin: str = "", **environment: str) -> Any:
+    if stripe is not None:
+        environment = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, **environment}
+    done = subprocess.run(  # noqa: S603  our own program
+        [CLI, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        env={**os.environ, **environment},
+    )
+    assert "Traceback" not in done.stderr
+    if stripe is not None:
+        assert stripe.api_key not in done.stdout + done.stderr
+    return done
+
+
+async def test_call_credits_and_says_so(stripe_thread: Sandbox) -> None:
+    """Words for people: what happened, the transaction, the key."""
+    customer = stripe_thread.create_customer()
+    done = run("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", stripe=stripe_thread)
+    assert 0 == done.returncode
+    assert f"succeeded: credit 5.00 usd to {customer}; the balance is now -5.00 usd" in done.stdout
+    assert (await ledger(stripe_thread, customer))[0]["id"] in done.stdout
+    assert "" == done.stderr
+
+
+async def test_call_takes_every_kind_of_parameter(stripe_thread: Sandbox) -> None:
+    """Lists, metadata and a key, from KEY=VALUE."""
+    customer = stripe_thread.create_customer()
+    done = run(
+        *("call", TOOL, f"customer={customer}", "amount=250", "currency=jpy", "description=a=b c"),
+        *("metadata[order]=1", "metadata[x.y]=", 'expand=["customer"]', "--idempotency-key", "call_1", "--json"),
+        stripe=stripe_thread,
+    )
+    told = json.loads(done.stdout)
+    assert ("succeeded", "call_1", False) == (told["outcome"], told["idempotency_key"], told["replayed"])
+    assert (250, "a=b c", {"order": "1", "ocp_call": "call_1"}) == tuple(
+        told["data"][name] for name in ("amount", "description", "metadata")
+    )
+    assert customer == told["data"]["customer"]["id"]
+
+
+@pytest.mark.parametrize("source", ["file", "-"])
+async def test_call_reads_json(stripe_thread: Sandbox, tmp_path: Path, source: str) -> None:
+    """From a file or standard input, with JSON out."""
+    customer = stripe_thread.create_customer()
+    text = json.dumps({"customer": customer, "amount": -1, "currency": "usd"})
+    (tmp_path / "call.json").write_text(text)
+    name = str(tmp_path / "call.json") if source == "file" else "-"
+    done = run("call", TOOL, "--json", name, stripe=stripe_thread, stdin=text)
+    assert -1 == json.loads(done.stdout)["data"]["ending_balance"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["call", TOOL, "amount=5.00", "currency=usd", "customer=cus_1"], 2, "smallest unit: 500 for 5.00 usd"),
+        (["call", TOOL, "nonsense"], 2, "write KEY=VALUE"),
+        (["call", TOOL, "amount=1", "amount=2"], 2, "amount: is given twice"),
+        (["call", TOOL, "--json", "/nowhere.json"], 2, "cannot be read"),
+        (["call", TOOL, "--json", "-", "amount=1"], 2, "both a JSON source and KEY=VALUE"),
+        (["call", TOOL, "--json", "-"], 2, "is not JSON"),
+        (["call", "--json", TOOL, "amount=1"], 2, "write the tool's name before --json"),
+        (["call", TOOL, "--json", "amount=1", "currency=usd"], 2, "customer: required parameter is missing"),
+        (["call", TOOL, "metadata=", "metadata[a]=b"], 2, "metadata: is given twice"),
+        (["call", TOOL, "metadata={"], 2, "is not JSON"),
+        (["call", "postCustomers", "amount=1"], 2, "did you mean getCustomersCustomer"),
+        (["tools", "nope"], 2, "the tools are"),
+        (["call", TOOL, "amount=-5", "currency=usd", "customer=cus_none"], 3, "No such customer: 'cus_none'"),
+        (["sandbox", "--port", "99999"], 2, "cannot listen on port 99999"),
+        (["sandbox", "--fault", "earthquake"], 2, "earthquake"),
+        (["frobnicate"], 2, "invalid choice"),
+        ([], 2, "required"),
+    ],
+)
+def test_failures_have_their_exit_codes(stripe_thread: Sandbox, arguments: list[str], code: int, said: str) -> None:
+    """2 for what was not sent, 3 for what Stripe rejected, the words on stderr and nothing on stdout."""
+    done = run(*arguments, stripe=stripe_thread)
+    assert (code, "") == (done.returncode, done.stdout)
+    assert said in done.stderr
+
+
+async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
+    """With --json the error is JSON on stderr, the key in it."""
+    customer = stripe_thread.create_customer()
+    stripe_thread.faults.add("reset", path="balance", times=None)
+    done = run(
+        *("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--json"),
+        stripe=stripe_thread,
+        OCP_STRIPE_MAX_ATTEMPTS="1",
+    )
+    assert (4, "") == (done.returncode, done.stdout)
+    text, _, advice = done.stderr.partition("To find out: ")
+    told = json.loads(text)
+    assert "unknown" == told["outcome"]
+    assert told["idempotency_key"] in told["hint"]
+    assert advice.strip() == f"{CLI} journal resume {told['idempotency_key']}"
+
+
+def test_settings_are_named_when_wrong() -> None:
+    """A misspelt variable stops every command."""
+    done = run("tools", OCP_STRIPE_TIMEOT="5")
+    assert 2 == done.returncode
+    assert "Did you mean OCP_STRIPE_TIMEOUT?" in done.stderr
+
+
+def test_tools_explains_and_prints_schemas() -> None:
+    """The list, one tool in words, and both as JSON."""
+    assert TOOL in run("tools").stdout
+    assert "**amount** (integer, required, body)" in run("tools", TOOL).stdout
+    assert TOOLS == [tool["name"] for tool in json.loads(run("tools", "--json").stdout)]
+    tool = json.loads(run("tools", TOOL, "--json").stdout)
+    assert "https://json-schema.org/draft/2020-12/schema" == tool["json_schema"]["parameters"]["$schema"]
+    assert "path" == tool["parameters"]["customer"]["location"]
+
+
+def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
+    """Healthy, without a key, with a wrong key, without a network."""
+    found = json.loads(run("doctor", "--json", stripe=stripe_thread).stdout)
+    assert ("from STRIPE_SECRET_KEY", "test", True, True) == (
+        found["api_key"],
+        found["mode"],
+        found["reaches_stripe"],
+        found["may_read_customers"],
+    )
+    done = run("doctor", stripe=stripe_thread)
+    assert 0 == done.returncode
+    assert re.search(r"^may read customers +yes$", done.stdout, re.MULTILINE)
+    done = run("doctor", STRIPE_API_BASE=stripe_thread.url)
+    assert 2 == done.returncode
+    assert "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY" in done.stdout
+    done = run("doctor", stripe=stripe_thread, STRIPE_SECRET_KEY="sk_live_planted0key")
+    assert done.returncode == 2
+    assert "calls allowed        no: A person must set OCP_STRIPE_ALLOW_LIVE=true" in done.stdout
+    assert "HTTP 401" in done.stdout
+    assert "planted" not in done.stdout + done.stderr
+    done = run("doctor", stripe=stripe_thread, STRIPE_API_BASE="http://127.0.0.1:1")
+    assert 2 == done.returncode
+    assert re.search(r"^reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603  our own program
+        [CLI, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_sandbox_serves_until_interrupted() -> None:
+    """What it prints is enough for a first credit, and Ctrl-C ends it in peace."""
+    with start("sandbox", "--json") as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        variables = {"STRIPE_SECRET_KEY": told["api_key"], "STRIPE_API_BASE": told["url"]}
+        done = run("call", TOOL, f"customer={told['customer']}", "amount=-500", "currency=usd", **variables)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    assert 0 == done.returncode
+    assert (0, "Interrupted.\n") == (process.returncode, stderr)
+
+
+def test_sandbox_takes_faults_and_a_file(tmp_path: Path) -> None:
+    """Faults from the command line meet requests, and the file outlives the process."""
+    keys = set()
+    for _ in range(2):
+        arguments = (
+            "sandbox",
+            "--json",
+            "--file",
+            str(tmp_path / "s.json"),
+            "--fault",
+            "rate_limit:times=1",
+            "--seed",
+            "3",
+        )
+        with start(*arguments) as process:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            statuses = [
+                httpx.get(f"{told['url']}/v1/customers", auth=(told["api_key"], "")).status_code for _ in range(2)
+            ]
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=10)
+        assert [429, 200] == statuses
+        keys.add(told["api_key"])
+    assert 1 == len(keys)
+
+
+def test_sandbox_limits_when_asked() -> None:
+    """The second request within a second is too many, and its count is told."""
+    with start("sandbox", "--json", "--rate-limit", "1", "--lock", "0.01") as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        statuses = [httpx.get(f"{told['url']}/v1/customers", auth=(told["api_key"], "")).status_code for _ in range(2)]
+        counts = httpx.get(f"{told['url']}/_sandbox/limits").json()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert ([200, 429], {"admitted": 1, "seconds": 0.0, "refused": {"global-rate": 1}}) == (statuses, counts)
+    assert "Mend --fault, --file, --rate-limit or --lock" in run("sandbox", "--rate-limit", "0").stderr
+
+
+def test_the_module_is_the_program() -> None:
+    """python -m ocp_stripe_balance does the same."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ocp_stripe_balance", "--version"], capture_output=True, text=True, check=True
+    )
+    assert f"ocp-stripe-balance {version('ocp-stripe-balance')}" == done.stdout.strip()
+
+
+def test_sandbox_prints_variables_to_copy() -> None:
+    """Two export lines on stdout, the rest on stderr."""
+    with start("sandbox") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    assert re.fullmatch(r"export STRIPE_API_BASE=http://127\.0\.0\.1:\d+\n", lines[0])
+    assert re.fullmatch(r"export STRIPE_SECRET_KEY=sk_test_\w+\n", lines[1])
+    assert re.fullmatch(r"export CUSTOMER=cus_\w+\n", lines[2])
+    assert re.search(r"call \w+ customer=\$CUSTOMER amount=-250 currency=usd", stderr)
+
+
+async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) -> None:
+    """Ctrl-C after the request left: exit code 4 and the key to find out with."""
+    customer = stripe_thread.create_customer()
+    stripe_thread.faults.add("stall", seconds=30, path="balance")
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    arguments = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "call_9")
+    with start(*arguments, **variables) as process:
+        while not any("balance" in request.target for request in stripe_thread.requests):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    assert 4 == process.returncode
+    assert "call_9" in stderr
+    assert "Traceback" not in stderr
+
+
+async def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> None:
+    """Ctrl-C twice in a row is as truthful as once."""
+    customer = stripe_thread.create_customer()
+    stripe_thread.faults.add("stall", seconds=30, path="balance")
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    with start("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", **variables) as process:
+        while not any("balance" in request.target for request in stripe_thread.requests):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    assert 4 == process.returncode
+    assert "idempotency key" in stderr
+
+
+async def test_a_full_output_does_not_hide_what_was_done(stripe_thread: Sandbox) -> None:
+    """Standard output on a full disk: the outcome and the key go to stderr, and the exit code is the outcome's."""
+    customer = stripe_thread.create_customer()
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    with open("/dev/full", "w") as full:  # noqa: PTH123, ASYNC230
+        done = subprocess.run(  # noqa: S603
+            [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "call_5"],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, **variables},
+        )
+    assert 0 == done.returncode
+    assert "succeeded: credit 5.00 usd" in done.stderr
+    assert "call_5" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_any_terminal_encoding_will_do(stripe_thread: Sandbox) -> None:
+    """ASCII terminals see escapes, no tracebacks."""
+    customer = stripe_thread.create_customer()
+    arguments = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "description=€", "--json")
+    done = run(*arguments, stripe=stripe_thread, PYTHONIOENCODING="ascii")
+    assert (0, "€") == (done.returncode, json.loads(done.stdout)["data"]["description"])
+    assert 0 == run("call", "--help", PYTHONIOENCODING="ascii").returncode
+
+
+async def test_interrupting_the_question_sends_nothing(stripe_thread: Sandbox) -> None:
+    """Ctrl-C at the question ends the program."""
+    customer = stripe_thread.create_customer()
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(  # noqa: S603  our own program
+        [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    ) as process:
+        assert process.stderr is not None
+        asked = ""
+        while "[y/N]" not in asked:
+            asked += process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    os.close(ours)
+    os.close(theirs)
+    assert (2, "Interrupted; nothing was sent.") == (process.returncode, stderr.strip())
+    assert [] == await ledger(stripe_thread, customer)
+
+
+@pytest.mark.parametrize(("answer", "code", "entries"), [("y\n", 0, 1), ("n\n", 2, 0), ("\n", 2, 0)])
+async def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: str, code: int, entries: int) -> None:
+    """On a TTY, call shows the effect in words and sends after a yes only."""
+    customer = stripe_thread.create_customer(name="Ada")
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(  # noqa: S603  our own program
+        [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    ) as process:
+        os.close(theirs)
+        os.write(ours, answer.encode())
+        _, stderr = process.communicate(timeout=20)
+    os.close(ours)
+    assert code == process.returncode
+    assert "effect       credit 5.00 usd (test mode)" in stderr
+    assert f"customer     {customer} (Ada)" in stderr
+    assert "balance      0.00 usd when asked, -5.00 usd after this call" in stderr
+    assert "every call is put to the approver here (ask_always)" in stderr
+    assert f"{stripe_thread.url}" in stderr
+    assert "Send it? [y/N]" in stderr
+    assert entries == len(await ledger(stripe_thread, customer))
+
+
+async def test_terminal_escapes_from_stripe_are_shown_not_obeyed(stripe_thread: Sandbox) -> None:
+    """Text of others cannot repaint a terminal, and a key in it is masked."""
+    assert r"a\x1b[2Jb\rc\u202ed sk_test_[masked]" == printable("a\x1b[2Jb\rc\u202ed sk_test_abc")
+    done = run("call", TOOL, "customer=\x1b[2J", "amount=-1", "currency=usd", stripe=stripe_thread)
+    assert "\x1b" not in done.stderr

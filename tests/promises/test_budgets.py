@@ -1,0 +1,293 @@
+"""
+No sequence of calls, restarts and workers exceeds a budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers import TOOL, ledger, order
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from test_journal import draft as plain_draft
+
+from ocp_stripe_balance import OCPAgent, PolicyRefusedError, Settings
+from ocp_stripe_balance._journal import Admission, Call, Journal, State, Verdict
+from ocp_stripe_balance._journal.file import open_database
+from ocp_stripe_balance._policy import Case, Policy, decide, findings, resumed
+from ocp_stripe_balance.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._policy import History
+    from ocp_stripe_balance._policy.rules import Finding
+
+HOUR = 3600
+LEASE = 60
+# per, window in seconds, limit in cents
+BUDGETS = [("customer", 1 * HOUR, 600), ("user", 2 * HOUR, 900), ("all", 4 * HOUR, 1500)]
+POLICY = Policy(
+    duplicate_window="off",
+    budgets=[
+        {"per": per, "window": f"{window}s", "credit": {"usd": f"{limit / 100:.2f}"}} for per, window, limit in BUDGETS
+    ],
+)
+COLUMN = {"customer": "customer", "user": "user", "all": "mode"}
+KEYS = st.sampled_from([f"k{number}" for number in range(25)])
+
+
+def admission(call: Call) -> Admission:
+    case = Case(call=call, arguments={}, has_stated_effect=False, allow_live=False)
+
+    def sending(history: History) -> Finding | None:
+        return decide(findings(POLICY, case, history))
+
+    return Admission(rule=sending, resume_rule=lambda history: resumed(POLICY, case, history))
+
+
+class Spending(RuleBasedStateMachine):
+    """
+    Calls that succeed, fail, hang, crash and are sent again, on a journal that is closed and opened in between.
+
+    Beside it the ledger, which Stripe would keep: what was executed, when.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_800_000_000.0
+        self.loop = asyncio.new_event_loop()
+        self.folder = tempfile.TemporaryDirectory()
+        self.ledger: dict[str, tuple[float, Call]] = {}
+        self.journals: list[Journal] = []
+
+    @initialize()
+    def start_workers(self) -> None:
+        self.journals = [self.open() for _ in range(2)]
+
+    def open(self) -> Journal:
+        return Journal(Path(self.folder.name) / "journal", now=lambda: self.now)
+
+    @rule(
+        key=KEYS,
+        cents=st.sampled_from([50, 200, 300, 400, 550, 601]),
+        customer=st.sampled_from(["a", "b"]),
+        user=st.sampled_from(["ann", "bob", None]),
+        worker=st.integers(0, 1),
+        fate=st.sampled_from(
+            ["succeeded", "rejected", "not_sent", "unknown", "unknown, executed", "crash", "crash, executed"]
+        ),
+        seconds=st.floats(0, LEASE),
+        share=st.floats(0, 1),
+    )
+    def call(
+        self,
+        key: str,
+        cents: int,
+        customer: str,
+        user: str | None,
+        worker: int,
+        fate: str,
+        seconds: float,
+        share: float,
+    ) -> None:
+        self.issue(key, cents, customer, user, worker, fate, seconds, share)
+
+    def issue(
+        self,
+        key: str,
+        cents: int,
+        customer: str,
+        user: str | None,
+        worker: int,
+        fate: str,
+        seconds: float,
+        share: float,
+    ) -> None:
+        """
+        One call, from its claim to what becomes of it; Stripe executes it somewhere on the way, if at all.
+        """
+        draft = plain_draft(key, -cents, None)._replace(customer=customer, user=user, mode="test", currency="usd")
+        journal = self.journals[worker]
+        known = self.loop.run_until_complete(
+            journal.find(key, base_url=draft.base_url, mode=draft.mode, account=draft.account)
+        )
+        draft = known or draft
+        claim, _ = self.loop.run_until_complete(
+            journal.claim(draft, has_own_key=True, lease_s=LEASE, admission=admission(draft))
+        )
+        call = claim.call
+        if claim.verdict is Verdict.REFUSED:
+            self.assert_refusal_is_needed(draft)
+        if claim.verdict not in {Verdict.SEND, Verdict.RESUME}:
+            return
+        begun = self.now
+        if fate == "succeeded" or "executed" in fate:
+            self.ledger.setdefault(key, (begun + share * seconds, call))  # once per key, as Stripe does
+        self.now = begun + seconds
+        if "crash" in fate:
+            return
+        if key in self.ledger and fate in {"rejected", "not_sent"}:
+            fate = "unknown"  # after an executed attempt nobody can know better
+        if claim.verdict is Verdict.RESUME and fate == "not_sent":
+            fate = "unknown"
+        state = State(fate.partition(",")[0])
+        is_final = state in {State.SUCCEEDED, State.REJECTED}
+        self.loop.run_until_complete(journal.settle(call, state, is_final=is_final))
+
+    def assert_refusal_is_needed(self, draft: Call) -> None:
+        """
+        Some budget has no room, with everything counted that moved or may have since the window began.
+        """
+        calls = [
+            call
+            for call in self.loop.run_until_complete(self.journals[0].select())
+            if call.state not in {State.REJECTED, State.NOT_SENT} and call.key != draft.key
+        ]
+        assert any(
+            -sum(
+                call.amount
+                for call in calls
+                if getattr(call, COLUMN[per]) == getattr(draft, COLUMN[per])
+                and max(call.updated_at, call.spent_at) > self.now - window
+            )
+            - draft.amount
+            > limit
+            for per, window, limit in BUDGETS
+        )
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 200.0, 600.0, 1700.0, 3590.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(worker=st.integers(0, 1), key=KEYS)
+    def call_again(self, worker: int, key: str) -> None:
+        """
+        A key that is known, or not.
+        """
+        self.issue(key, 300, "a", "ann", worker, "succeeded", 40.0, 1.0)
+
+    @rule(worker=st.integers(0, 1))
+    def restart(self, worker: int) -> None:
+        self.loop.run_until_complete(self.journals[worker].aclose())
+        self.journals[worker] = self.open()
+
+    @rule()
+    def everyone_dies(self) -> None:
+        """
+        Owners that are no more, so that crashed calls can be taken over at once.
+        """
+        db = open_database(Path(self.folder.name) / "journal")
+        db.execute("UPDATE calls SET owner = ? WHERE owner != ''", (f"{socket.gethostname()}:{2**22 + 1}:x",))
+        db.close()
+
+    @invariant()
+    def no_budget_is_exceeded(self) -> None:
+        """
+        However the window is laid: it is enough to end it at each execution.
+        """
+        for per, window, limit in BUDGETS:
+            for end, last in self.ledger.values():
+                spent = -sum(
+                    call.amount
+                    for at, call in self.ledger.values()
+                    if end - window < at <= end and getattr(call, COLUMN[per]) == getattr(last, COLUMN[per])
+                )
+                assert spent <= limit, (per, spent, limit)
+
+    def teardown(self) -> None:
+        for journal in self.journals:
+            self.loop.run_until_complete(journal.aclose())
+        self.loop.close()
+        self.folder.cleanup()
+
+
+Spending.TestCase.settings = hypothesis_settings(max_examples=70, stateful_step_count=50, deadline=None)
+TestSpending = Spending.TestCase
+
+
+async def test_a_crashed_call_counts_from_the_last_moment_it_can_have_moved_money(tmp_path: Path) -> None:
+    """Its lease is that moment, when it was first sent and again when it was resumed."""
+    now = [1_800_000_000.0]
+    journal = Journal(tmp_path / "journal", now=lambda: now[0])
+
+    async def verdict(key: str, amount: int) -> Verdict:
+        draft = plain_draft(key, amount, None)._replace(customer="a", mode="test", currency="usd")
+        claim, _ = await journal.claim(draft, has_own_key=True, lease_s=LEASE, admission=admission(draft))
+        return claim.verdict
+
+    assert Verdict.SEND is await verdict("crashed", -600)
+    now[0] += HOUR + LEASE - 1
+    assert Verdict.REFUSED is await verdict("other", -1)
+    assert Verdict.RESUME is await verdict("crashed", -600)
+    now[0] += HOUR + LEASE - 1
+    assert Verdict.REFUSED is await verdict("other", -1)
+    now[0] += 10
+    assert Verdict.SEND is await verdict("other", -300)
+    await journal.aclose()
+
+
+async def test_what_was_settled_late_counts_from_then(tmp_path: Path) -> None:
+    """The money moved somewhere between claim and answer: the answer is the later of the two."""
+    now = [1_800_000_000.0]
+    journal = Journal(tmp_path / "journal", now=lambda: now[0])
+    first = plain_draft("slow", -600, None)._replace(customer="a", mode="test", currency="usd")
+    claim, _ = await journal.claim(first, has_own_key=True, lease_s=LEASE, admission=admission(first))
+    now[0] += LEASE
+    await journal.settle(claim.call, State.SUCCEEDED, is_final=True)
+    second = first._replace(key="other", amount=-1)
+    for seconds, expected in ((HOUR - 1, Verdict.REFUSED), (1, Verdict.SEND)):
+        now[0] += seconds
+        claim, _ = await journal.claim(second, has_own_key=True, lease_s=LEASE, admission=admission(second))
+        assert expected is claim.verdict
+    await journal.aclose()
+
+
+LIMIT, STEP = 2000, 70
+
+
+def spend(url: str, api_key: str, journal: str, customers: list[str], start: Any, told: Any) -> None:
+    """
+    One worker: credits as long as the policy lets it.
+    """
+    policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": f"{LIMIT / 100:.2f}"}}]}
+
+    async def main() -> None:
+        settings = Settings(api_key=api_key, api_base=url, journal=journal, policy=policy, rate_limit="off")
+        async with OCPAgent(settings=settings) as agent:
+            await agent.register_api("stripe")
+            start.wait()
+            for made in range(LIMIT):
+                customer = customers[made % len(customers)]
+                try:
+                    await agent.call_tool(TOOL, order(customer, -STEP, reference=f"{os.getpid()}-{made}"))
+                except PolicyRefusedError as error:
+                    told.put((made, error.rule))
+                    return
+
+    asyncio.run(main())
+
+
+async def test_eight_processes_spend_one_budget(tmp_path: Path) -> None:
+    """Never over, and at the end less than one call is left: nothing is in flight any more."""
+    context = multiprocessing.get_context("spawn")
+    with Sandbox() as stripe:
+        customers = [stripe.create_customer() for _ in range(3)]
+        start, told = context.Barrier(8), context.Queue()
+        arguments = (stripe.url, stripe.api_key, str(tmp_path / "journal"), customers, start, told)
+        workers = [context.Process(target=spend, args=arguments, daemon=True) for _ in range(8)]
+        for worker in workers:
+            worker.start()
+        answers = [told.get(timeout=50) for _ in workers]
+        for worker in workers:
+            worker.join()
+        entries = [entry for customer in customers for entry in await ledger(stripe, customer)]
+        spent = -sum(entry["amount"] for entry in entries)
+    assert {"budgets[0].credit.usd"} == {rule for _, rule in answers}
+    assert spent == sum(made for made, _ in answers) * STEP
+    assert LIMIT - STEP < spent <= LIMIT
