@@ -88,7 +88,7 @@ async def _agent(journal: str, **settings: Any) -> AsyncIterator[OCPAgent]:
 
     async with OCPAgent(settings=agent_settings(_URL, journal=journal, **settings)) as agent:
         api: Any = await agent.register_api("stripe")
-        api._calls._executor._exchange = _Canned()
+        api._operations._client._exchange = _Canned()
         yield agent
 
 
@@ -119,11 +119,15 @@ async def _steps() -> dict[str, float]:
     """
     from clients import TOOL  # noqa: PLC0415  imported where it is measured
 
-    from ocp_stripe_balance._journal import State  # noqa: PLC0415  imported where it is measured
+    from ocp_stripe_balance._calls.customers import SeenCustomer  # noqa: PLC0415  imported where it is measured
+    from ocp_stripe_balance._calls.delivery import result_of  # noqa: PLC0415  imported where it is measured
+    from ocp_stripe_balance._domain import Key, Origin, Outcome, State  # noqa: PLC0415  imported where it is measured
 
     async with _agent("off") as agent:
         api: Any = agent._apis["stripe"]
-        calls, access, tool, numbers = api._calls, api._access, agent.get_tool(TOOL), itertools.count()
+        made, access, tool, numbers = api._operations, api._access, agent.get_tool(TOOL), itertools.count()
+        service, journal, delivery = made._service, made.journal, made._service._delivery
+        admission, seen = service._admission, SeenCustomer()
         assert tool is not None
 
         async def whole(number: int) -> object:
@@ -131,21 +135,24 @@ async def _steps() -> dict[str, float]:
 
         for _ in range(5):
             await _us_per_call(whole, numbers, 1)
-        order = calls.order(tool, _parameters(1), access, "call_x")
-        intent = calls._intent(tool, order, access, "test")
-        claim, _ = await calls._claim(intent.call, calls._guard.admission(intent), has_own_key=True)
-        reply = await calls._executor.execute(calls._request(tool, claim.call, access), tool=TOOL, idempotency_key="k")
+        order = service.take(tool, _parameters(1), access, "call_x")
+        call = service.prepare(order, access)
+        lease = journal.leases.new(journal.now() + 60)
+        record = (await journal.run(lambda book: admission.admit(book, call, seen, lease, journal.now()))).record
+        request = delivery.request(tool, record, access)
+        reply = await made._client.execute(request, tool=TOOL, idempotency_key="k")
 
-        async def claimed(number: int) -> object:
-            call = intent.call._replace(key=f"key_{number}")
-            return await calls._claim(call, calls._guard.admission(intent._replace(call=call)), has_own_key=True)
+        async def admitted(number: int) -> object:
+            another = call._replace(intent=call.intent._replace(key=Key(f"key_{number}", Origin.CALLER)))
+            return await journal.run(lambda book: admission.admit(book, another, seen, lease, journal.now()))
 
         async def sent(_: int) -> object:
-            request = calls._request(tool, claim.call, access)
-            return await calls._executor.execute(request, tool=TOOL, idempotency_key="k", timeout_s=60)
+            request = delivery.request(tool, record, access)
+            return await made._client.execute(request, tool=TOOL, idempotency_key="k", timeout_s=60)
 
         async def settled(_: int) -> object:
-            return await calls._journal.settle(claim.call, State.UNKNOWN, attempts=1, status=200, answer=reply.text)
+            outcome = Outcome(State.UNKNOWN, attempts=1, status=200, answer=reply.text)
+            return await journal.run(lambda book: book.settle(record, outcome, journal.now()))
 
         def plain(work: Callable[[int], object]) -> Callable[[int], Awaitable[object]]:
             async def run(number: int) -> object:
@@ -155,11 +162,11 @@ async def _steps() -> dict[str, float]:
 
         measured: dict[str, Callable[[int], Awaitable[object]]] = {
             "find the tool": plain(lambda _: agent._find(TOOL, None)),
-            "validate the parameters": plain(lambda n: calls.order(tool, _parameters(n), access, f"call_{n}")),
-            "encode, and draft the record": plain(lambda _: calls._intent(tool, order, access, "test")),
-            "policy and claim": claimed,
+            "validate the parameters": plain(lambda n: service.take(tool, _parameters(n), access, f"call_{n}")),
+            "encode, and draft the record": plain(lambda _: service.prepare(order, access)),
+            "policy and admission": admitted,
             "send, but for the exchange, and decode": sent,
-            "check the response, and build the result": plain(lambda _: calls._result(tool, claim.call, reply, [])),
+            "check the response, and build the result": plain(lambda _: result_of(tool, record, reply, ())),
             "record the outcome": settled,
         }
         nothing = min([await _us_per_call(plain(lambda _: None), numbers, 1) for _ in range(20)])
@@ -265,12 +272,12 @@ async def _plans(path: Path) -> dict[str, str]:
     statements: list[str] = []
     async with _agent(str(path), policy=EVERY_RULE) as agent:
         api: Any = agent._apis["stripe"]
-        journal = api._calls._journal
-        await journal._ask(lambda book: book._db.set_trace_callback(statements.append))  # in the thread that owns it
+        journal = api._operations.journal
+        await journal.run(lambda book: book._db.set_trace_callback(statements.append))  # in the thread that owns it
         # Of its own customer: those of the batches were all alike.
         parameters = {**_parameters(1), **all_that_is_required(1), "customer": _OTHER}
         await agent.call_tool(TOOL, parameters)
-        await journal._ask(lambda book: book._db.set_trace_callback(None))
+        await journal.run(lambda book: book._db.set_trace_callback(None))
     with contextlib.closing(sqlite3.connect(path)) as db:
         for statement in statements:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT INTO windows")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from importlib.metadata import distribution, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ocp_stripe_balance._calls.reconcile import Settlement
+    from ocp_stripe_balance._domain import Key
+    from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
-    from ocp_stripe_balance.models import Answer, DryRun, Proposal, ToolResult
+    from ocp_stripe_balance.models import Answer, DryRun, Proposal, ReconcileResult, ToolResult
     from ocp_stripe_balance.settings import Settings
 
 _GROUP = "ocp_agent.apis"
@@ -57,6 +59,8 @@ class OCPAgent:
         transport: httpx.AsyncBaseTransport | None = None,
         approver: Callable[[Proposal], Awaitable[Answer]] | None = None,
         asks_always: bool = False,
+        journal: Journal | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Read the settings; nothing is opened before the first call.
@@ -73,6 +77,8 @@ class OCPAgent:
             approver: asked where the policy wants a person; it returns ``proposal.approve(by=…)`` or
                 ``proposal.deny(by=…, reason=…)``, and anything else is a no.
             asks_always: put every call to the approver, also where the policy does not want it.
+            journal: instead of the one that the settings name.
+            clock: the time in seconds since the Unix epoch, for tests.
 
         Raises:
             ConfigurationError: a setting is misspelt or impossible, or *agent_type* cannot be a header.
@@ -88,6 +94,8 @@ class OCPAgent:
         self._transport = transport
         self._approver = approver
         self._asks_always = asks_always
+        self._journal = journal
+        self._clock = clock
         self._apis: dict[str, API] = {}
         self._replaced: list[API] = []
 
@@ -126,6 +134,8 @@ class OCPAgent:
                 transport=self._transport,
                 approver=self._approver,
                 asks_always=self._asks_always,
+                journal=self._journal,
+                clock=self._clock,
             )
         )
         if name in self._apis:
@@ -179,7 +189,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | Key | None = None,
         dry_run: Literal[False] = False,
     ) -> ToolResult: ...
 
@@ -191,7 +201,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | Key | None = None,
         dry_run: Literal[True],
     ) -> DryRun: ...
 
@@ -202,7 +212,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | Key | None = None,
         dry_run: bool = False,
     ) -> ToolResult | DryRun:
         """
@@ -213,7 +223,7 @@ class OCPAgent:
             parameters: by name, as the tool's schema prescribes.
             api_name: where two APIs have a tool of that name.
             headers: Authorization, Stripe-Account, Stripe-Version and Idempotency-Key for this call only.
-            idempotency_key: the name of this one decision; drawn where it is left out.
+            idempotency_key: the name of this one decision; drawn where it is left out. A `Key` says whose name it is.
             dry_run: go the whole way to the wire, policy included, and return the request and the verdict.
 
         Raises:
@@ -256,7 +266,7 @@ class OCPAgent:
             yield item
         self.context.add_interaction(f"tool_response:{tool.name}", f"{tool.method} {tool.path}", "listed")
 
-    async def reconcile(self) -> list[Settlement]:
+    async def reconcile(self) -> list[ReconcileResult]:
         """
         What the ledger says of every unknown or interrupted call; settles them in the journal and moves no money.
 

@@ -23,13 +23,14 @@ afterwards raises `OutcomeUnknownError`, because a caller that saw a bare timeou
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_E = TypeVar("_E", bound="ToolError")
 Outcome = Literal["succeeded", "rejected", "not_sent", "unknown"]
 
 
@@ -98,6 +99,15 @@ class ToolError(Exception):
         rest = " ".join(part for part in (self.hint, key) if part)
         return message + ("" if message.endswith("\n") else " ") * bool(rest) + rest
 
+    def told_of(self, tool: str | None, idempotency_key: str | None, hint: str | None = None) -> Self:
+        """
+        The same failure as that of another call, which it stopped; with *hint* in place of its own advice.
+        """
+        other = _restore(type(self), self.args, dict(self.__dict__))
+        other.tool, other.idempotency_key = tool, idempotency_key
+        other.hint = self.hint if hint is None else hint
+        return other
+
     def __reduce__(self) -> tuple[Any, ...]:
         """
         Pickle by fields, so that a worker process can hand an error to its parent.
@@ -120,7 +130,7 @@ class ToolError(Exception):
         return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _restore(cls: type[ToolError], args: tuple[Any, ...], fields: dict[str, Any]) -> ToolError:
+def _restore(cls: type[_E], args: tuple[Any, ...], fields: dict[str, Any]) -> _E:
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(fields)

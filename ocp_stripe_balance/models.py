@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ocp_stripe_balance.errors import Outcome
 
 
 _OF_READS = ("outcome", "summary", "data", "request_id", "warnings")
@@ -263,6 +266,21 @@ class DryRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileResult:
+    """
+    What the ledger says of one call.
+    """
+
+    key: str
+    customer: str
+    outcome: Outcome
+    """succeeded, not_sent (it was never applied) or still unknown."""
+    transaction: dict[str, Any] | None = None
+    advice: str = ""
+    """What a person should check, where it is still unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """
     What a person decided about one proposal; made by `Proposal.approve` and `Proposal.deny`.
@@ -325,6 +343,9 @@ class Proposal:
     decided_at: float | None = None
     decided_by: str | None = None
     reason: str | None = None
+    key_origin: Origin = Origin.CALLER
+    """Whose name for the decision the key is."""
+    moves_money: bool = True
 
     @property
     def effect(self) -> str:

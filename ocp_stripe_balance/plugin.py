@@ -1,7 +1,7 @@
 """
-The registration module: publishes the tools to an agent, and composes the way of a call.
+The registration module: publishes the tools to an agent, and hands every call to the rooms that make it.
 
-    parameters -> schema -> policy -> journal -> executor -> schema -> ToolResult
+    parameters -> schema -> customer -> policy and journal -> Stripe -> schema -> ToolResult
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Any
 
-    from ocp_stripe_balance._calls.reconcile import Settlement
-    from ocp_stripe_balance._calls.service import Calls
+    from ocp_stripe_balance._calls.operations import Operations
+    from ocp_stripe_balance._domain import Mode
     from ocp_stripe_balance._host.contract import APIOptions
     from ocp_stripe_balance._policy import Finding
+    from ocp_stripe_balance._telemetry import WatchedCall
     from ocp_stripe_balance._tools.manifest import ToolSpec
-    from ocp_stripe_balance.models import DryRun, ToolResult
-    from ocp_stripe_balance.settings import Mode, Settings
-
-_HOW_TO_GIVE_A_KEY = (
-    "Give an API key in one of three ways: set STRIPE_SECRET_KEY, set STRIPE_API_KEY, or pass "
-    "headers={'Authorization': 'Bearer sk_test_…'} to register_api or call_tool. To try the tool without a Stripe "
-    "account, run 'ocp-stripe-balance sandbox' and set the two variables it prints."
-)
+    from ocp_stripe_balance.models import DryRun, ReconcileResult, ToolResult
+    from ocp_stripe_balance.settings import Settings
 
 
 class StripeAPI:
@@ -61,24 +56,22 @@ class StripeAPI:
         self._access = Access(
             api_key=settings.api_key, account=settings.account, api_version=settings.api_version
         ).override(options.headers)
-        self._lazy_calls: Calls | None = None
+        self._lazy_operations: Operations | None = None
 
     async def call(
-        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: object
     ) -> ToolResult:
         """
-        The way of a call, one pass.
+        One call, made once.
 
         Raises:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        calls = self._calls
-        with calls.watch(tool, parameters, idempotency_key) as watched, watched.current():
+        with self._watch(tool, parameters, idempotency_key) as watched, watched.current():
             access = self._access.override(headers or {})
-            order = calls.order(tool, parameters, access, idempotency_key)
-            run = calls.read if tool.reads else calls.reverse if tool.reverses else calls.make
-            return watched.succeeded(await run(tool, order, access, self._mode(access, tool.name)))
+            ending = await self._operations.call(tool, parameters, access, idempotency_key)
+            return watched.succeeded(ending.result())
 
     async def iterate(
         self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None
@@ -90,15 +83,9 @@ class StripeAPI:
             InvalidParametersError: the call breaks the schema, or the tool does not list.
             ToolError: as for every call that reads.
         """
-        calls = self._calls
-        with calls.watch(tool, parameters, None) as watched:
+        with self._watch(tool, parameters, None) as watched:
             access = self._access.override(headers or {})
-            order = calls.order(tool, parameters, access, None)
-            if tool.page_size is None:
-                message, hint = f"{tool.name} does not return a list", "call it with call_tool"
-                raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
-            items = calls.iterate(tool, order, access, self._mode(access, tool.name))
-            async with contextlib.aclosing(items):
+            async with contextlib.aclosing(self._operations.iterate(tool, parameters, access)) as items:
                 while True:
                     with watched.current():  # not where the reader of the items runs
                         item = await anext(items, None)
@@ -107,7 +94,7 @@ class StripeAPI:
                     yield item
 
     async def dry_run(
-        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: object
     ) -> DryRun:
         """
         What `call` would send, and whether it would; sends and records nothing, though the customer may be read.
@@ -117,8 +104,7 @@ class StripeAPI:
             ToolError: the customer or the journal cannot be read.
         """
         access = self._access.override(headers or {})
-        order = self._calls.order(tool, parameters, access, idempotency_key)
-        return await self._calls.foresee(tool, order, access, self._mode(access, tool.name))
+        return await self._operations.preview(tool, parameters, access, idempotency_key)
 
     async def explain(
         self, tool: ToolSpec, parameters: object, mode: Mode | None = None
@@ -138,9 +124,8 @@ class StripeAPI:
         if tool.reverses:
             message, hint = "the policy speaks of the opposite entry, which is not known yet", "use call --dry-run"
             raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
-        order = self._calls.order(tool, parameters, self._access, None)
         mode = mode or (self._access.mode if self._access.api_key else "test")
-        return await self._calls.explain(tool, order, self._access, mode)
+        return await self._operations.explain(tool, parameters, self._access, mode)
 
     async def resume(self, key: str) -> ToolResult:
         """
@@ -151,9 +136,9 @@ class StripeAPI:
             OutcomeUnknownError: it is older than 23 hours, or its outcome is still open.
             ToolError: as for every call.
         """
-        return await self._calls.resume(key, self._access, self._mode(self._access, "resume"))
+        return (await self._operations.resume(key, self._access)).result()
 
-    async def reconcile(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[Settlement]:
+    async def reconcile(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[ReconcileResult]:
         """
         Settle every unknown or interrupted call of this base URL and mode by reading Stripe; moves no money.
 
@@ -163,7 +148,7 @@ class StripeAPI:
         Raises:
             NotSentError: there is no API key, or the journal cannot be used.
         """
-        return await self._calls.reconcile(self._access, self._mode(self._access, "reconcile"), progress)
+        return await self._operations.reconcile(self._access, progress)
 
     def documentation(self, tool: ToolSpec) -> str:
         """
@@ -177,22 +162,27 @@ class StripeAPI:
         """
         Close the HTTP client and the journal.
         """
-        if self._lazy_calls is not None:
-            await self._lazy_calls.aclose()
+        if self._lazy_operations is not None:
+            await self._lazy_operations.aclose()
 
     @property
-    def _calls(self) -> Calls:
-        if self._lazy_calls is None:
-            from ocp_stripe_balance._calls.service import Calls  # noqa: PLC0415  150 ms that only a call needs
+    def _operations(self) -> Operations:
+        if self._lazy_operations is None:
+            from ocp_stripe_balance._calls.operations import Operations  # noqa: PLC0415  150 ms that only a call needs
 
-            self._lazy_calls = Calls(self.base_url, self.tools, self._options)
-        return self._lazy_calls
+            self._lazy_operations = Operations(self.base_url, self.tools, self._options)
+        return self._lazy_operations
 
-    def _mode(self, access: Access, tool: str) -> Mode:
-        if access.api_key is None:
-            message = "Nothing was sent: there is no API key."
-            raise ConfigurationError(message, hint=_HOW_TO_GIVE_A_KEY, tool=tool)
-        return access.mode
+    def _watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
+        from ocp_stripe_balance._telemetry import WatchedCall  # noqa: PLC0415  as above
+
+        call_id = getattr(call_id, "text", call_id)  # of a Key
+        return WatchedCall(
+            tool,
+            parameters,
+            call_id if isinstance(call_id, str) else None,
+            has_details=self._options.settings.trace_details,
+        )
 
 
 def _check_journal(settings: Settings) -> None:

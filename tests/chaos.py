@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError
-from ocp_stripe_balance._journal import Journal, State
+from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance.sandbox import FaultKind, Sandbox
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ class Run:
         Hold what was told, the journal and the ledger against each other.
         """
         journal = Journal(self.journal)
-        recorded = {call.key: call for call in await journal.select()}
+        recorded = {call.key: call for call in await journal.run(lambda book: book.calls())}
         await journal.aclose()
         made: dict[str, list[str]] = {}
         for entry in ledger:

@@ -5,19 +5,33 @@ Builders the tests share.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from ocp_stripe_balance import OCPAgent, Policy, Settings
+from ocp_stripe_balance._calls.admission import Admission
+from ocp_stripe_balance._calls.call import Call
+from ocp_stripe_balance._calls.customers import SeenCustomer
+from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, Outcome, Payload, Scope, State
+from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable
 
+    from ocp_stripe_balance._journal import Decision, Record
+    from ocp_stripe_balance.models import Answer, Proposal
     from ocp_stripe_balance.sandbox import Sandbox
+
+CLI = str(Path(sys.executable).parent / "ocp-stripe-balance")
 
 TOOL = "postCustomersCustomerBalanceTransactions"
 TOOLS = [tool.name for tool in load_manifest().tools]
@@ -45,24 +59,55 @@ async def ledger(stripe: Sandbox, customer: str) -> list[dict[str, Any]]:
         return entries
 
 
-async def connect(stripe: Sandbox, **settings: Any) -> OCPAgent:
+def run(*arguments: str, stripe: Sandbox | None = None, stdin: str = "", **environment: str) -> Any:
+    """
+    A command of our own program, as it ended.
+    """
+    if stripe is not None:
+        environment = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, **environment}
+    done = subprocess.run(  # noqa: S603  our own program
+        [CLI, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        env={**os.environ, **environment},
+    )
+    assert "Traceback" not in done.stderr
+    if stripe is not None:
+        assert stripe.api_key not in done.stdout + done.stderr
+    return done
+
+
+async def connect(
+    stripe: Sandbox, *, opened: Journal | None = None, seams: dict[str, Any] | None = None, **settings: Any
+) -> OCPAgent:
     """
     An agent with the API registered, without guardrails unless *settings* say otherwise.
+
+    *opened* is a journal in place of the settings' own, *seams* are further arguments of the agent.
     """
     values = {"api_key": stripe.api_key, "api_base": stripe.url, "rate_limit": "off", **UNGUARDED, **settings}
-    agent = OCPAgent(settings=Settings(**values))
+    agent = OCPAgent(settings=Settings(**values), journal=opened, **(seams or {}))
     await agent.register_api("stripe")
     return agent
 
 
 async def scripted(
-    handler: Callable[[httpx.Request], httpx.Response], *, headers: dict[str, str] | None = None, **settings: Any
+    handler: Callable[[httpx.Request], httpx.Response],
+    *,
+    headers: dict[str, str] | None = None,
+    opened: Journal | None = None,
+    seams: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> OCPAgent:
     """
     An agent whose requests go to *handler* instead of a network, without guardrails unless *settings* say otherwise.
     """
     values = {"api_key": TEST_KEY, "rate_limit": "off", **UNGUARDED, **settings}
-    agent = OCPAgent(settings=Settings(**values), transport=httpx.MockTransport(handler))
+    transport = httpx.MockTransport(handler)
+    agent = OCPAgent(settings=Settings(**values), transport=transport, journal=opened, **(seams or {}))
     await agent.register_api("stripe", headers=headers)
     return agent
 
@@ -77,6 +122,103 @@ def age(path: Path, seconds: float) -> None:
             {"s": seconds},
         )
         db.execute("UPDATE decisions SET at = at - ?", (seconds,))
+
+
+# A journal without an agent: what a call finds there, and what becomes of it.
+
+
+def draft(
+    key: str,
+    amount: int = 1,
+    reference: str | None = None,
+    *,
+    customer: str = "cus_1",
+    user: str | None = None,
+    origin: Origin = Origin.CALLER,
+    base_url: str = "https://s.test",
+    mode: str = "test",
+    arguments: str | None = None,
+    currency: str = "usd",
+) -> Call:
+    """
+    A call of the create tool, prepared.
+    """
+    return Call(
+        tool=next(tool for tool in load_manifest().tools if tool.name == TOOL),
+        intent=Intent(
+            scope=Scope(base_url, mode, ""),
+            caller=Caller("c", "", user),
+            key=Key(key, origin),
+            tool=TOOL,
+            customer=customer,
+            money=Money(amount, currency),
+            reference=reference,
+            arguments=json.dumps({"amount": amount, "reference": reference}) if arguments is None else arguments,
+        ),
+        payload=Payload("/p", b"", "v", is_tagged=True),
+        arguments={},
+        has_stated_effect=False,
+        access=Access(api_key=None, account=None, api_version="v"),
+    )
+
+
+async def admit(journal: Journal, call: Call, policy: Policy = ANYTHING, *, timeout_s: float = 60) -> Any:
+    """
+    What a call finds in the journal: its ending so far, whose `sentence` names the verdict.
+    """
+    settings = Settings(policy=policy, customer_check="off", timeout=timeout_s)
+    admission = Admission(settings, can_ask=False, asks_always=False)
+    lease = journal.leases.new(journal.now() + timeout_s)
+    return await journal.run(lambda book: admission.admit(book, call, SeenCustomer(), lease, journal.now()))
+
+
+def verdict(admitted: Any) -> str:
+    """
+    What a dry run would call it.
+    """
+    return str(admitted.sentence().verdict)
+
+
+async def settle(journal: Journal, record: Record, state: State, *, is_final: bool | None = None) -> bool:
+    """
+    Record an outcome; by default a success is final, and so is a rejection where *is_final* says so.
+    """
+    is_final = state is State.SUCCEEDED if is_final is None else is_final
+    outcome = Outcome(state, is_final=is_final)
+    return await journal.run(lambda book: book.settle(record, outcome, journal.now()))
+
+
+@contextlib.asynccontextmanager
+async def usual_journal() -> AsyncIterator[Journal]:
+    """
+    The journal of agents that were given no other.
+    """
+    journal = Journal(Settings().journal_path)
+    try:
+        yield journal
+    finally:
+        await journal.aclose()
+
+
+async def records(journal: Journal) -> list[Record]:
+    return await journal.run(lambda book: book.calls())
+
+
+async def decisions(journal: Journal) -> list[Decision]:
+    return await journal.run(lambda book: book.decisions())
+
+
+async def proposals(journal: Journal) -> list[Proposal]:
+    return await journal.run(lambda book: book.proposals(journal.now()))
+
+
+async def decide(journal: Journal, answer: Answer) -> Proposal:
+    """
+    The proposal as it stands after a person's decision.
+    """
+    found = await journal.run(lambda book: book.decide(answer, journal.now()))
+    assert found is not None
+    return found
 
 
 def order(customer: Any = "cus_1", amount: Any = -500, currency: Any = "usd", **more: Any) -> dict[str, Any]:

@@ -5,12 +5,10 @@ The customer as Stripe has it, read before the first call for it: is it there, a
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance.errors import (
     AuthenticationError,
@@ -24,16 +22,20 @@ from ocp_stripe_balance.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ocp_stripe_balance._calls.call import Call
+
 _MAX_KNOWN = 10_000
 _UNREADABLE_FOR_S = 600.0
 _MAX_BALANCE = 2**62
 _FINAL = (ResourceMissingError, AuthenticationError, PermissionDeniedError)
 _AGAIN = "Call again with the same parameters and idempotency key."
 _UNREADABLE = "The customer's currency could not be checked: the API key may not read customers."
+_Name = tuple[str, ...]
+"""Mode, account, a mark of the API key (another key may see less), and the customer's ID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Customer:
+class KnownCustomer:
     """
     What the checks read of a customer: https://docs.stripe.com/api/customers/object
     """
@@ -46,71 +48,81 @@ class Customer:
     is_deleted: bool
 
 
-class Customers:
+class SeenCustomer(NamedTuple):
+    """
+    What is known of the customer of one call.
+    """
+
+    customer: KnownCustomer | None = None
+    is_unreadable: bool = False
+    """Whether the API key may not read it."""
+    is_of_now: bool = False
+    """Whether it was read for this very call, so that its balance is of now."""
+    warnings: tuple[str, ...] = ()
+    is_enough: bool = False
+    """Whether no more is to be read, whatever it is: a dry run that asks nobody."""
+
+
+class CustomerDirectory:
     """
     Customers read once per process, and once for all calls that ask at the same moment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[Call], Awaitable[Any]], *, is_on: bool) -> None:
         """
         Know nobody yet.
-        """
-        self._known: dict[tuple[str, ...], Customer] = {}
-        self._readings: dict[tuple[str, ...], asyncio.Task[Customer]] = {}
-        self._unreadable: dict[tuple[str, ...], float] = {}
-        self._warned: set[tuple[str, ...]] = set()
-
-    def known(self, scope: tuple[str, ...], customer: str) -> Customer | None:
-        """
-        The customer as read before in that *scope* (mode, account and API key).
-        """
-        return self._known.get((*scope, customer))
-
-    def is_unreadable(self, scope: tuple[str, ...], customer: str) -> bool:
-        """
-        Whether the API key of that scope was seen lately not to be allowed to read the customer.
-        """
-        return time.monotonic() < self._unreadable.get((*scope, customer), 0.0)
-
-    async def read(
-        self,
-        scope: tuple[str, ...],
-        customer: str,
-        get: Callable[[str], Awaitable[Any]],
-        *,
-        is_rehearsal: bool = False,
-    ) -> tuple[Customer | None, list[str]]:
-        """
-        The customer, or None where the API key may not read it; with that, once, a warning.
 
         Args:
-            scope: mode, account and API key.
-            customer: its ID.
-            get: GETs a path and returns the JSON.
-            is_rehearsal: whether the call itself is still to come, which then reads and warns.
+            read: reads the customer of a call, and returns Stripe's JSON.
+            is_on: whether customers are checked at all.
+        """
+        self._read_from_stripe = read
+        self._is_on = is_on
+        self._known: dict[_Name, KnownCustomer] = {}
+        self._readings: dict[_Name, asyncio.Task[KnownCustomer]] = {}
+        self._unreadable: dict[_Name, float] = {}
+        self._warned: set[_Name] = set()
+
+    def seen(self, call: Call) -> SeenCustomer:
+        """
+        What was read before.
+        """
+        if not self._is_on:
+            return _NOBODY
+        name = _name_of(call)
+        customer = self._known.get(name)
+        is_unreadable = customer is None and time.monotonic() < self._unreadable.get(name, 0.0)
+        return SeenCustomer(customer, is_unreadable)
+
+    async def read(self, call: Call, *, is_preview: bool = False) -> SeenCustomer:
+        """
+        The customer as Stripe has it now. Where the API key may not read it, that is told once, as a warning.
+
+        Args:
+            call: whose customer is read.
+            is_preview: whether the call itself is still to come, which then reads and warns.
 
         Raises:
             ResourceMissingError: there is no such customer.
             AuthenticationError: Stripe does not know the API key.
             NotSentError: the customer could not be read.
         """
-        key = (*scope, customer)
-        reading = self._readings.get(key)
+        name = _name_of(call)
+        reading = self._readings.get(name)
         if reading is None or reading.get_loop() is not asyncio.get_running_loop():
-            reading = self._readings[key] = asyncio.ensure_future(self._read(key, get))
-            reading.add_done_callback(partial(self._forget, key))
+            reading = self._readings[name] = asyncio.ensure_future(self._read(name, call))
+            reading.add_done_callback(partial(self._forget, name))
         try:
-            return await asyncio.shield(reading), []
+            return SeenCustomer(await asyncio.shield(reading), is_of_now=True)
         except PermissionDeniedError:
-            warnings = [] if scope in self._warned else [_UNREADABLE]
-            if not is_rehearsal:
-                while len(self._unreadable) >= _MAX_KNOWN:
-                    del self._unreadable[next(iter(self._unreadable))]
-                self._unreadable[key] = time.monotonic() + _UNREADABLE_FOR_S
+            scope = name[:-1]
+            warnings = () if scope in self._warned else (_UNREADABLE,)
+            if not is_preview:
+                _put(self._unreadable, name, time.monotonic() + _UNREADABLE_FOR_S)
                 self._warned.add(scope)
-            return None, warnings
+            return SeenCustomer(is_unreadable=True, is_of_now=True, warnings=warnings)
         except ToolError as error:
-            raise copy.copy(error) from None  # each caller's own: it will carry that caller's key
+            raise error.told_of(call.intent.tool, call.intent.key.text) from None
 
     async def aclose(self) -> None:
         """
@@ -122,41 +134,52 @@ class Customers:
             reading.cancel()
         await asyncio.gather(*readings, return_exceptions=True)
 
-    def _forget(self, key: tuple[str, ...], reading: asyncio.Task[Customer]) -> None:
-        if self._readings.get(key) is reading:
-            del self._readings[key]
+    def _forget(self, name: _Name, reading: asyncio.Task[KnownCustomer]) -> None:
+        if self._readings.get(name) is reading:
+            del self._readings[name]
         if not reading.cancelled():
             reading.exception()  # whoever asked may have been cancelled, and nobody else is to be told
 
-    async def _read(self, key: tuple[str, ...], get: Callable[[str], Awaitable[Any]]) -> Customer:
-        path = f"/v1/customers/{quote(key[-1], safe='')}"
-        self._known.pop(key, None)  # what is asked again may have changed
+    async def _read(self, name: _Name, call: Call) -> KnownCustomer:
+        self._known.pop(name, None)  # what is asked again may have changed
+        customer_id = call.intent.customer
         try:
-            data = await get(path)
+            data = await self._read_from_stripe(call)
         except ToolError as error:
             # Only what is Stripe's own no: a proxy refuses too.
             if isinstance(error, RejectedError) and error.type and isinstance(error, _FINAL):
                 raise
-            message = f"Nothing was sent: customer {key[-1]} could not be read ({error.args[0]})"
+            message = f"Nothing was sent: customer {customer_id} could not be read ({error.args[0]})"
             raise NotSentError(message, hint=_AGAIN, retryable=True, attempts=error.attempts) from None
         if not isinstance(data, dict) or data.get("object") != "customer":
-            message = f"Nothing was sent: customer {key[-1]} could not be read (the answer is not a customer)."
+            message = f"Nothing was sent: customer {customer_id} could not be read (the answer is not a customer)."
             raise NotSentError(message, hint=_AGAIN, retryable=True)
         customer = _customer(data)
         # A customer without a currency gets one with its first entry, so that is asked again.
         if customer.currency is not None and not customer.is_deleted:
-            while len(self._known) >= _MAX_KNOWN:
-                del self._known[next(iter(self._known))]
-            self._known[key] = customer
+            _put(self._known, name, customer)
         return customer
 
 
-def _customer(fields: dict[str, Any]) -> Customer:
+_NOBODY = SeenCustomer()
+
+
+def _name_of(call: Call) -> _Name:
+    return (call.intent.scope.mode, *call.access.mark, call.intent.customer or "")
+
+
+def _put(known: dict[_Name, Any], name: _Name, value: Any) -> None:
+    while len(known) >= _MAX_KNOWN:
+        del known[next(iter(known))]
+    known[name] = value
+
+
+def _customer(fields: dict[str, Any]) -> KnownCustomer:
     """
     What we read of Stripe's object; whatever is not as documented counts as not known.
     """
     name, currency, balance = fields.get("name"), fields.get("currency"), fields.get("balance")
-    return Customer(
+    return KnownCustomer(
         name=name[:200] if isinstance(name, str) else None,
         currency=currency.lower() if isinstance(currency, str) else None,
         balance=balance if isinstance(balance, int) and abs(balance) < _MAX_BALANCE else None,

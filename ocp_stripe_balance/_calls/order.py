@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.stated import stated_effect_problem
+from ocp_stripe_balance._domain import Key, Origin
 from ocp_stripe_balance._text.secrets import holds_key, redact
-from ocp_stripe_balance.errors import InvalidParametersError, Problem
+from ocp_stripe_balance.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic import SecretStr
 
+    from ocp_stripe_balance._domain import Money
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance._tools.validation import ParameterValidator
 
@@ -30,48 +33,39 @@ class Order:
     One valid call.
     """
 
+    tool: ToolSpec
     arguments: dict[str, Any]
     """The parameters by name, without the key and the stated effect."""
-    key: str | None
-    """The idempotency key, where the caller gave one."""
-    is_key_derived: bool = False
-    """Whether the key follows from what is asked, so that other words under it are no conflict."""
+    key: Key | None
+    """The idempotency key, where the caller gave one, or it follows from what is asked."""
     stated_effect: str | None = None
     """The effect in words, where the caller said it; compared with the amount as soon as that is known."""
-
-    @property
-    def has_own_key(self) -> bool:
-        """
-        Whether the caller chose the key, which then stands for exactly these parameters.
-        """
-        return self.key is not None and not self.is_key_derived
 
 
 def take_order(  # noqa: PLR0913  a call and what it is held against
     tool: ToolSpec,
     validator: ParameterValidator,
     parameters: object,
-    keys: Sequence[str | None],
+    keys: Sequence[object],
     *,
     tags_calls: bool,
     api_key: SecretStr | None,
-) -> Order:
+) -> Order | Invalid:
     """
-    The order that *parameters* make.
+    The order that *parameters* make, or all that is wrong with them.
 
     Args:
         tool: what is called.
         validator: of its parameters.
         parameters: as the agent gave them.
-        keys: idempotency keys given beside the parameters, None where none was.
+        keys: idempotency keys given beside the parameters: a `Key` where its origin is known, None where none was.
         tags_calls: whether entries get a metadata key of ours.
         api_key: which no parameter may have in it.
-
-    Raises:
-        InvalidParametersError: listing everything that is wrong.
     """
     # Hosts name every call; one that only reads needs no name.
-    given: list[object] = [key for key in keys if key is not None] if _KEY_PARAMETER in tool.parameters else []
+    beside = [key for key in keys if key is not None] if _KEY_PARAMETER in tool.parameters else []
+    origin = next((key.origin for key in beside if isinstance(key, Key)), Origin.CALLER if beside else Origin.MODEL)
+    given = [key.text if isinstance(key, Key) else key for key in beside]
     if len(given) == 1 and type(parameters) is dict and _KEY_PARAMETER not in parameters:
         parameters, given = {**parameters, _KEY_PARAMETER: given[0]}, []
     arguments, problems = validator.check(parameters)
@@ -88,24 +82,20 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     stated = tool.stated_parameter
     effect = arguments.pop(stated, None) if stated and not problems else None
     if problems:
-        raise InvalidParametersError(_masked(problems, api_key), tool=tool.name)
-    if effect is not None and tool.moves_money:
-        check_stated_effect(tool, effect, int(arguments["amount"]), arguments["currency"])
+        return Invalid(_masked(problems, api_key), tool=tool.name)
+    moved = tool.money_of(arguments)
+    if effect is not None and moved is not None and (wrong := check_stated_effect(tool, effect, moved)) is not None:
+        return wrong
     key = arguments.pop(_KEY_PARAMETER, None)
-    return Order(arguments=arguments, key=key, stated_effect=effect)
+    return Order(tool=tool, arguments=arguments, key=None if key is None else Key(key, origin), stated_effect=effect)
 
 
-def check_stated_effect(tool: ToolSpec, effect: str, amount: int, currency: str) -> None:
+def check_stated_effect(tool: ToolSpec, effect: str, moved: Money) -> Invalid | None:
     """
-    Compare what the caller said with what the call does.
-
-    Raises:
-        InvalidParametersError: they differ.
+    Where what the caller said is not what the call does.
     """
-    name = tool.stated_parameter or ""
-    problem = stated_effect_problem(name, effect, amount, currency)
-    if problem is not None:
-        raise InvalidParametersError([problem], tool=tool.name)
+    problem = stated_effect_problem(tool.stated_parameter or "", effect, *moved)
+    return None if problem is None else Invalid([problem], tool=tool.name)
 
 
 def _masked(problems: Sequence[Problem], api_key: SecretStr | None) -> list[Problem]:

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from ocp_stripe_balance._stripe.headers import stripe_headers
-from ocp_stripe_balance._stripe.request import WireRequest, build_request
+from ocp_stripe_balance._stripe.request import build_request
 from ocp_stripe_balance._tools.validation import response_validator
 from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.models import ToolResult
@@ -19,48 +17,30 @@ from ocp_stripe_balance.models import ToolResult
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-    from ocp_stripe_balance._host.contract import APIOptions
+    from ocp_stripe_balance._domain import Context
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._stripe.client import Executor, Reply
+    from ocp_stripe_balance._stripe.request import WireRequest
     from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance.settings import Settings
 
 _MAX_WARNINGS = 20
 
 
-class Reads:
+class Reader:
     """
-    Reads one registered API through an executor that it shares.
+    Reads one registered API through a client that it shares.
     """
 
-    def __init__(self, base_url: str, options: APIOptions, executor: Executor) -> None:
+    def __init__(self, base_url: str, context: Context, settings: Settings, client: Executor) -> None:
         """
         Prepare.
         """
         self._base_url = base_url
-        self._options = options
-        self._executor = executor
-
-    async def get(self, path: str, access: Access) -> Any:
-        """
-        What Stripe answers to a GET of *path*, as JSON.
-
-        Raises:
-            NotSentError: no answer.
-            RejectedError: Stripe said no.
-        """
-        headers = stripe_headers(access, access.api_version, self._options)
-        url = self._base_url + path
-        template, customer = _endpoint(path)
-        request = WireRequest(
-            method="GET",
-            url=url,
-            body=b"",
-            headers=headers,
-            template=template,
-            customer=customer,
-            api_key=access.api_key,
-        )
-        return (await self._executor.execute(request, tool="read", idempotency_key=None)).data
+        self._context = context
+        self._shares_context = settings.share_context
+        self._timeout_s = settings.timeout
+        self._client = client
 
     def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> WireRequest:
         """
@@ -68,7 +48,7 @@ class Reads:
         """
         if tool.page_size is not None and "limit" in arguments:
             arguments = {**arguments, "limit": int(min(arguments["limit"], tool.page_size))}
-        headers = stripe_headers(access, access.api_version, self._options)
+        headers = stripe_headers(access, access.api_version, self._context, shares_context=self._shares_context)
         return build_request(tool, arguments, base_url=self._base_url, headers=headers, api_key=access.api_key)
 
     async def fetch(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> ToolResult:
@@ -82,10 +62,10 @@ class Reads:
         items: list[Any] = []
         warnings: dict[str, None] = {}
         attempts = 0
-        deadline = asyncio.get_running_loop().time() + self._options.settings.timeout
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
         async for reply, page in self._replies(tool, arguments, access, deadline):
             attempts += reply.attempts
-            warnings |= dict.fromkeys(self._surprises(tool, reply))
+            warnings |= dict.fromkeys(_surprises(tool, reply))
             # Stripe gives newest first, whichever way it is paged.
             items = [*page, *items] if "ending_before" in arguments else [*items, *page]
         data = reply.data if isinstance(reply.data, dict) else {}
@@ -124,14 +104,14 @@ class Reads:
         Raises:
             NotSentError: a page cannot be read: what came so far is not taken for the whole.
         """
-        loop, timeout_s = asyncio.get_running_loop(), self._options.settings.timeout
+        loop = asyncio.get_running_loop()
         cursor = "ending_before" if "ending_before" in arguments else "starting_after"
         most = tool.page_size or 1
         while True:
             asked = {**arguments, "limit": min(arguments["limit"], most)} if "limit" in arguments else arguments
-            remaining_s = timeout_s if deadline is None else max(deadline - loop.time(), 0.001)
+            remaining_s = self._timeout_s if deadline is None else max(deadline - loop.time(), 0.001)
             request = self.request(tool, asked, access)
-            reply = await self._executor.execute(request, tool=tool.name, idempotency_key=None, timeout_s=remaining_s)
+            reply = await self._client.execute(request, tool=tool.name, idempotency_key=None, timeout_s=remaining_s)
             page = _items(reply) if tool.page_size is not None else []
             if page is None:
                 if reply.lost_body and asked.get("limit", 1) > 1:
@@ -145,24 +125,13 @@ class Reads:
             last = page[0 if cursor == "ending_before" else -1]
             arguments = {**arguments, "limit": left, cursor: last["id"]}
 
-    def _surprises(self, tool: ToolSpec, reply: Reply) -> list[str]:
-        if reply.lost_body:
-            return [reply.lost_body]
-        if not isinstance(reply.data, dict):
-            return ["the response body is not a JSON object"]
-        return response_validator(tool).warnings(reply.data)
 
-
-def _endpoint(path: str) -> tuple[str, str | None]:
-    """
-    The template of a path below a customer, and the customer.
-    """
-    customer = re.match(r"/v1/customers/([^/?]+)", path)
-    if customer is None:
-        return "", None
-    rest = path[customer.end() :].partition("?")[0]
-    rest = re.sub(r"^(/balance_transactions)/[^/]+$", r"\1/{transaction}", rest)
-    return "/v1/customers/{customer}" + rest, unquote(customer[1])
+def _surprises(tool: ToolSpec, reply: Reply) -> list[str]:
+    if reply.lost_body:
+        return [reply.lost_body]
+    if not isinstance(reply.data, dict):
+        return ["the response body is not a JSON object"]
+    return response_validator(tool).warnings(reply.data)
 
 
 def _items(reply: Reply) -> list[Any] | None:

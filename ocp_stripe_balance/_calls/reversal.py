@@ -12,10 +12,12 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._calls.call import scope_of
+from ocp_stripe_balance._calls.endings import Failed, Invalid, Refused, Succeeded
 from ocp_stripe_balance._calls.order import Order, check_stated_effect
-from ocp_stripe_balance._journal import State
+from ocp_stripe_balance._domain import Key, Money, Origin, State
+from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import (
-    InvalidParametersError,
     NotSentError,
     OutcomeUnknownError,
     PolicyRefusedError,
@@ -27,20 +29,21 @@ from ocp_stripe_balance.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ocp_stripe_balance._calls.reads import Reads
-    from ocp_stripe_balance._host.contract import APIOptions
-    from ocp_stripe_balance._journal import Call, Journal
+    from ocp_stripe_balance._calls.call import Call
+    from ocp_stripe_balance._calls.endings import Ending
+    from ocp_stripe_balance._calls.reads import Reader
+    from ocp_stripe_balance._calls.service import Service
+    from ocp_stripe_balance._domain import Scope
+    from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._stripe.client import Executor
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
-    from ocp_stripe_balance.settings import Mode
 
 _REVERSES, _REVERSED_BY = "ocp_reverses", "ocp_reversed_by"
 _LINK_TIMEOUT_S = 10.0
 _FIND_OUT = "Call again with the same parameters: an entry is reversed once."
 _STAYS = "Stripe keeps this answer under the reversal's key for a day. A person can make the opposite entry."
-_PREFIX = "rev-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +63,11 @@ class Siblings:
         Those of the same ledger as *tool*.
         """
         entries, entry = tool.path, f"{tool.path}/{{transaction}}"
-
-        def at(path: str, method: str) -> ToolSpec:
-            return next(each for each in tools if (each.path, each.method) == (path, method) and not each.reverses)
-
         return cls(
-            create=at(entries, "POST"), list=at(entries, "GET"), retrieve=at(entry, "GET"), update=at(entry, "POST")
+            create=tool_at(tools, "POST", entries),
+            list=tool_at(tools, "GET", entries),
+            retrieve=tool_at(tools, "GET", entry),
+            update=tool_at(tools, "POST", entry),
         )
 
 
@@ -80,7 +82,7 @@ class Reversal:
     transaction: str
     customer: str
     access: Access
-    mode: Mode
+    scope: Scope
 
 
 class Reversals:
@@ -88,64 +90,120 @@ class Reversals:
     Reversals of one registered API.
     """
 
-    def __init__(self, base_url: str, options: APIOptions, journal: Journal, reads: Reads, executor: Executor) -> None:
+    def __init__(  # noqa: PLR0913  what it is composed of
+        self,
+        *,
+        tools: Sequence[ToolSpec],
+        base_url: str,
+        timeout_s: float,
+        journal: Journal,
+        service: Service,
+        reader: Reader,
+        client: Executor,
+    ) -> None:
         """
         Prepare.
         """
+        self._tools = tools
         self._base_url = base_url
-        self._options = options
+        self._timeout_s = timeout_s
         self._journal = journal
-        self._reads = reads
-        self._executor = executor
+        self._service = service
+        self._reader = reader
+        self._client = client
 
-    async def customer_of(self, order: Order, access: Access, mode: Mode) -> str:
+    async def begin(
+        self, order: Order, access: Access, *, is_preview: bool = False
+    ) -> tuple[Call, Reversal] | Invalid | Refused | Failed:
         """
-        Whose entry it is: as the order says, else as the journal knows.
+        The call that makes the opposite entry, and what it reverses; or why there is none.
+        """
+        try:
+            wanted = await self._wanted(order, access)
+            if isinstance(wanted, Invalid):
+                return wanted
+            named = replace(order, arguments={**order.arguments, "customer": wanted.customer})
+            stop = await self._service.stop_at_gate(self._service.prepare(named, access), is_preview=is_preview)
+            if stop is not None:
+                return stop
+            opposite = await self._opposite(wanted, order)
+        except ToolError as error:
+            return Failed(told_as_reversal(order.tool, error), error.__cause__)
+        return (self._service.prepare(opposite, access), wanted) if isinstance(opposite, Order) else opposite
+
+    async def finish(self, wanted: Reversal, ending: Ending) -> Ending:
+        """
+        How the call of a reversal ended, with the reversed entry marked where it succeeded.
+        """
+        try:
+            result = ending.result()
+        except ToolError as error:
+            return Failed(told_as_reversal(wanted.tool, error), error.__cause__)
+        return await self._link(wanted, result)
+
+    async def _wanted(self, order: Order, access: Access) -> Reversal | Invalid:
+        """
+        What is to be reversed: whose entry it is says the order, else the journal.
 
         Raises:
-            InvalidParametersError: neither says so.
+            NotSentError: the journal cannot be read.
         """
-        transaction = order.arguments["transaction"]
-        customer: str | None = order.arguments.get("customer")
+        transaction, scope = order.arguments["transaction"], scope_of(access, self._base_url)
+        customer: str | None = order.tool.customer_of(order.arguments)
         if customer is None:
-            account = access.account or ""
-            customer = await self._journal.customer_of(transaction, base_url=self._base_url, mode=mode, account=account)
+            customer = await self._journal.run(lambda book: book.customer_of(transaction, scope))
         if customer is None:
             message = f"is missing, and the journal has no call that made {transaction}"
             hint = "pass the ID of the customer on whose balance the entry is"
-            raise InvalidParametersError([Problem(path="customer", message=message, hint=hint)])
-        return customer
+            return Invalid([Problem(path="customer", message=message, hint=hint)])
+        return Reversal(
+            tool=order.tool,
+            siblings=Siblings.of(order.tool, self._tools),
+            transaction=transaction,
+            customer=customer,
+            access=access,
+            scope=scope,
+        )
 
-    async def opposite(self, wanted: Reversal, order: Order) -> Order:
+    async def _opposite(self, wanted: Reversal, order: Order) -> Order | Invalid:
         """
         The order for the opposite entry, or for going on with one that was begun.
 
         Raises:
-            PolicyRefusedError: the entry was reversed already, or is none that can be.
-            InvalidParametersError: the stated effect is another.
-            ToolError: the entry could not be read.
+            ToolError: the entry could not be read, it was reversed already, or is none that can be.
         """
-        account = wanted.access.account or ""
-        name = json.dumps([account, wanted.mode, wanted.transaction])
-        key = _PREFIX + hashlib.sha256(name.encode()).hexdigest()
-        begun = await self._journal.find(key, base_url=self._base_url, mode=wanted.mode, account=account)
+        scope = wanted.scope
+        name = json.dumps([scope.account, scope.mode, wanted.transaction])
+        key = "rev-" + hashlib.sha256(name.encode()).hexdigest()
+        begun = await self._journal.run(lambda book: book.find_key(key, scope))
         if begun is not None and begun.state is State.SUCCEEDED:
             raise already(wanted, begun.transaction_id)
-        if begun is not None and begun.state in {State.SENDING, State.UNKNOWN}:
-            arguments = json.loads(begun.arguments)
+        if begun is not None and begun.state.is_open:
+            arguments = json.loads(begun.intent.arguments)
         else:
-            arguments = _opposite(await self._entry(wanted), wanted.customer, order.arguments)
-            asked = await self._journal.standing(key, base_url=self._base_url, mode=wanted.mode, account=account)
-            if asked is not None:  # the words that a person reads, or has read, stand
-                arguments = asked.parameters
+            arguments = _arguments_of_opposite(await self._entry(wanted), wanted.customer, order.arguments)
+            now = self._journal.now()
+            asked = await self._journal.run(lambda book: book.standing_proposal(key, scope, now))
+            if asked is not None and asked.state in {"waiting", "approved"}:
+                arguments = asked.parameters  # the words that a person reads, or has read, stand
         if order.stated_effect is not None:
-            check_stated_effect(wanted.tool, order.stated_effect, arguments["amount"], arguments["currency"])
-        return Order(arguments=arguments, key=key, is_key_derived=True, stated_effect=order.stated_effect)
+            moved = Money(arguments["amount"], arguments["currency"])
+            wrong = check_stated_effect(wanted.tool, order.stated_effect, moved)
+            if wrong is not None:
+                return wrong
+        return Order(
+            tool=wanted.siblings.create,
+            arguments=arguments,
+            key=Key(key, Origin.REVERSAL),
+            stated_effect=order.stated_effect,
+        )
 
-    async def link(self, wanted: Reversal, result: ToolResult) -> ToolResult:
+    async def _link(self, wanted: Reversal, result: ToolResult) -> Ending:
         """
         The result, after the reversed entry was marked; where that fails, with a warning.
         """
+        if result.attempts == 0:  # another caller's, just now
+            return Failed(already(wanted, result.data.get("id")))
         result = replace(result, tool=wanted.tool.name)
         key = f"{result.idempotency_key}-link"
         mark = {
@@ -154,26 +212,28 @@ class Reversals:
             "metadata": {_REVERSED_BY: str(result.data.get("id"))},
             "idempotency_key": key,
         }
-        request = self._reads.request(wanted.siblings.update, mark, wanted.access)
-        timeout_s = min(self._options.settings.timeout, _LINK_TIMEOUT_S)
+        request = self._reader.request(wanted.siblings.update, mark, wanted.access)
+        timeout_s = min(self._timeout_s, _LINK_TIMEOUT_S)
         try:
-            await self._executor.execute(request, tool=result.tool, idempotency_key=key, timeout_s=timeout_s)
+            await self._client.execute(request, tool=result.tool, idempotency_key=key, timeout_s=timeout_s)
         except ToolError as error:
             why = f"{wanted.transaction} could not be marked as reversed ({error.args[0]})"
-            return replace(result, warnings=(*result.warnings, f"{why}; its reversal names it all the same"))
+            warning = f"{why}; its reversal names it all the same"
+            return Succeeded(replace(result, warnings=(*result.warnings, warning)))
         except asyncio.CancelledError as error:
             message = "The call was cancelled after it had succeeded; the result is in the journal."
-            raise OutcomeUnknownError(
+            unknown = OutcomeUnknownError(
                 message, tool=result.tool, idempotency_key=result.idempotency_key, hint=_FIND_OUT
-            ) from error
-        return result
+            )
+            return Failed(unknown, error)
+        return Succeeded(result)
 
     async def _entry(self, wanted: Reversal) -> CustomerBalanceTransaction:
         """
         The entry, if it can be reversed and was not.
         """
         at = {"customer": wanted.customer, "transaction": wanted.transaction}
-        entry = (await self._reads.fetch(wanted.siblings.retrieve, at, wanted.access)).transaction
+        entry = (await self._reader.fetch(wanted.siblings.retrieve, at, wanted.access)).transaction
         if entry is None:
             message = (
                 f"Nothing was sent: {wanted.transaction} could not be read (the answer is no balance transaction)."
@@ -191,29 +251,22 @@ class Reversals:
             raise _refused(wanted, f"it is not an adjustment but of type {entry.type}, which Stripe makes itself")
         # The mark may be missing: whoever reversed it may have been stopped before setting it.
         newer = {"customer": wanted.customer, "ending_before": wanted.transaction}
-        async for other in self._reads.iterate(wanted.siblings.list, newer, wanted.access):
+        async for other in self._reader.iterate(wanted.siblings.list, newer, wanted.access):
             if (other.get("metadata") or {}).get(_REVERSES) == wanted.transaction:
                 raise already(wanted, other["id"])
         return entry
 
 
-def is_reversal(call: Call) -> bool:
-    """
-    Whether a recorded call was made to reverse an entry.
-    """
-    return call.key.startswith(_PREFIX)
-
-
-def reversing(tool: ToolSpec, error: ToolError) -> ToolError:
+def told_as_reversal(tool: ToolSpec, error: ToolError) -> ToolError:
     """
     The error of a step, told as one of the reversal: its advice is not to follow with another key.
     """
-    error.tool = tool.name
+    hint = None
     if isinstance(error, OutcomeUnknownError) and error.retryable:
-        error.hint = _FIND_OUT
+        hint = _FIND_OUT
     elif isinstance(error, RejectedError) and error.is_verdict and error.idempotency_key is not None:
-        error.hint = _STAYS
-    return error
+        hint = _STAYS
+    return error.told_of(tool.name, error.idempotency_key, hint)
 
 
 def already(wanted: Reversal, by: object) -> PolicyRefusedError:
@@ -233,7 +286,7 @@ def _refused(wanted: Reversal, why: str) -> PolicyRefusedError:
     )
 
 
-def _opposite(entry: CustomerBalanceTransaction, customer: str, asked: dict[str, Any]) -> dict[str, Any]:
+def _arguments_of_opposite(entry: CustomerBalanceTransaction, customer: str, asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "customer": customer,
         "amount": -entry.amount,

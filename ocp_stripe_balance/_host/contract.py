@@ -4,6 +4,7 @@ What a host of agents and the APIs it registers know of each other: who the agen
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ocp_stripe_balance._calls.reconcile import Settlement
+    from ocp_stripe_balance._domain import Context
+    from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
-    from ocp_stripe_balance.models import Answer, DryRun, Proposal, ToolResult
+    from ocp_stripe_balance.models import Answer, DryRun, Proposal, ReconcileResult, ToolResult
     from ocp_stripe_balance.settings import Settings
 
 _MAX_HISTORY = 1000
@@ -95,18 +97,6 @@ class AgentContext:
         }
 
 
-class Context(Protocol):
-    """
-    What an API reads of an agent's context; the SDK's has it too.
-    """
-
-    context_id: str
-    agent_type: str
-    user: str | None
-    workspace: str | None
-    current_goal: str | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APIOptions:
     """
@@ -120,6 +110,8 @@ class APIOptions:
     transport: httpx.AsyncBaseTransport | None
     approver: Callable[[Proposal], Awaitable[Answer]] | None = None
     asks_always: bool = False
+    journal: Journal | None = None
+    clock: Callable[[], float] = time.time
 
 
 class API(Protocol):
@@ -133,7 +125,7 @@ class API(Protocol):
     tools: Sequence[ToolSpec]
 
     async def call(
-        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: object
     ) -> ToolResult:
         """
         Run one tool.
@@ -143,7 +135,7 @@ class API(Protocol):
         """
 
     async def dry_run(
-        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: str | None
+        self, tool: ToolSpec, parameters: object, *, headers: Mapping[str, str] | None, idempotency_key: object
     ) -> DryRun:
         """
         What the call would send, and whether it would.
@@ -166,7 +158,7 @@ class API(Protocol):
         The result of a recorded call, sent again under the same key where its outcome is open.
         """
 
-    async def reconcile(self, progress: Callable[[int, int], None] = ...) -> list[Settlement]:
+    async def reconcile(self, progress: Callable[[int, int], None] = ...) -> list[ReconcileResult]:
         """
         Settle every call whose outcome is open by reading, without moving money.
         """

@@ -10,20 +10,9 @@ The durable record of calls: SQLite, written before the first byte of a call lea
 | unknown    | it may have moved                         | resumed with the first bytes, for 23 hours     |
 """
 
-from ocp_stripe_balance._journal.admission import Admission, denial
-from ocp_stripe_balance._journal.claim import MAX_RESEND_AGE_S
-from ocp_stripe_balance._journal.rows import Call, Claim, Decision, Ruling, State, Verdict
-from ocp_stripe_balance._journal.store import Journal
+from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.journal import Journal
+from ocp_stripe_balance._journal.lease import is_alive
+from ocp_stripe_balance._journal.records import Decision, Lease, Record, intent_of
 
-__all__ = [
-    "MAX_RESEND_AGE_S",
-    "Admission",
-    "Call",
-    "Claim",
-    "Decision",
-    "Journal",
-    "Ruling",
-    "State",
-    "Verdict",
-    "denial",
-]
+__all__ = ["Book", "Decision", "Journal", "Lease", "Record", "intent_of", "is_alive"]

@@ -1,151 +1,307 @@
 """
-What a journal is kept in: a file, or this process's memory. Every method is one step inside a unit of work.
+One unit of work on the journal: every method is one step inside the transaction that its caller began.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import contextlib
+import json
+import sqlite3
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._policy import History
+from ocp_stripe_balance._domain import Outcome, State
+from ocp_stripe_balance._journal.past import Past
+from ocp_stripe_balance._journal.records import (
+    Lease,
+    Record,
+    about,
+    at_key,
+    decision_of,
+    intent_of,
+    proposal_of,
+    record_of,
+)
+from ocp_stripe_balance._journal.statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from ocp_stripe_balance._journal.rows import Call, Decision, Ruling, State
+    from ocp_stripe_balance._domain import Intent, Payload, Ruling, Scope
+    from ocp_stripe_balance._journal.records import Decision
     from ocp_stripe_balance.models import Answer, Proposal
 
 
-class Settled(NamedTuple):
+class Book:
     """
-    What became of a call.
-    """
-
-    state: State
-    is_final: bool = False
-    """Never overwritten."""
-    attempts: int = 0
-    status: int | None = None
-    request_id: str | None = None
-    answer: str | None = None
-    """Stripe's object or error, as JSON."""
-    note: str | None = None
-    is_found_later: bool = False
-    """Whether the money moved earlier than now, at the latest moment known so far."""
-
-
-class Surroundings(History, Protocol):
-    """
-    What the rules ask, and what the admission itself does.
+    Calls, what was decided about them, and proposals.
     """
 
-    def denied_itself(self) -> Decision | None:
+    def __init__(self, db: sqlite3.Connection) -> None:
         """
-        A person's no to this very key.
+        Work on *db*, which belongs to this book from now on.
         """
+        self._db = db
+        self._statements = statements()
+        self._kept_s = 0.0
 
-
-class Book(Protocol):
-    """
-    Calls, decisions about them, and proposals.
-    """
-
-    def by_key(self, key: str, base_url: str, mode: str, account: str) -> Call | None:
+    def begin(self) -> None:
         """
-        The call of that key in that namespace.
+        Begin a transaction that nobody else can write in.
         """
+        self._db.execute("BEGIN IMMEDIATE")
 
-    def by_reference(self, draft: Call) -> Call | None:
+    def commit(self) -> None:
+        """
+        Let what was done since `begin` hold.
+        """
+        self._db.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """
+        Undo what was done since `begin`, where the database has not undone it itself.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("ROLLBACK")
+        self._kept_s = 0.0
+
+    def close(self) -> None:
+        """
+        Close the connection.
+        """
+        self._db.close()
+
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[None]:
+        """
+        Undo everything that is done within.
+        """
+        self._db.execute("SAVEPOINT preview")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK TO preview")
+            self._db.execute("RELEASE preview")
+            self._kept_s = 0.0
+
+    # Calls
+
+    def find(self, intent: Intent) -> Record | None:
+        """
+        The call that is on record under the key of *intent*.
+        """
+        return self._one("call_of_key", at_key(intent))
+
+    def find_key(self, key: str, scope: Scope) -> Record | None:
+        """
+        The call of that key in that scope.
+        """
+        return self._one("call_of_key", {"key": key, **scope._asdict()})
+
+    def find_reference(self, intent: Intent) -> Record | None:
         """
         The first call of the same business reason that moved money or may have.
         """
+        return self._one("call_of_reference", about(intent))
 
-    def surroundings(self, draft: Call, now: float) -> Surroundings:
+    def past(self, intent: Intent, now: float) -> Past:
         """
-        What is known around *draft*: in its base URL, mode and account, itself left out.
+        What is known around *intent*, itself left out.
         """
+        return Past(self._db, intent, now)
 
-    def insert(self, draft: Call, owner: str, now: float, lease_until: float) -> Call:
+    def insert(self, intent: Intent, payload: Payload, lease: Lease, now: float) -> Record:
         """
-        Record a draft as under way; whatever became of its key before is no part of it.
+        Record a call as under way.
         """
+        owner, owner_host, owner_pid, until = lease
+        held = {"owner": owner, "owner_host": owner_host, "owner_pid": owner_pid, "until": until, "now": now}
+        self._run("insert_call", {**about(intent), **payload._asdict(), **held})
+        return Record(intent, payload, Outcome(State.SENDING), lease, now, now, until)
 
-    def take_over(self, call: Call, owner: str, now: float, lease_until: float) -> Call:
+    def take_over(self, record: Record, lease: Lease, now: float) -> Record:
         """
-        Let *owner* send a recorded call again.
+        Let the owner of *lease* send a recorded call again.
         """
+        owner, owner_host, owner_pid, until = lease
+        held = {"owner": owner, "owner_host": owner_host, "owner_pid": owner_pid, "until": until, "now": now}
+        self._run("take_over", {**at_key(record.intent), **held})
+        outcome = record.outcome._replace(state=State.SENDING)
+        return record._replace(outcome=outcome, lease=lease, spent_at=until, updated_at=now)
 
-    def delete(self, call: Call) -> None:
+    def delete(self, record: Record) -> None:
         """
         Forget a call of which nothing was sent.
         """
+        self._run("delete_call", at_key(record.intent))
 
-    def settle(self, call: Call, outcome: Settled, now: float) -> bool:
+    def settle(self, record: Record, outcome: Outcome, now: float, *, is_found_later: bool = False) -> bool:
         """
         Record an outcome, and whether that was possible.
 
-        A final one on record stays, and one that is not final is recorded only by who holds the claim.
+        A final one on record stays, and one that is not final is recorded only by who holds the lease: whoever took
+        the call over meanwhile knows better. For budgets the money moved now, unless *is_found_later*: then at the
+        latest moment known so far.
         """
+        warnings = json.dumps(outcome.warnings) if outcome.warnings else None
+        values = {**at_key(record.intent), **outcome._asdict(), "warnings": warnings}
+        values |= {"owner": record.lease.owner, "now": now, "is_found_later": is_found_later}
+        return self._run("settle", values).rowcount == 1
 
-    def note(  # noqa: PLR0913  what an audit asks
-        self, subject: Call | Proposal, ruling: Ruling, at: float, *, rule: str, who: str, reason: str
-    ) -> None:
+    def calls(self, *, states: Sequence[State] = (), since: float = 0.0, customer: str | None = None) -> list[Record]:
         """
-        Add a decision to the audit.
+        Calls in some states since a time, oldest first; without *states*, in any.
         """
+        wanted = list(states) or list(State)
+        names = {f"state_{number}": wanted[min(number, len(wanted) - 1)] for number in range(len(State))}
+        return self._all("calls", {"since": since, "customer": customer, **names})
+
+    def calls_of_key(self, key: str) -> list[Record]:
+        """
+        The calls of that key in every scope, oldest first.
+        """
+        return self._all("calls_of_key", {"key": key})
+
+    def calls_of_customer(self, customer: str) -> list[Record]:
+        """
+        The calls of one customer in every scope, oldest first.
+        """
+        return self._all("calls_of_customer", {"customer": customer})
+
+    def open_calls(self, base_url: str, mode: str) -> list[Record]:
+        """
+        Calls whose outcome is to be found out, oldest first.
+        """
+        return self._all("open_calls", {"base_url": base_url, "mode": mode})
+
+    def customer_of(self, transaction_id: str, scope: Scope) -> str | None:
+        """
+        The customer of the call that made an entry.
+        """
+        row = self._run("customer_of_transaction", {"transaction_id": transaction_id, **scope._asdict()}).fetchone()
+        return None if row is None else str(row[0])
+
+    def check(self) -> None:
+        """
+        Read something, which fails where the journal cannot be used.
+        """
+        self._run("any_call", {}).fetchone()
+
+    # Pruning
 
     def keep(self, window_s: float) -> None:
         """
         Let no pruning delete what the rules count within that window.
         """
+        if window_s > self._kept_s:  # most calls come with the same window
+            self._run("keep_window", {"window_s": window_s})
+            self._kept_s = window_s
 
     def prune(self, before: float, now: float, *, with_references: bool, keep_s: float) -> int:
         """
-        Delete settled calls; how many.
-        """
+        Delete settled calls last touched before a time; how many.
 
-    def select(
-        self, *, key: str | None, states: Sequence[State], since: float, customer: str | None, limit: int
-    ) -> list[Call]:
+        Calls with a reference stay unless *with_references*, or the same reason could be paid again. What the rules
+        of any policy used so far count stays in any case, and so do the last *keep_s* seconds.
         """
-        Calls, oldest first.
-        """
+        (longest_s,) = self._run("longest_window", {}).fetchone()
+        cutoff = min(before, now - max(longest_s, keep_s))
+        return self._run("prune", {"before": cutoff, "with_references": with_references}).rowcount
 
-    def customer_of(self, transaction: str, base_url: str, mode: str, account: str) -> str | None:
-        """
-        The customer of the call that made an entry.
-        """
+    # Decisions
 
-    def decisions(self, key: str | None) -> list[Decision]:
+    def note(self, intent: Intent, ruling: Ruling, now: float, *, rule: str, who: str = "policy", reason: str) -> None:  # noqa: PLR0913  what an audit asks
         """
-        The audit, oldest first.
+        Add a decision to the audit.
         """
+        facts = {"at": now, "decision": ruling, "rule": rule, "who": who, "reason": reason}
+        self._run("insert_decision", {**about(intent), **facts})
+
+    def decisions(self, key: str | None = None) -> list[Decision]:
+        """
+        The audit, oldest first: all of it, or of one key.
+        """
+        rows = self._run("decisions", {}) if key is None else self._run("decisions_of_key", {"key": key})
+        return [decision_of(row) for row in rows]
+
+    # Proposals
+
+    def propose(self, proposal: Proposal) -> None:
+        """
+        Put a call to a person.
+        """
+        intent = intent_of(proposal)
+        asked = {name: getattr(proposal, name) for name in _ASKED}
+        self._run("insert_proposal", {**about(intent), **asked})
+        self.note(intent, "asked", proposal.asked_at, rule=proposal.rule, reason=proposal.why)
 
     def proposals(self, now: float) -> list[Proposal]:
         """
         All proposals, oldest first, those that are over marked as expired.
         """
+        return [self._expire(proposal_of(row), now) for row in self._run("proposals", {}).fetchall()]
 
-    def standing_proposal(self, subject: Call | Proposal, now: float) -> Proposal | None:
+    def standing_proposal(self, key: str, scope: Scope, now: float) -> Proposal | None:
         """
-        The newest proposal of the key, unless it has expired.
+        The newest proposal of that key in that scope, unless it has expired.
         """
+        row = self._run("proposal_of_key", {"key": key, **scope._asdict()}).fetchone()
+        proposal = None if row is None else self._expire(proposal_of(row), now)
+        return None if proposal is None or proposal.state == "expired" else proposal
 
     def use_up(self, proposal: Proposal) -> None:
         """
         Mark an approval as used by its call.
         """
+        self._run("end_proposal", {"id": proposal.id, "state": "used"})
 
-    def ask(self, proposal: Proposal, now: float) -> Proposal:
+    def decide(self, answer: Answer, now: float) -> Proposal | None:
         """
-        Put a proposal in the queue, or find the one of its key that waits there.
+        Record a person's decision on a proposal that waits; the proposal as it then stands, None if there is none.
         """
+        row = self._run("proposal_of_id", {"id": answer.proposal_id}).fetchone()
+        proposal = None if row is None else self._expire(proposal_of(row), now)
+        if proposal is None or proposal.state != "waiting":
+            return proposal
+        decided = replace(
+            proposal,
+            state="approved" if answer.is_approved is True else "denied",
+            decided_at=now,
+            decided_by=answer.by,
+            reason=answer.reason,
+        )
+        values = {"id": decided.id, "state": decided.state, "now": now, "by": answer.by, "reason": answer.reason}
+        self._run("decide_proposal", values)
+        ruling: Ruling = "approved" if decided.state == "approved" else "denied"
+        self.note(intent_of(decided), ruling, now, rule=decided.rule, who=answer.by, reason=answer.reason)
+        return decided
 
-    def answer(self, proposal: Proposal, answer: Answer, now: float) -> Proposal:
+    def withdraw(self, proposal: Proposal, ruling: Ruling, now: float, *, rule: str, reason: str) -> None:
         """
-        Record a person's decision on a proposal that waits; the proposal as it then stands.
+        Take a question back that nobody decided; a decision made meanwhile stays.
         """
+        row = self._run("proposal_of_id", {"id": proposal.id}).fetchone()
+        if row is not None and row["state"] == "waiting":
+            self._run("end_proposal", {"id": proposal.id, "state": "expired"})
+        self.note(intent_of(proposal), ruling, now, rule=rule, reason=reason)
 
-    def attempt(self, work: Any) -> Any:
-        """
-        The result of *work*, with everything that it changed undone.
-        """
+    def _expire(self, proposal: Proposal, now: float) -> Proposal:
+        if proposal.state not in {"waiting", "approved"} or now < proposal.expires_at:
+            return proposal
+        self._run("end_proposal", {"id": proposal.id, "state": "expired"})
+        self.note(intent_of(proposal), "expired", now, rule=proposal.rule, reason="nobody used it in time")
+        return replace(proposal, state="expired")
+
+    def _one(self, name: str, values: dict[str, Any]) -> Record | None:
+        row = self._run(name, values).fetchone()
+        return None if row is None else record_of(row)
+
+    def _all(self, name: str, values: dict[str, Any]) -> list[Record]:
+        rows: Iterable[sqlite3.Row] = self._run(name, values)
+        return [record_of(row) for row in rows]
+
+    def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
+        return self._db.execute(self._statements[name], values)
+
+
+_ASKED = ("id", "customer_name", "balance_before", "rule", "why", "asked_at", "expires_at")

@@ -8,18 +8,14 @@ import asyncio
 import contextlib
 import os
 import queue
-import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal import file
-from ocp_stripe_balance._journal.sqlite import SqliteBook
+from ocp_stripe_balance._journal.book import Book
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
-    from pathlib import Path
-
-    from ocp_stripe_balance._journal.book import Book
 
     Item = tuple[Callable[[Book], Any], asyncio.Future[Any]]
     News = tuple[asyncio.Future[Any], Any, BaseException | None]
@@ -32,10 +28,13 @@ class Writer:
     The thread that owns the connection.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, open_database: Callable[[], sqlite3.Connection]) -> None:
+        """
+        Start the thread, which opens the database when the first work comes.
+        """
         self.pid = os.getpid()
-        self._path = path
-        self._db: sqlite3.Connection | None = None
+        self._open = open_database
+        self._book: Book | None = None
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -49,9 +48,15 @@ class Writer:
         return waiter
 
     def stop(self) -> None:
+        """
+        Let the thread end once it has done what was submitted.
+        """
         self._queue.put(None)
 
     def join(self) -> None:
+        """
+        Wait until the thread has ended.
+        """
         self._thread.join()
 
     def _run(self) -> None:
@@ -70,26 +75,24 @@ class Writer:
             is_open = item is not None
             if batch:
                 self._serve(batch)
-        if self._db is not None:
-            self._db.close()
+        if self._book is not None:
+            self._book.close()
 
     def _serve(self, batch: list[Item]) -> None:
         """
         Run a batch in one transaction; where that fails, each work in its own.
         """
         try:
-            db = self._db = self._db or file.open_database(self._path)
-            db.execute("BEGIN IMMEDIATE")
+            book = self._book = self._book or Book(self._open())
+            book.begin()
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             _fail(batch, error)
             return
         try:
-            book = SqliteBook(db)
             results = [work(book) for work, _ in batch]
-            db.execute("COMMIT")
+            book.commit()
         except BaseException as error:  # noqa: BLE001  handed to those who wait
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
+            book.roll_back()
             if len(batch) == 1:
                 _fail(batch, error)
                 return

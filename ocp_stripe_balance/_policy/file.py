@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from pydantic_core import PydanticCustomError
 
+from ocp_stripe_balance._domain import Direction
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import nearest, shown
 from ocp_stripe_balance.errors import ConfigurationError
 
-Direction = Literal["credit", "debit"]
 Per = Literal["customer", "user", "agent_type", "context", "all"]
 
 OTHER = "other"

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._policy.amounts import in_units, span
 from ocp_stripe_balance._policy.file import DEFAULT_LIMIT, OTHER
-from ocp_stripe_balance._policy.rules import in_units, span
 from ocp_stripe_balance._text.money import CURRENCIES
 from ocp_stripe_balance._text.plain import nearest
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from decimal import Decimal
 
-    from ocp_stripe_balance._policy.file import Budget, Direction, Policy
+    from ocp_stripe_balance._domain import Direction
+    from ocp_stripe_balance._policy.file import Budget, Policy
 
 _WHOSE = {
     "customer": "each customer",

@@ -62,6 +62,12 @@ class Access:
         message = "access to Stripe holds an API key and is not pickled"
         raise TypeError(message)
 
+    def for_account(self, account: str | None) -> Access:
+        """
+        The same for that connected account, or for the API key's own.
+        """
+        return replace(self, account=account)
+
     def override(self, headers: object) -> Access:
         """
         With what *headers* say; any header but the four is refused.

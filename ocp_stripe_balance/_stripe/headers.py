@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ocp_stripe_balance._host.contract import APIOptions
+    from ocp_stripe_balance._domain import Context
     from ocp_stripe_balance._stripe.access import Access
 
 
-def stripe_headers(access: Access, api_version: str, options: APIOptions) -> Mapping[str, str]:
+def stripe_headers(access: Access, api_version: str, context: Context, *, shares_context: bool) -> Mapping[str, str]:
     """
     Version, account, who we are, and OCP's own.
     """
-    context = options.context
-    shared = (context.user, context.workspace, context.current_goal) if options.settings.share_context else ()
+    shared = (context.user, context.workspace, context.current_goal) if shares_context else ()
     return _headers(
         api_version,
         access.account,

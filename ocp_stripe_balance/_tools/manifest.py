@@ -8,7 +8,12 @@ import json
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from ocp_stripe_balance._domain import Money
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -19,6 +24,22 @@ def _read(name: str) -> Any:
     if not path.exists():
         path = _PACKAGE.parent / name
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """
+    What a call of a tool does, and which of its parameters say to whom and how much.
+    """
+
+    kind: Literal["read", "entry", "update", "reversal"]
+    """``entry`` moves money; ``update`` moves none; ``reversal`` makes the opposite of an entry that exists."""
+    subject: str | None = None
+    """The parameter that names the customer it is about, or None of a call about no one customer."""
+    amount: str | None = None
+    """The parameter with the amount in the currency's smallest unit."""
+    currency: str | None = None
+    """The parameter with the currency."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)  # without slots, for what is worked out once
@@ -39,19 +60,49 @@ class ToolSpec:
     operation_id: str | None = None
     tags: tuple[str, ...] = ()
 
+    @cached_property
+    def effect(self) -> Effect:
+        """
+        What a call of it does, and to whom: ``x-effect`` in its parameters' document.
+        """
+        return Effect(**self.parameters_json_schema["x-effect"])
+
     @property
     def reads(self) -> bool:
         """
         Whether it changes nothing.
         """
-        return self.method == "GET"
+        return self.effect.kind == "read"
 
-    @cached_property
+    @property
     def moves_money(self) -> bool:
         """
-        Whether it makes an entry: it has an amount in minor units.
+        Whether it makes an entry of an amount that the call names.
         """
-        return any(spec.get("format") == "minor-units" for spec in self.parameters.values())
+        return self.effect.kind == "entry"
+
+    @property
+    def reverses(self) -> bool:
+        """
+        Whether it makes the opposite of an entry that it names.
+        """
+        return self.effect.kind == "reversal"
+
+    def money_of(self, arguments: Mapping[str, Any]) -> Money | None:
+        """
+        What a call with these valid parameters moves.
+        """
+        effect = self.effect
+        if effect.kind != "entry" or effect.amount is None or effect.currency is None:
+            return None
+        return Money(int(arguments[effect.amount]), arguments[effect.currency].lower())
+
+    def customer_of(self, arguments: Mapping[str, Any]) -> str | None:
+        """
+        The customer that a call with these parameters is about, where it names one.
+        """
+        subject = self.effect.subject
+        return None if subject is None else arguments.get(subject)
 
     @cached_property
     def stated_parameter(self) -> str | None:
@@ -60,13 +111,6 @@ class ToolSpec:
         """
         properties = self.parameters_json_schema["properties"]
         return next((name for name, spec in properties.items() if spec.get("format") == "stated-effect"), None)
-
-    @cached_property
-    def reverses(self) -> bool:
-        """
-        Whether it makes the opposite of an entry that it names.
-        """
-        return any(spec["schema"].get("x-sent-as") == "metadata[ocp_reverses]" for spec in self.parameters.values())
 
     @cached_property
     def page_size(self) -> int | None:
@@ -104,6 +148,13 @@ class Manifest:
     version: str
     """Stripe API version the tools were written for."""
     tools: tuple[ToolSpec, ...]
+
+
+def tool_at(tools: Iterable[ToolSpec], method: str, path: str) -> ToolSpec:
+    """
+    The tool for an operation of Stripe's.
+    """
+    return next(tool for tool in tools if (tool.method, tool.path) == (method, path) and not tool.reverses)
 
 
 @cache

@@ -21,9 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance._policy import live
 from ocp_stripe_balance.agent import OCPAgent
+from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.cli import approvals, journal, policy
 from ocp_stripe_balance.cli.demo import demo
 from ocp_stripe_balance.cli.output import print_json, printable, say, show_dry_run, show_error, show_result, wrap
@@ -319,13 +319,13 @@ async def _doctor(options: argparse.Namespace) -> int:
 
 
 async def _is_journal_usable(settings: Settings) -> bool | str:
-    journal = Journal(settings.journal_path)
-    try:
-        await journal.select(limit=1)
-    except ToolError as error:
-        return f"no: {error.args[0]}"
-    finally:
-        await journal.aclose()
+    if settings.journal_path is None:
+        return True
+    async with BackOffice(settings) as office:
+        try:
+            await office.check()
+        except ToolError as error:
+            return f"no: {error.args[0]}"
     return True
 
 
@@ -336,7 +336,7 @@ def _are_calls_allowed(settings: Settings) -> bool | str:
         return "no: there is no API key"
     mode = mode_of(settings.api_key.get_secret_value())
     finding = live(settings.policy_in_force, mode, allow_live=settings.allow_live)
-    return True if finding.verdict == "allowed" else f"no: {finding.hint}"
+    return True if finding.verdict == "allowed" else f"no: {finding.words().hint}"
 
 
 async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | None]:

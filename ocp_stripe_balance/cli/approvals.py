@@ -9,20 +9,16 @@ import getpass
 import signal
 import socket
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal import State
 from ocp_stripe_balance._policy import moment
-from ocp_stripe_balance.cli.journal import open_journal
+from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal
 from ocp_stripe_balance.cli.output import print_json, printable, say
 from ocp_stripe_balance.errors import NotSentError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-    from ocp_stripe_balance._journal import Call
     from ocp_stripe_balance.models import Answer, Proposal
 
 
@@ -52,13 +48,14 @@ async def run(options: argparse.Namespace) -> int:
     """
     if options.action == "list":
         return await _list(options)
-    proposal = await _find(options.key)
-    if options.action == "show":
+    async with BackOffice() as office:
+        proposal = await office.proposal(options.key)
+        if options.action != "show":
+            return await _decide(office, proposal, options)
         print(printable(f"{'proposal':<12} {proposal.id}, {_standing(proposal)}\n{proposal.describe()}"))
-        for line in await _since(proposal):
+        for line in await _since(office, proposal):
             print(printable(line))
         return 0
-    return await _decide(proposal, options)
 
 
 async def ask_at_terminal(proposal: Proposal) -> Answer:
@@ -97,10 +94,11 @@ def whoami() -> str:
 
 
 async def _list(options: argparse.Namespace) -> int:
-    proposals: list[Proposal] = await _with_journal(lambda journal: journal.proposals())
+    async with BackOffice() as office:
+        proposals = await office.proposals()
     shown = [each for each in proposals if options.all or each.state == "waiting"]
     if options.as_json:
-        print_json([_facts(each) for each in shown])
+        print_json([facts_of_proposal(each) for each in shown])
         return 0
     for each in shown:
         row = (each.id, each.state, moment(each.asked_at), each.effect, each.customer, each.key)
@@ -110,11 +108,11 @@ async def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _decide(proposal: Proposal, options: argparse.Namespace) -> int:
+async def _decide(office: BackOffice, proposal: Proposal, options: argparse.Namespace) -> int:
     is_yes = options.action == "approve"
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not options.yes:
-        say("\n".join([proposal.describe(), *await _since(proposal)]))
+        say("\n".join([proposal.describe(), *await _since(office, proposal)]))
         if not is_at_terminal:
             raise NotSentError("Nothing was decided: there is no terminal to ask at.", hint="Read it, then add --yes.")
         if not ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N] "):
@@ -122,7 +120,7 @@ async def _decide(proposal: Proposal, options: argparse.Namespace) -> int:
             return 2
     decide = proposal.approve if is_yes else proposal.deny
     answer = decide(by=options.by or whoami(), reason=options.reason)
-    done: Proposal = await _with_journal(lambda journal: journal.answer(proposal, answer))
+    done = await office.decide(answer) or proposal
     wanted = "approved" if is_yes else "denied"
     if done.state != wanted or done.decided_by != answer.by:
         raise NotSentError(f"Nothing was changed: proposal {done.id} is {_standing(done)}.")
@@ -144,50 +142,13 @@ def _standing(proposal: Proposal) -> str:
     return {"used": f"{done}, and used", "expired": f"{done}, and expired"}.get(proposal.state, done)
 
 
-async def _since(proposal: Proposal) -> list[str]:
+async def _since(office: BackOffice, proposal: Proposal) -> list[str]:
     """
-    What else was decided or paid for this customer since the proposal, and before it for the same reason.
+    What else was paid for this customer since the proposal, and before it for the same reason.
     """
-    calls: list[Call] = await _with_journal(lambda journal: journal.select(customer=proposal.customer))
     lines = []
-    for call in calls:
-        is_same_reason = proposal.reference is not None and call.reference == proposal.reference
-        is_itself = call.key == proposal.key and call.state in {State.NOT_SENT, State.REJECTED}
-        if not is_itself and (call.created_at >= proposal.asked_at or is_same_reason):
-            reference = f", {call.reference}" if call.reference else ""
-            lines.append(
-                f"{'also':<12} {call.effect}, {call.state} at {moment(call.created_at)} (key {call.key}{reference})"
-            )
+    for call in await office.related(proposal):
+        reference = f", {call.intent.reference}" if call.intent.reference else ""
+        done = f"{call.intent.effect}, {call.state} at {moment(call.created_at)} (key {call.key}{reference})"
+        lines.append(f"{'also':<12} {done}")
     return lines
-
-
-async def _find(key: str) -> Proposal:
-    """
-    The proposal of that ID, else the only one there is of that key.
-    """
-    proposals: list[Proposal] = await _with_journal(lambda journal: journal.proposals())
-    found = [each for each in proposals if each.id == key] or [each for each in proposals if each.key == key]
-    if not found:
-        hint = "'ocp-stripe-balance approvals list --all' shows the proposals there are."
-        raise NotSentError(f"The journal has no proposal {key}.", hint=hint)
-    # The model chooses keys, so a key alone does not say which of several proposals a person has read.
-    if len({(each.base_url, each.mode, each.account, each.tool, each.arguments) for each in found}) > 1:
-        ids = ", ".join(f"{each.id} ({each.effect}, {each.mode} mode, {each.state})" for each in found)
-        raise NotSentError(f"There are several proposals of key {key}: {ids}.", hint="Name one by its ID.")
-    return found[-1]
-
-
-async def _with_journal(work: Callable[[Any], Any]) -> Any:
-    journal = open_journal()
-    try:
-        return await work(journal)
-    finally:
-        await journal.aclose()
-
-
-def _facts(proposal: Proposal) -> dict[str, Any]:
-    facts = {**asdict(proposal), "effect": proposal.effect, "balance_after": proposal.balance_after}
-    facts["arguments"] = proposal.parameters
-    for name in ("asked_at", "expires_at", "decided_at"):
-        facts[name] = moment(facts[name]) if facts[name] else None
-    return facts

@@ -12,11 +12,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal import Call, Decision, Journal, State
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.agent import OCPAgent
+from ocp_stripe_balance.backoffice import BackOffice, Decision, State, facts_of_call, facts_of_decision
 from ocp_stripe_balance.cli.output import print_json, printable, say, show_result
-from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, NotSentError, Problem
+from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
     import argparse
@@ -75,12 +75,13 @@ async def run(options: argparse.Namespace) -> int:
 async def _list(options: argparse.Namespace) -> int:
     states = [State(name) for name in options.outcome or ()]
     since = _moment(options.since, "--since") if options.since else 0.0
-    calls = await _select(states=states, since=since, customer=options.customer)
+    async with BackOffice() as office:
+        calls = await office.calls(states=states, since=since, customer=options.customer)
     if options.as_json:
-        print_json([_facts(call) for call in calls])
+        print_json([facts_of_call(call) for call in calls])
         return 0
     for call in calls:
-        row = (moment(call.created_at), call.state, call.effect, call.customer, call.key)
+        row = (moment(call.created_at), call.state, call.intent.effect, call.intent.customer or "", call.key)
         print(printable("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (20, 9, 20, 20, 0), strict=True))))
     if not calls:
         say("No calls.")
@@ -88,19 +89,14 @@ async def _list(options: argparse.Namespace) -> int:
 
 
 async def _show(options: argparse.Namespace) -> int:
-    journal = open_journal()
-    try:
-        calls, decisions = await journal.select(key=options.key), await journal.decisions(key=options.key)
-    finally:
-        await journal.aclose()
-    if not calls and not decisions:
-        hint = "ocp-stripe-balance journal list shows the calls there are, journal decisions those that were refused"
-        raise NotSentError("The journal has no call of that key.", hint=f"{hint}.")
+    async with BackOffice() as office:
+        calls, decisions = await office.call(options.key)
     if options.as_json:
-        print_json([{**_facts(call), "decisions": [_decided(each) for each in decisions]} for call in calls])
+        decided = [facts_of_decision(each) for each in decisions]
+        print_json([{**facts_of_call(call), "decisions": decided} for call in calls])
         return 0
     for call in calls:
-        for name, value in _facts(call).items():
+        for name, value in facts_of_call(call).items():
             if value not in (None, ""):
                 text = value if isinstance(value, str) else json.dumps(value)
                 print(f"{name:<12} {printable(text)}")
@@ -113,14 +109,10 @@ async def _show(options: argparse.Namespace) -> int:
 
 async def _decisions(options: argparse.Namespace) -> int:
     since = _moment(options.since, "--since") if options.since else 0.0
-    journal = open_journal()
-    try:
-        decisions = await journal.decisions()
-    finally:
-        await journal.aclose()
-    found = [each for each in decisions if each.at >= since and options.customer in {None, each.customer}]
+    async with BackOffice() as office:
+        found = await office.decisions(since=since, customer=options.customer)
     if options.as_json:
-        print_json([_decided(each) for each in found])
+        print_json([facts_of_decision(each) for each in found])
         return 0
     for each in found:
         print(printable(f"{_decision_line(each)}  {each.effect}  {each.customer}  {each.key}"))
@@ -132,10 +124,6 @@ async def _decisions(options: argparse.Namespace) -> int:
 def _decision_line(decision: Decision) -> str:
     reason = f": {decision.reason}" if decision.reason else ""
     return f"{moment(decision.at)}  {decision.decision:<8}  by {decision.who} ({decision.rule}{reason})"
-
-
-def _decided(decision: Decision) -> dict[str, Any]:
-    return {**decision._asdict(), "at": moment(decision.at), "effect": decision.effect}
 
 
 async def _reconcile(options: argparse.Namespace) -> int:
@@ -162,29 +150,20 @@ async def _resume(options: argparse.Namespace) -> int:
 
 
 async def _export(_options: argparse.Namespace) -> int:
-    journal = open_journal()
-    try:
-        await journal.proposals()  # which notes those that have expired
-        calls, decisions = await journal.select(), await journal.decisions()
-    finally:
-        await journal.aclose()
+    async with BackOffice() as office:
+        await office.proposals()  # which notes those that have expired
+        calls, decisions = await office.calls(), await office.decisions()
     for call in calls:
-        print(json.dumps({"record": "call", **_facts(call)}))
+        print(json.dumps({"record": "call", **facts_of_call(call)}))
     for decision in decisions:
-        print(json.dumps({"record": "decision", **_decided(decision)}))
+        print(json.dumps({"record": "decision", **facts_of_decision(decision)}))
     return 0
 
 
 async def _prune(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
-
     before = _moment(options.before, "--before")
-    journal = open_journal()
-    try:
-        keep_s = Settings().policy_in_force.longest_window_s
-        deleted = await journal.prune(before, with_references=options.with_references, keep_s=keep_s)
-    finally:
-        await journal.aclose()
+    async with BackOffice() as office:
+        deleted = await office.prune(before, with_references=options.with_references)
     stay = "open ones" if options.with_references else "open ones, and paid ones with a reference,"
     say(f"Deleted {deleted} settled calls; {stay} stay, and so does what the rules of a policy still count.")
     return 0
@@ -199,46 +178,6 @@ _ACTIONS = {
     "export": _export,
     "prune": _prune,
 }
-
-
-def open_journal() -> Journal:
-    """
-    The journal of the settings.
-
-    Raises:
-        ConfigurationError: it is switched off.
-    """
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
-
-    path = Settings().journal_path
-    if path is None:
-        message = "The journal is switched off (OCP_STRIPE_JOURNAL=off)."
-        raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
-    return Journal(path)
-
-
-async def _select(**narrowed: Any) -> list[Call]:
-    journal = open_journal()
-    try:
-        return await journal.select(**narrowed)
-    finally:
-        await journal.aclose()
-
-
-def _facts(call: Call) -> dict[str, Any]:
-    """
-    A call as JSON.
-    """
-    facts = {**call._asdict(), "outcome": str(call.state), "effect": call.effect}
-    for name in ("state", "owner", "lease_until", "is_final", "spent_at"):
-        del facts[name]
-    if call.state is State.SENDING:
-        facts["attempts"] = None  # it is being sent, or was interrupted: not known
-    facts["body"] = call.body.decode("ascii", "replace")
-    facts["arguments"] = json.loads(call.arguments)
-    facts["answer"] = json.loads(call.answer) if call.answer else None
-    facts["created_at"], facts["updated_at"] = moment(call.created_at), moment(call.updated_at)
-    return facts
 
 
 def _moment(text: str, option: str) -> float:

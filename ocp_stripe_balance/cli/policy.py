@@ -92,7 +92,7 @@ async def _explain(options: argparse.Namespace) -> int:
 
 def _show(said: list[Finding], foreseen: DryRun) -> None:
     for finding in said:
-        text = f"{_SIGNS[finding.verdict]:<4} {finding.rule}: {finding.message}"
+        text = f"{_SIGNS[finding.verdict]:<4} {finding.rule}: {finding.words().message}"
         print(wrap(printable(text), "", "     "))
     far = "As far as the policy goes: " if foreseen.verdict in {"send", "ask"} else ""
     print(wrap(printable(far + foreseen.message), "\n" if said else "", ""))
@@ -101,8 +101,13 @@ def _show(said: list[Finding], foreseen: DryRun) -> None:
 
 
 def _facts(finding: Finding) -> dict[str, Any]:
-    names = ("rule", "verdict", "message", "hint", "limit", "left", "free_at")
-    return {name: value for name in names if (value := getattr(finding, name)) not in (None, "")}
+    facts = {
+        "rule": finding.rule,
+        "verdict": finding.verdict,
+        **finding.words()._asdict(),
+        "free_at": finding.free_at,
+    }
+    return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
 def _parameters(source: str) -> Any:

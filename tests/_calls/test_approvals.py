@@ -15,8 +15,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, age, client, ledger, order
-from test_cli import CLI, run
+from helpers import CLI, TOOL, age, client, decide, ledger, order, proposals, run
+from helpers import decisions as recorded_decisions
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
 from ocp_stripe_balance._journal import Journal
@@ -39,13 +39,18 @@ def path(tmp_path: Path) -> Path:
 
 
 async def asking(
-    stripe: Sandbox, path: Path, approver: Callable[[Proposal], Awaitable[Any]] | None, policy: Any = None, **more: Any
+    stripe: Sandbox,
+    path: Path,
+    approver: Callable[[Proposal], Awaitable[Any]] | None,
+    policy: Any = None,
+    opened: Journal | None = None,
+    **more: Any,
 ) -> OCPAgent:
     """
     An agent whose calls of more than 3.00 usd need a person.
     """
     values = {"api_key": stripe.api_key, "api_base": stripe.url, "journal": str(path), "policy": policy or ASK}
-    agent = OCPAgent("support", "ann", settings=Settings(**values, **more), approver=approver)
+    agent = OCPAgent("support", "ann", settings=Settings(**values, **more), approver=approver, journal=opened)
     await agent.register_api("stripe")
     return agent
 
@@ -53,7 +58,7 @@ async def asking(
 async def decisions(path: Path) -> list[tuple[str, str, str]]:
     journal = Journal(path)
     try:
-        return [(each.decision, each.rule, each.who) for each in await journal.decisions()]
+        return [(each.decision, each.rule, each.who) for each in await recorded_decisions(journal)]
     finally:
         await journal.aclose()
 
@@ -61,9 +66,9 @@ async def decisions(path: Path) -> list[tuple[str, str, str]]:
 async def approve(path: Path, key: str, *, is_yes: bool = True, reason: str = "") -> Proposal:
     journal = Journal(path)
     try:
-        proposal = next(each for each in await journal.proposals() if each.key == key and each.state == "waiting")
-        decide = proposal.approve if is_yes else proposal.deny
-        return await journal.answer(proposal, decide(by="Ana", reason=reason))
+        proposal = next(each for each in await proposals(journal) if each.key == key and each.state == "waiting")
+        answer = proposal.approve if is_yes else proposal.deny
+        return await decide(journal, answer(by="Ana", reason=reason))
     finally:
         await journal.aclose()
 
@@ -261,18 +266,27 @@ async def test_a_yes_is_not_used_after_its_time(stripe: Sandbox, path: Path) -> 
     """Where something held the call up after the yes, the person is asked again."""
     asked: list[Proposal] = []
     customer = stripe.create_customer()
-    agent = await asking(stripe, path, None, {"approval": {"always": True, "expires": "1s"}})
+
+    def clock() -> float:
+        return time.time() + 2 * is_late[0]
 
     async def approver(proposal: Proposal) -> Answer:
         asked.append(proposal)
-        api: Any = agent._apis["stripe"]
-        is_first = len(asked) == 1
-        api._calls._journal._now = lambda: time.time() + 2 * is_first
         return proposal.approve(by="Ana")
 
-    async with agent:
-        api: Any = agent._apis["stripe"]
-        api._calls._guard._approver = approver
+    class Late(Journal):
+        """
+        Two seconds go by between the first decision and the call that was waiting for it.
+        """
+
+        async def run(self, work: Any) -> Any:
+            result = await super().run(work)
+            is_late[0] = len(asked) == 1
+            return result
+
+    is_late = [False]
+    opened, policy = Late(path, clock=clock), {"approval": {"always": True, "expires": "1s"}}
+    async with await asking(stripe, path, approver, policy, opened=opened) as agent:
         assert (await agent.call_tool(TOOL, order(customer))).ok
     assert 2 == len(asked)
 
@@ -504,7 +518,8 @@ async def test_an_approval_is_used_once(stripe: Sandbox, path: Path) -> None:
         await agent.call_tool(TOOL, order(customer), idempotency_key="k")
         age(path, 700)
         journal = Journal(path)
-        assert 1 == await journal.prune(9e9)
+        now = journal.now()
+        assert 1 == await journal.run(lambda book: book.prune(9e9, now, with_references=False, keep_s=0))
         await journal.aclose()
         await wait_in_queue(agent, order(customer), "k")
     assert 1 == len(await ledger(stripe, customer))
@@ -545,7 +560,9 @@ async def test_what_was_denied_comes_back_to_a_person(stripe: Sandbox, path: Pat
         smaller = await wait_in_queue(agent, order(customer, -100, reference="ticket-9"))
         assert "denied before" == smaller.rule
         assert "Ana denied credit 25.00 usd for this customer" in str(smaller)
-        assert "not our fault" in (await agent._apis["stripe"]._calls._journal.proposals())[-1].describe()  # type: ignore[attr-defined]
+        journal = Journal(path)
+        assert "not our fault" in (await proposals(journal))[-1].describe()
+        await journal.aclose()
         assert (await agent.call_tool(TOOL, order(customer, -100, reference="another"))).ok
         await approve(path, smaller.idempotency_key or "")
         assert (await agent.call_tool(TOOL, order(customer, -100, reference="ticket-9"))).ok
@@ -557,19 +574,18 @@ async def test_what_was_denied_comes_back_to_a_person(stripe: Sandbox, path: Pat
 async def test_proposals_and_approvals_expire(stripe: Sandbox, path: Path) -> None:
     """After its time a proposal cannot be approved, an approval not used; the call is proposed anew."""
     customer = stripe.create_customer()
-    async with await asking(stripe, path, None, QUEUE) as agent:
+    now = [time.time()]
+    journal = Journal(path, clock=lambda: now[0])
+    async with await asking(stripe, path, None, QUEUE, opened=journal) as agent:
         first = await wait_in_queue(agent, order(customer), "k")
-        api: Any = agent._apis["stripe"]
-        journal: Journal = api._calls._journal
-        (proposal,) = await journal.proposals()
-        journal._now = lambda: proposal.expires_at
-        assert "expired" == (await journal.answer(proposal, proposal.approve(by="Ana"))).state
-        journal._now = lambda: proposal.asked_at
+        (proposal,) = await proposals(journal)
+        now[0] = proposal.expires_at
+        assert "expired" == (await decide(journal, proposal.approve(by="Ana"))).state
+        now[0] = proposal.asked_at
         second = await wait_in_queue(agent, order(customer), "k")
         assert first.proposal_id != second.proposal_id
         await approve(path, "k")
-        expires = (await journal.proposals())[-1].expires_at
-        journal._now = lambda: expires
+        now[0] = (await proposals(journal))[-1].expires_at
         third = await wait_in_queue(agent, order(customer), "k")
         assert 3 == len({first.proposal_id, second.proposal_id, third.proposal_id})
     assert 2 == [decision for decision, _, _ in await decisions(path)].count("expired")
@@ -582,10 +598,8 @@ async def test_two_who_decide_at_once_get_one_decision(stripe: Sandbox, path: Pa
     async with await asking(stripe, path, None, QUEUE) as agent:
         await wait_in_queue(agent, order(customer), "k")
     first, second = Journal(path), Journal(path)
-    (proposal,) = await first.proposals()
-    states = await asyncio.gather(
-        first.answer(proposal, proposal.approve(by="Ana")), second.answer(proposal, proposal.deny(by="Ben"))
-    )
+    (proposal,) = await proposals(first)
+    states = await asyncio.gather(decide(first, proposal.approve(by="Ana")), decide(second, proposal.deny(by="Ben")))
     assert 1 == len({state.state for state in states})
     assert 1 == len({state.decided_by for state in states})
     for journal in (first, second):

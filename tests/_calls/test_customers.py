@@ -12,10 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, client, connect, ledger, order, scripted, transaction
+from helpers import (
+    TOOL,
+    admit,
+    client,
+    connect,
+    decisions,
+    draft,
+    ledger,
+    order,
+    records,
+    scripted,
+    settle,
+    transaction,
+    usual_journal,
+)
 
 from ocp_stripe_balance import NotSentError, OCPAgent, PolicyRefusedError, RejectedError, Settings
-from ocp_stripe_balance._journal import Journal, State
+from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance.errors import AuthenticationError, ResourceMissingError
 
 if TYPE_CHECKING:
@@ -82,8 +97,8 @@ async def test_an_unknown_customer_is_caught_before_the_post(stripe: Sandbox) ->
         with pytest.raises(ResourceMissingError, match="No such customer") as caught:
             await agent.call_tool(TOOL, order("cus_none"), idempotency_key="k")
         assert ("k", TOOL) == (caught.value.idempotency_key, caught.value.tool)
-        api: Any = agent._apis["stripe"]
-        (decision,) = await api._calls._journal.decisions()
+        async with usual_journal() as journal:
+            (decision,) = await decisions(journal)
     assert ("refused", "customer_check") == (decision.decision, decision.rule)
     assert {"GET"} == {request.method for request in stripe.requests}
 
@@ -166,16 +181,16 @@ async def test_who_waited_for_another_reads_before_it_sends(stripe: Sandbox, cus
             assert (await first).data["id"] == (await second).data["id"]
     assert 1 == len(await ledger(stripe, customer))
     journal = Journal(path)
-    draft = (await journal.select())[0]._replace(key="k2", arguments="{}")
-    claim, _ = await journal.claim(draft, has_own_key=True, lease_s=60)
     arguments = order(customer, currency="eur")
+    first_call = draft("k2", -500, customer=customer, base_url=stripe.url, currency="eur")
+    admitted = await admit(journal, first_call)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("UPDATE calls SET arguments = ? WHERE key = 'k2'", (json.dumps(arguments, sort_keys=True),))
     async with await connect(stripe, journal=str(path), **CHECK) as agent:
         waiting = asyncio.ensure_future(agent.call_tool(TOOL, arguments, idempotency_key="k2"))
         await asyncio.sleep(0.1)
         assert not waiting.done()
-        await journal.settle(claim.call, State.NOT_SENT)
+        await settle(journal, admitted.record, State.NOT_SENT)
         with pytest.raises(PolicyRefusedError, match="is billed in usd"):
             await waiting
     await journal.aclose()
@@ -279,8 +294,8 @@ async def test_a_read_that_fails_moves_nothing(answer: httpx.Response, error: ty
             await agent.call_tool(TOOL, order())
         assert "unknown" != getattr(caught.value, "outcome", None)
         assert isinstance(caught.value, RejectedError) or getattr(caught.value, "retryable", False)
-        api: Any = agent._apis["stripe"]
-        assert [] == await api._calls._journal.select()
+        async with usual_journal() as journal:
+            assert [] == await records(journal)
     assert [] == posted
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import TOOL, client, connect, ledger, order
-from test_cli import run
+from helpers import TOOL, client, connect, decide, ledger, order, proposals, records, run
 
 from ocp_stripe_balance import (
     ApprovalRequiredError,
@@ -23,6 +22,7 @@ from ocp_stripe_balance import (
     Settings,
     ToolError,
 )
+from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance.errors import ResourceMissingError
 from ocp_stripe_balance.sandbox import Sandbox
@@ -219,8 +219,8 @@ async def test_a_reversal_goes_by_the_policy(stripe: Sandbox, customer: str, tmp
         with pytest.raises(ApprovalRequiredError) as waiting:
             await agent.call_tool(REVERSE, wanted)
         book = Journal(Path(journal))
-        (proposal,) = await book.proposals()
-        await book.answer(proposal, proposal.approve(by="Ana"))
+        (proposal,) = await proposals(book)
+        await decide(book, proposal.approve(by="Ana"))
         await book.aclose()
         assert waiting.value.proposal_id == proposal.id
         assert (await agent.call_tool(REVERSE, wanted)).ok
@@ -238,8 +238,8 @@ async def test_the_words_of_a_waiting_proposal_stand(stripe: Sandbox, customer: 
             with pytest.raises(ApprovalRequiredError):
                 await agent.call_tool(REVERSE, {"transaction": first, **words})
         book = Journal(journal)
-        (proposal,) = await book.proposals()
-        await book.answer(proposal, proposal.approve(by="Ana"))
+        (proposal,) = await proposals(book)
+        await decide(book, proposal.approve(by="Ana"))
         await book.aclose()
         done = await agent.call_tool(REVERSE, {"transaction": first, "description": "four"})
     assert "one" == done.data["description"]
@@ -286,7 +286,9 @@ async def test_a_reversal_of_which_nothing_moved_is_not_resumed(stripe: Sandbox,
             await agent.call_tool(REVERSE, wanted)
         stripe.faults.clear()
         api: Any = agent._apis["stripe"]
-        calls = [call for call in await api._calls._journal.select() if call.key.startswith("rev-")]
+        journal = Journal(tmp_path / "one")
+        calls = [call for call in await records(journal) if call.intent.key.origin is Origin.REVERSAL]
+        await journal.aclose()
         async with await connect(stripe, journal=str(tmp_path / "two")) as other:
             await other.call_tool(REVERSE, wanted)
         for call in calls:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, connect, ledger, order, scripted, transaction
-from test_cli import run
+from helpers import TOOL, connect, decisions, ledger, order, records, run, scripted, transaction, usual_journal
 
 from ocp_stripe_balance import InvalidParametersError, NotSentError, OutcomeUnknownError, PolicyRefusedError
 from ocp_stripe_balance._journal import Journal
@@ -181,9 +180,9 @@ async def test_an_update_is_no_entry_for_the_rules(stripe: Sandbox, customer: st
             await agent.call_tool(UPDATE, {**change, "customer": "cus_no1"})
         assert "customers.deny" == caught.value.rule
     journal = Journal(path)
-    calls = await journal.select()
+    calls = await records(journal)
     await journal.aclose()
-    assert ["credit 5.00 usd", *["update (no money)"] * 2, "credit 0.01 usd"] == [call.effect for call in calls]
+    assert ["credit 5.00 usd", *["update (no money)"] * 2, "credit 0.01 usd"] == [call.intent.effect for call in calls]
 
 
 async def test_an_update_that_was_cut_off_is_open_until_it_is_repeated(stripe: Sandbox, customer: str) -> None:
@@ -233,8 +232,8 @@ async def test_reads_obey_the_rules_about_who(stripe: Sandbox, customer: str) ->
         with pytest.raises(PolicyRefusedError):
             await anext(agent.iterate_tool(LIST, {"customer": customer}))
         assert not stripe.requests
-        api: Any = agent._apis["stripe"]
-        assert 3 == len(await api._calls._journal.decisions())
+        async with usual_journal() as journal:
+            assert 3 == len(await decisions(journal))
     async with await connect(stripe, api_key="sk_live_x", policy={}) as agent:
         with pytest.raises(PolicyRefusedError, match="live-mode key"):
             await agent.call_tool(CUSTOMER, {"customer": customer})

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TEST_KEY, TOOL, age, order, scripted, transaction
-from test_cli import run
+from helpers import TEST_KEY, TOOL, age, decisions, order, records, run, scripted, transaction, usual_journal
 
 from ocp_stripe_balance import (
     ConfigurationError,
@@ -56,9 +55,7 @@ async def clocked(policy: dict[str, Any] | None = None, **settings: Any) -> Cloc
     With that policy, or the defaults.
     """
     made = Clocked()
-    made.agent = await scripted(made.handle, policy=policy, **settings)
-    api: Any = made.agent._apis["stripe"]
-    api._calls._journal._now = lambda: made.now
+    made.agent = await scripted(made.handle, policy=policy, seams={"clock": lambda: made.now}, **settings)
     return made
 
 
@@ -372,9 +369,8 @@ async def test_a_resend_needs_room_once_its_place_is_given_away() -> None:
     answers = [httpx.Response(500), *[httpx.Response(200, json=transaction())] * 3]
     policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "10"}}], "duplicate_window": "off"}
     made = Clocked()
-    made.agent = await scripted(lambda _: answers.pop(0), policy=policy, max_attempts=1)
-    api: Any = made.agent._apis["stripe"]
-    api._calls._journal._now = lambda: made.now
+    seams = {"clock": lambda: made.now}
+    made.agent = await scripted(lambda _: answers.pop(0), policy=policy, max_attempts=1, seams=seams)
     async with made.agent:
         with pytest.raises(Exception, match="unknown"):
             await made.agent.call_tool(TOOL, order(amount=-600), idempotency_key="old")
@@ -492,13 +488,13 @@ async def test_every_decision_is_on_record() -> None:
     async with made.agent:
         await told(made, order(), idempotency_key="yes")
         await told(made, order(amount=1), idempotency_key="no")
-        api: Any = made.agent._apis["stripe"]
-        decisions = await api._calls._journal.decisions()
+    async with usual_journal() as journal:
+        found = await decisions(journal)
     assert [("yes", "allowed", "every rule"), ("no", "refused", "directions")] == [
-        (each.key, each.decision, each.rule) for each in decisions
+        (each.key, each.decision, each.rule) for each in found
     ]
-    assert {("policy", "ann", "ai_agent", NOW)} == {(d.who, d.user, d.agent_type, d.at) for d in decisions}
-    assert "positive" in decisions[1].reason or "debit" in decisions[1].reason
+    assert {("policy", "ann", "ai_agent", NOW)} == {(d.who, d.caller.user, d.caller.agent_type, d.at) for d in found}
+    assert "positive" in found[1].reason or "debit" in found[1].reason
 
 
 async def test_budgets_and_queues_need_a_journal() -> None:
@@ -531,8 +527,8 @@ async def test_a_dry_run_goes_the_whole_way_and_sends_nothing() -> None:
             dry = await made.agent.call_tool(TOOL, parameters, dry_run=True)
             assert (verdict, rule) == (dry.verdict, dry.rule), dry.message
         assert [] == made.sent
-        api: Any = made.agent._apis["stripe"]
-        assert ([], []) == (await api._calls._journal.select(), await api._calls._journal.decisions())
+        async with usual_journal() as journal:
+            assert ([], []) == (await records(journal), await decisions(journal))
         sent = await made.agent.call_tool(TOOL, order(description="d"), idempotency_key="k")
         assert sent.idempotency_key == made.sent[0].headers["Idempotency-Key"]
         assert "replay" == (await foresee(made, order(description="d"), "k")).verdict

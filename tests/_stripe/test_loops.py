@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, connect, ledger, order
+from helpers import TOOL, connect, decide, ledger, order, proposals
 
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance.exports import export_tools, run_tool_call
@@ -165,9 +165,9 @@ async def test_a_model_waits_for_an_approval(loop: str, stripe: Sandbox, custome
 
     async def approve() -> None:
         journal = Journal(path)
-        for proposal in await journal.proposals():
+        for proposal in await proposals(journal):
             if proposal.state == "waiting":
-                await journal.answer(proposal, proposal.approve(by="Ana"))
+                await decide(journal, proposal.approve(by="Ana"))
         await journal.aclose()
 
     async with await connect(stripe, policy=POLICY, journal=str(path)) as agent:

@@ -12,37 +12,18 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from helpers import TOOL, TOOLS, ledger
+from helpers import CLI, TOOL, TOOLS, ledger, run
 
 from ocp_stripe_balance.cli.output import printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocp_stripe_balance.sandbox import Sandbox
-
-CLI = str(Path(sys.executable).parent / "ocp-stripe-balance")
-
-
-def run(*arguments: str, stripe: Sandbox | None = None, stdin: str = "", **environment: str) -> Any:
-    if stripe is not None:
-        environment = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, **environment}
-    done = subprocess.run(  # noqa: S603  our own program
-        [CLI, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-        env={**os.environ, **environment},
-    )
-    assert "Traceback" not in done.stderr
-    if stripe is not None:
-        assert stripe.api_key not in done.stdout + done.stderr
-    return done
 
 
 async def test_call_credits_and_says_so(stripe_thread: Sandbox) -> None:

@@ -8,8 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, age, ledger
-from test_cli import run
+from helpers import TOOL, age, ledger, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import sdk_double
-from helpers import TOOL, TOOLS, ledger, order
-from test_cli import run
+from helpers import TOOL, TOOLS, decide, ledger, order, proposals, run
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError, register
 from ocp_stripe_balance._journal import Journal
@@ -225,8 +224,8 @@ async def test_each_door_waits_for_approval(name: str, stripe_thread: Sandbox, t
         waiting["idempotency_key"],
     )
     journal = Journal(tmp_path / "journal")
-    (proposal,) = await journal.proposals()
-    await journal.answer(proposal, proposal.approve(by="Ana"))
+    (proposal,) = await proposals(journal)
+    await decide(journal, proposal.approve(by="Ana"))
     await journal.aclose()
     done = await door.call(order(customer, -500), waiting["idempotency_key"])
     assert "succeeded" == done["outcome"]

@@ -16,11 +16,10 @@ import hypothesis
 import jsonschema
 import pytest
 import sdk_double
-from helpers import TOOL, TOOLS, UNGUARDED, connect, ledger, order, scripted, transaction
+from helpers import TOOL, TOOLS, UNGUARDED, connect, ledger, order, run, scripted, transaction
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from strategies import any_parameters, json_values, valid_parameters
-from test_cli import run
 
 from ocp_stripe_balance import Settings, register
 from ocp_stripe_balance._tools.dialects import arguments_of

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, ledger
+from helpers import TOOL, ledger, proposals
+from helpers import decide as record_decision
 
 from ocp_stripe_balance import OCPAgent, PolicyRefusedError, Settings, ToolError
 from ocp_stripe_balance._journal import Journal
@@ -209,9 +210,9 @@ def as_called(value: Any, ids: dict[str, str]) -> Any:
 async def decide(path: Path, step: tuple[str, str]) -> None:
     verb, key = step
     journal = Journal(path)
-    proposal = next(each for each in await journal.proposals() if each.key == key)
+    proposal = next(each for each in await proposals(journal) if each.key == key)
     answer = proposal.approve(by="Ana") if verb == "approve" else proposal.deny(by="Ana")
-    await journal.answer(proposal, answer)
+    await record_decision(journal, answer)
     await journal.aclose()
 
 

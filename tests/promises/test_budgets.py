@@ -7,28 +7,28 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import TOOL, ledger, order
+from helpers import TOOL, admit, draft, ledger, order, records, settle, verdict
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from test_journal import draft as plain_draft
 
 from ocp_stripe_balance import OCPAgent, PolicyRefusedError, Settings
-from ocp_stripe_balance._journal import Admission, Call, Journal, State, Verdict
-from ocp_stripe_balance._journal.file import open_database
-from ocp_stripe_balance._policy import Case, Policy, decide, findings, resumed
+from ocp_stripe_balance._calls.endings import Refused
+from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._journal import Journal, Record
+from ocp_stripe_balance._journal.sqlite import open_database
+from ocp_stripe_balance._policy import Policy
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from ocp_stripe_balance._policy import History
-    from ocp_stripe_balance._policy.rules import Finding
+    from ocp_stripe_balance._calls.call import Call
 
 HOUR = 3600
+MARGIN = 5  # a lease is so much longer than the call may take
 LEASE = 60
 # per, window in seconds, limit in cents
 BUDGETS = [("customer", 1 * HOUR, 600), ("user", 2 * HOUR, 900), ("all", 4 * HOUR, 1500)]
@@ -38,17 +38,18 @@ POLICY = Policy(
         {"per": per, "window": f"{window}s", "credit": {"usd": f"{limit / 100:.2f}"}} for per, window, limit in BUDGETS
     ],
 )
-COLUMN = {"customer": "customer", "user": "user", "all": "mode"}
 KEYS = st.sampled_from([f"k{number}" for number in range(25)])
 
 
-def admission(call: Call) -> Admission:
-    case = Case(call=call, arguments={}, has_stated_effect=False, allow_live=False)
+def amount(call: Any) -> int:
+    return int(call.intent.money.amount)
 
-    def sending(history: History) -> Finding | None:
-        return decide(findings(POLICY, case, history))
 
-    return Admission(rule=sending, resume_rule=lambda history: resumed(POLICY, case, history))
+def whose(call: Any, per: str) -> Any:
+    """
+    Whose budget a call is of.
+    """
+    return {"customer": call.intent.customer, "user": call.intent.caller.user, "all": ""}[per]
 
 
 class Spending(RuleBasedStateMachine):
@@ -63,7 +64,7 @@ class Spending(RuleBasedStateMachine):
         self.now = 1_800_000_000.0
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        self.ledger: dict[str, tuple[float, Call]] = {}
+        self.ledger: dict[str, tuple[float, Record]] = {}
         self.journals: list[Journal] = []
 
     @initialize()
@@ -71,7 +72,7 @@ class Spending(RuleBasedStateMachine):
         self.journals = [self.open() for _ in range(2)]
 
     def open(self) -> Journal:
-        return Journal(Path(self.folder.name) / "journal", now=lambda: self.now)
+        return Journal(Path(self.folder.name) / "journal", clock=lambda: self.now)
 
     @rule(
         key=KEYS,
@@ -112,51 +113,46 @@ class Spending(RuleBasedStateMachine):
         """
         One call, from its claim to what becomes of it; Stripe executes it somewhere on the way, if at all.
         """
-        draft = plain_draft(key, -cents, None)._replace(customer=customer, user=user, mode="test", currency="usd")
+        call = draft(key, -cents, customer=customer, user=user)
         journal = self.journals[worker]
-        known = self.loop.run_until_complete(
-            journal.find(key, base_url=draft.base_url, mode=draft.mode, account=draft.account)
-        )
-        draft = known or draft
-        claim, _ = self.loop.run_until_complete(
-            journal.claim(draft, has_own_key=True, lease_s=LEASE, admission=admission(draft))
-        )
-        call = claim.call
-        if claim.verdict is Verdict.REFUSED:
-            self.assert_refusal_is_needed(draft)
-        if claim.verdict not in {Verdict.SEND, Verdict.RESUME}:
+        known = self.loop.run_until_complete(journal.run(lambda book: book.find(call.intent)))
+        call = call if known is None else call._replace(intent=known.intent)
+        admitted = self.loop.run_until_complete(admit(journal, call, POLICY, timeout_s=LEASE - MARGIN))
+        found = verdict(admitted)
+        if found == "refused" and isinstance(admitted, Refused):
+            self.assert_refusal_is_needed(call)
+        if found not in {"send", "resume"}:
             return
-        begun = self.now
+        begun, record = self.now, admitted.record
         if fate == "succeeded" or "executed" in fate:
-            self.ledger.setdefault(key, (begun + share * seconds, call))  # once per key, as Stripe does
+            self.ledger.setdefault(key, (begun + share * seconds, record))  # once per key, as Stripe does
         self.now = begun + seconds
         if "crash" in fate:
             return
         if key in self.ledger and fate in {"rejected", "not_sent"}:
             fate = "unknown"  # after an executed attempt nobody can know better
-        if claim.verdict is Verdict.RESUME and fate == "not_sent":
+        if found == "resume" and fate == "not_sent":
             fate = "unknown"
         state = State(fate.partition(",")[0])
         is_final = state in {State.SUCCEEDED, State.REJECTED}
-        self.loop.run_until_complete(journal.settle(call, state, is_final=is_final))
+        self.loop.run_until_complete(settle(journal, record, state, is_final=is_final))
 
-    def assert_refusal_is_needed(self, draft: Call) -> None:
+    def assert_refusal_is_needed(self, refused: Call) -> None:
         """
         Some budget has no room, with everything counted that moved or may have since the window began.
         """
         calls = [
             call
-            for call in self.loop.run_until_complete(self.journals[0].select())
-            if call.state not in {State.REJECTED, State.NOT_SENT} and call.key != draft.key
+            for call in self.loop.run_until_complete(records(self.journals[0]))
+            if call.state.may_have_moved and call.key != refused.intent.key.text
         ]
         assert any(
             -sum(
-                call.amount
+                amount(call)
                 for call in calls
-                if getattr(call, COLUMN[per]) == getattr(draft, COLUMN[per])
-                and max(call.updated_at, call.spent_at) > self.now - window
+                if whose(call, per) == whose(refused, per) and max(call.updated_at, call.spent_at) > self.now - window
             )
-            - draft.amount
+            - amount(refused)
             > limit
             for per, window, limit in BUDGETS
         )
@@ -183,7 +179,7 @@ class Spending(RuleBasedStateMachine):
         Owners that are no more, so that crashed calls can be taken over at once.
         """
         db = open_database(Path(self.folder.name) / "journal")
-        db.execute("UPDATE calls SET owner = ? WHERE owner != ''", (f"{socket.gethostname()}:{2**22 + 1}:x",))
+        db.execute("UPDATE calls SET owner_pid = ? WHERE owner != ''", (2**22 + 1,))
         db.close()
 
     @invariant()
@@ -194,9 +190,9 @@ class Spending(RuleBasedStateMachine):
         for per, window, limit in BUDGETS:
             for end, last in self.ledger.values():
                 spent = -sum(
-                    call.amount
+                    amount(call)
                     for at, call in self.ledger.values()
-                    if end - window < at <= end and getattr(call, COLUMN[per]) == getattr(last, COLUMN[per])
+                    if end - window < at <= end and whose(call, per) == whose(last, per)
                 )
                 assert spent <= limit, (per, spent, limit)
 
@@ -214,37 +210,32 @@ TestSpending = Spending.TestCase
 async def test_a_crashed_call_counts_from_the_last_moment_it_can_have_moved_money(tmp_path: Path) -> None:
     """Its lease is that moment, when it was first sent and again when it was resumed."""
     now = [1_800_000_000.0]
-    journal = Journal(tmp_path / "journal", now=lambda: now[0])
+    journal = Journal(tmp_path / "journal", clock=lambda: now[0])
 
-    async def verdict(key: str, amount: int) -> Verdict:
-        draft = plain_draft(key, amount, None)._replace(customer="a", mode="test", currency="usd")
-        claim, _ = await journal.claim(draft, has_own_key=True, lease_s=LEASE, admission=admission(draft))
-        return claim.verdict
+    async def found(key: str, cents: int) -> str:
+        return verdict(await admit(journal, draft(key, cents, customer="a"), POLICY, timeout_s=LEASE - MARGIN))
 
-    assert Verdict.SEND is await verdict("crashed", -600)
+    assert "send" == await found("crashed", -600)
     now[0] += HOUR + LEASE - 1
-    assert Verdict.REFUSED is await verdict("other", -1)
-    assert Verdict.RESUME is await verdict("crashed", -600)
+    assert "refused" == await found("other", -1)
+    assert "resume" == await found("crashed", -600)
     now[0] += HOUR + LEASE - 1
-    assert Verdict.REFUSED is await verdict("other", -1)
+    assert "refused" == await found("other", -1)
     now[0] += 10
-    assert Verdict.SEND is await verdict("other", -300)
+    assert "send" == await found("other", -300)
     await journal.aclose()
 
 
 async def test_what_was_settled_late_counts_from_then(tmp_path: Path) -> None:
-    """The money moved somewhere between claim and answer: the answer is the later of the two."""
+    """The money moved somewhere between the claim and the answer: the answer is the later of the two."""
     now = [1_800_000_000.0]
-    journal = Journal(tmp_path / "journal", now=lambda: now[0])
-    first = plain_draft("slow", -600, None)._replace(customer="a", mode="test", currency="usd")
-    claim, _ = await journal.claim(first, has_own_key=True, lease_s=LEASE, admission=admission(first))
+    journal = Journal(tmp_path / "journal", clock=lambda: now[0])
+    first = await admit(journal, draft("slow", -600, customer="a"), POLICY)
     now[0] += LEASE
-    await journal.settle(claim.call, State.SUCCEEDED, is_final=True)
-    second = first._replace(key="other", amount=-1)
-    for seconds, expected in ((HOUR - 1, Verdict.REFUSED), (1, Verdict.SEND)):
+    await settle(journal, first.record, State.SUCCEEDED)
+    for seconds, expected in ((HOUR - 1, "refused"), (1, "send")):
         now[0] += seconds
-        claim, _ = await journal.claim(second, has_own_key=True, lease_s=LEASE, admission=admission(second))
-        assert expected is claim.verdict
+        assert expected == verdict(await admit(journal, draft("other", -1, customer="a"), POLICY))
     await journal.aclose()
 
 

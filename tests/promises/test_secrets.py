@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import rich.traceback
-from helpers import TEST_KEY, TOOL, UNGUARDED, connect, order, scripted, transaction
-from test_cli import run
+from helpers import TEST_KEY, TOOL, UNGUARDED, connect, decisions, order, records, run, scripted, transaction
 from test_errors import SCENARIOS
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError, errors
 from ocp_stripe_balance._journal import Journal
-from ocp_stripe_balance._text.secrets import Concealed, holds_key, redact
+from ocp_stripe_balance._stripe.access import Access
+from ocp_stripe_balance._text.secrets import Concealed, concealed, holds_key, redact
 from ocp_stripe_balance.sandbox import FaultKind
 
 if TYPE_CHECKING:
@@ -295,8 +295,9 @@ async def test_what_holds_the_key_is_not_pickled_and_not_shown(stripe: Sandbox) 
     stripe.api_key = "sk_test_planted0key"
     agent = await connect(stripe)
     api: Any = await agent.register_api("stripe", headers={"Authorization": "Bearer sk_test_planted0key"})
-    settings = agent._settings
-    for thing in (settings, agent, api, api._access, api._options, api._options.headers, api._calls):
+    settings = Settings(api_key=stripe.api_key)
+    access = Access(api_key=settings.api_key, account=None, api_version="v")
+    for thing in (settings, agent, api, access, concealed({"Authorization": stripe.api_key})):
         assert_unseen({"repr": repr(thing), "vars": repr(getattr(thing, "__dict__", ""))})
         with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
             pickle.dumps(thing)
@@ -320,7 +321,7 @@ async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandb
         found |= {"dry run": repr(dry) + json.dumps(dry.to_dict())}
         assert "Bearer [api key]" == dry.headers["Authorization"]
     journal = Journal(path)
-    found["rows"] = repr([call._asdict() for call in await journal.select()]) + repr(await journal.decisions())
+    found["rows"] = repr(await records(journal)) + repr(await decisions(journal))
     await journal.aclose()
     assert_unseen(found)
     variables = {"OCP_STRIPE_JOURNAL": str(path)}

@@ -1,0 +1,247 @@
+"""
+Whether a call may go: one transaction that looks for the call it repeats, asks the policy, and reserves its place.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._calls.endings import (
+    Busy,
+    Conflict,
+    CustomerWanted,
+    Held,
+    Ready,
+    Refused,
+    Repeated,
+    TooOld,
+    Waiting,
+    differing_words,
+)
+from ocp_stripe_balance._journal import Lease, is_alive
+from ocp_stripe_balance._policy import Case, Finding, Words, decide, findings, resumed, standing
+from ocp_stripe_balance.models import Proposal
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._calls.call import Call
+    from ocp_stripe_balance._calls.customers import SeenCustomer
+    from ocp_stripe_balance._domain import Intent
+    from ocp_stripe_balance._journal import Book, Record
+    from ocp_stripe_balance.settings import Settings
+
+# Stripe may forget a key after 24 h; a resend then pays twice. https://docs.stripe.com/api/idempotent_requests
+MAX_RESEND_AGE_S = 23 * 3600
+_MAX_SKEW_S = 60.0
+_NOBODY = "A person must make the entry, or switch on approval.queue in the policy or give the agent an approver."
+
+
+Admitted = Ready | Repeated | Refused | Waiting | Held | Busy | TooOld | Conflict | CustomerWanted
+
+
+class Admission:
+    """
+    The policy of one registered API, asked in the transaction that reserves the call.
+    """
+
+    def __init__(self, settings: Settings, *, can_ask: bool, asks_always: bool) -> None:
+        """
+        Prepare.
+
+        Args:
+            settings: the policy, and what holds beside it.
+            can_ask: whether somebody decides on proposals, beside the queue that the policy may have.
+            asks_always: whether a person decides on every call, whatever the policy says.
+        """
+        self.policy = settings.policy_in_force
+        self._allow_live = settings.allow_live
+        self._checks_customers = settings.customer_check == "on"
+        self._timeout_s = settings.timeout
+        self._can_ask = can_ask or self.policy.approval.queue
+        self._asks_always = asks_always
+
+    def case(self, call: Call, seen: SeenCustomer) -> Case:
+        """
+        What the rules look at.
+        """
+        return Case(
+            intent=call.intent,
+            arguments=call.arguments,
+            has_stated_effect=call.has_stated_effect,
+            allow_live=self._allow_live,
+            customer=seen.customer,
+            is_unreadable=seen.is_unreadable,
+            asks_always=self._asks_always,
+        )
+
+    def gate_findings(self, intent: Intent) -> list[Finding]:
+        """
+        What the rules say that hold for every call, also for one that only reads.
+        """
+        return list(standing(self.policy, intent, allow_live=self._allow_live))
+
+    def gate(self, intent: Intent) -> Refused | None:
+        """
+        Why a call in this mode and for this customer may not go at all, whatever else it is; None where it may.
+        """
+        stop = decide(self.gate_findings(intent))
+        return None if stop is None else Refused(intent, stop)
+
+    def explain(self, book: Book, call: Call, seen: SeenCustomer, now: float) -> list[Finding]:
+        """
+        What every rule says of a call.
+        """
+        return list(findings(self.policy, self.case(call, seen), book.past(call.intent, now)))
+
+    def admit(self, book: Book, call: Call, seen: SeenCustomer, lease: Lease, now: float) -> Admitted:
+        """
+        What becomes of a call: recorded and ready to be sent, or why not. Every decision is in the audit.
+
+        Args:
+            book: in the transaction of the call.
+            call: as it would be sent.
+            seen: its customer, as far as it is known; a call that would be sent may want to know more.
+            lease: of who would send it.
+            now: seconds since the Unix epoch.
+        """
+        intent = call.intent
+        record = book.find(intent)
+        if record is not None and not intent.key.origin.is_derived and not record.intent.is_same_as(intent):
+            return Conflict(intent, record)
+        if intent.reference is not None and (record is None or _is_to_be_sent(record)):
+            # Nothing moved under this key; another key may have served the same reason meanwhile.
+            other = book.find_reference(intent)
+            if other is not None and other.intent.money != intent.money:
+                return Conflict(intent, other, is_about_reference=True)
+            record = other or record
+        if record is None or _is_to_be_sent(record):
+            return self._first(book, call, seen, record, lease, now)
+        return self._standing(record, intent, now) or self._again(book, call, seen, record, lease, now)
+
+    def _standing(self, record: Record, intent: Intent, now: float) -> Admitted | None:
+        """
+        What stands in the way of sending a call again that may have been sent; None where nothing does.
+        """
+        if record.outcome.is_final:
+            return Repeated(record, differing_words(record, intent))
+        if is_alive(record, now):
+            return Busy(record)
+        # The last attempt of a resumed call must be over before Stripe may forget the key.
+        age_s = now - record.created_at
+        # A call from the future was made by a clock that was wrong, and may be of any age.
+        is_young = age_s > -_MAX_SKEW_S and age_s + self._timeout_s < MAX_RESEND_AGE_S
+        return None if is_young else TooOld(record)
+
+    def _first(  # noqa: PLR0913, PLR0917  who sends what, and when
+        self, book: Book, call: Call, seen: SeenCustomer, record: Record | None, lease: Lease, now: float
+    ) -> Admitted:
+        """
+        A call of which nothing was sent, or nothing moved: every rule is asked, and a person where one of them says so.
+        """
+        intent = call.intent
+        book.keep(self.policy.longest_window_s)
+        proposal = book.standing_proposal(intent.key.text, intent.scope, now)
+        if proposal is not None and (proposal.tool, proposal.arguments) != (intent.tool, intent.arguments):
+            return Conflict(intent, proposal)
+        finding = decide(findings(self.policy, self.case(call, seen), book.past(intent, now)))
+        if finding is not None and finding.verdict == "refused":
+            return _refuse(book, intent, finding, now)
+        is_to_be_known = self._checks_customers and intent.money is not None
+        wants_customer = is_to_be_known and not seen.is_unreadable and not seen.is_enough
+        if wants_customer and seen.customer is None:
+            return CustomerWanted(intent)
+        who, rule = "policy", "every rule"
+        if finding is not None:
+            if proposal is None or not _is_approved(proposal, record, now):
+                if wants_customer and not seen.is_of_now and self._can_ask:
+                    return CustomerWanted(intent)  # a person is shown the balance as it is
+                return self._ask(book, call, seen, finding, proposal, now)
+            book.use_up(proposal)
+            who, rule = str(proposal.decided_by), finding.rule
+        book.note(intent, "allowed", now, rule=rule, who=who, reason="")
+        if record is not None:
+            book.delete(record)  # nothing moved under this key, so these are the first bytes
+        return Ready(book.insert(intent, call.payload, lease, now))
+
+    def _again(  # noqa: PLR0913, PLR0917  as above
+        self, book: Book, call: Call, seen: SeenCustomer, record: Record, lease: Lease, now: float
+    ) -> Admitted:
+        """
+        A call that may have been sent: its own bytes once more, where the policy of today still allows that.
+        """
+        case = self.case(call, seen)._replace(intent=record.intent)
+        finding = resumed(self.policy, case, book.past(record.intent, now))
+        if finding is not None:
+            book.note(record.intent, "refused", now, rule=finding.rule, reason=finding.words().message)
+            return Held(record, finding)
+        taken = book.take_over(record, lease, now)
+        book.note(taken.intent, "allowed", now, rule="resumed", reason="")
+        return Ready(taken, is_resumed=True, notes=differing_words(record, call.intent))
+
+    def _ask(  # noqa: PLR0913, PLR0917  what a person reads
+        self, book: Book, call: Call, seen: SeenCustomer, finding: Finding, standing: Proposal | None, now: float
+    ) -> Waiting | Refused:
+        """
+        The proposal that waits for this call already, or a new one; refused where nobody can be asked.
+        """
+        if not self._can_ask:
+            return _refuse(book, call.intent, nobody_to_ask(finding), now)
+        if standing is not None and standing.state == "waiting":
+            return Waiting(standing, finding)
+        intent, customer = call.intent, seen.customer
+        amount, currency = intent.money or (0, "")
+        proposal = Proposal(
+            id=f"ap_{secrets.token_hex(6)}",
+            key=intent.key.text,
+            key_origin=intent.key.origin,
+            tool=intent.tool,
+            arguments=intent.arguments,
+            **intent.scope._asdict(),
+            **intent.caller._asdict(),
+            customer=intent.customer or "",
+            customer_name=customer.name if customer else None,
+            moves_money=intent.money is not None,
+            amount=amount,
+            currency=currency,
+            balance_before=customer.balance if customer and intent.money is not None else None,
+            reference=intent.reference,
+            rule=finding.rule,
+            why=finding.words().message,
+            asked_at=now,
+            expires_at=now + self.policy.approval.expires,
+        )
+        book.propose(proposal)
+        return Waiting(proposal, finding)
+
+
+def nobody_to_ask(finding: Finding) -> Finding:
+    """
+    The refusal by a rule that wants a person asked, where there is none.
+    """
+
+    def words() -> Words:
+        said = finding.words()
+        return said._replace(message=f"{said.message}, and nobody can be asked", hint=_NOBODY)
+
+    return finding._replace(verdict="refused", words=words)
+
+
+def _refuse(book: Book, intent: Intent, finding: Finding, now: float) -> Refused:
+    book.note(intent, "refused", now, rule=finding.rule, reason=finding.words().message)
+    return Refused(intent, finding)
+
+
+def _is_to_be_sent(record: Record) -> bool:
+    """
+    Whether nothing moved, and the same call may end otherwise.
+    """
+    return record.state.nothing_moved and not record.outcome.is_final
+
+
+def _is_approved(proposal: Proposal, record: Record | None, now: float) -> bool:
+    """
+    Whether a person approved this very call, and it was not sent on that yet, or nothing moved.
+    """
+    is_used_in_vain = record is not None and record.state.nothing_moved
+    is_good = proposal.state == "approved" or (proposal.state == "used" and is_used_in_vain)
+    return is_good and now < proposal.expires_at

@@ -1,0 +1,115 @@
+"""
+One call, prepared: what it wants, under which key, and the bytes it is sent as. None of it changes on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ocp_stripe_balance._domain import Intent, Key, Origin, Payload, Scope
+from ocp_stripe_balance._stripe.request import build_request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ocp_stripe_balance._calls.order import Order
+    from ocp_stripe_balance._domain import Caller, Mode, Money
+    from ocp_stripe_balance._journal import Record
+    from ocp_stripe_balance._stripe.access import Access
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+
+_to_sorted_json = json.JSONEncoder(sort_keys=True).encode
+
+
+class Call(NamedTuple):
+    """
+    One prepared call.
+    """
+
+    tool: ToolSpec
+    intent: Intent
+    payload: Payload
+    arguments: Mapping[str, Any]
+    """The validated parameters."""
+    has_stated_effect: bool
+    """Whether the caller said in words what it does."""
+    access: Access
+
+
+def scope_of(access: Access, base_url: str, mode: Mode | None = None) -> Scope:
+    """
+    Within what the keys of a caller with that access belong to one call: in the mode of its API key, or in *mode*.
+    """
+    return Scope(base_url, mode or access.mode, access.account or "")
+
+
+def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_calls: bool) -> Call:
+    """
+    The call that an order makes.
+
+    Args:
+        order: what the agent asks for.
+        access: whose Stripe account it acts on.
+        scope: within what its key belongs to it.
+        caller: who asks.
+        tags_calls: whether the entry's metadata names the call.
+    """
+    tool, arguments = order.tool, order.arguments
+    moved = tool.money_of(arguments)
+    customer = tool.customer_of(arguments)
+    reference = arguments.get("reference")
+    key = order.key or _new_key(tool, scope, customer, moved, reference)
+    is_tagged = tags_calls and tool.moves_money
+    sent = dict(arguments)
+    if is_tagged:
+        sent["metadata"] = {**(arguments.get("metadata") or {}), "ocp_call": key.text}
+    request = build_request(tool, sent, base_url="", headers={})
+    normal = dict(arguments)
+    if moved is not None:
+        normal |= {str(tool.effect.amount): moved.amount, str(tool.effect.currency): moved.currency}
+    return Call(
+        tool=tool,
+        intent=Intent(
+            scope=scope,
+            caller=caller,
+            key=key,
+            tool=tool.name,
+            customer=customer,
+            money=moved,
+            reference=reference,
+            arguments=_to_sorted_json(normal),
+        ),
+        payload=Payload(request.url, request.body, access.api_version, is_tagged),
+        arguments=arguments,
+        has_stated_effect=order.stated_effect is not None,
+        access=access,
+    )
+
+
+def recorded(record: Record, tool: ToolSpec, access: Access) -> Call:
+    """
+    The call on record, to be made again under its own key with its own bytes.
+    """
+    return Call(
+        tool=tool,
+        intent=record.intent,
+        payload=record.payload,
+        arguments=json.loads(record.intent.arguments),
+        has_stated_effect=True,  # it is on record, so it said what the policy demands
+        access=access,
+    )
+
+
+def _new_key(tool: ToolSpec, scope: Scope, customer: str | None, moved: Money | None, reference: str | None) -> Key:
+    """
+    The key of a call whose caller gave none: of its business reason where it has one, else random.
+    """
+    if reference is None:
+        return Key(str(uuid.uuid4()), Origin.DRAWN)
+    amount, currency = moved or (0, "")
+    # Words that a model may choose anew (description, metadata) are no part of the reason.
+    reason = (scope.account, scope.mode, tool.name, customer, currency, amount, reference)
+    return Key("ref-" + hashlib.sha256(json.dumps(reason).encode()).hexdigest(), Origin.REFERENCE)

@@ -1,0 +1,195 @@
+"""
+Sending a recorded call, and recording what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._calls.endings import Cancelled, Failed, Interrupted, Succeeded
+from ocp_stripe_balance._domain import Outcome, State
+from ocp_stripe_balance._stripe.headers import stripe_headers
+from ocp_stripe_balance._stripe.request import WireRequest, encode_headers
+from ocp_stripe_balance._tools.validation import response_validator
+from ocp_stripe_balance.errors import NotSentError, OutcomeUnknownError, RejectedError, ToolError
+from ocp_stripe_balance.models import ToolResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ocp_stripe_balance._calls.endings import Ending, Ready
+    from ocp_stripe_balance._domain import Context
+    from ocp_stripe_balance._journal import Journal, Record
+    from ocp_stripe_balance._stripe.access import Access
+    from ocp_stripe_balance._stripe.client import Executor, Reply
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+
+
+class Delivery:
+    """
+    Steps 6 and 7 of a call: its bytes to Stripe under one key until it is settled, and the outcome on record.
+    """
+
+    def __init__(self, journal: Journal, client: Executor, context: Context, *, shares_context: bool) -> None:
+        """
+        Prepare.
+        """
+        self._journal = journal
+        self._client = client
+        self._context = context
+        self._shares_context = shares_context
+
+    async def deliver(self, tool: ToolSpec, ready: Ready, access: Access, remaining_s: float) -> Ending:
+        """
+        Send a call that is on record as ours to send, within *remaining_s* seconds.
+        """
+        record = ready.record
+        try:
+            reply = await self._client.execute(
+                self.request(tool, record, access),
+                tool=tool.name,
+                idempotency_key=record.key,
+                is_resumed=ready.is_resumed,
+                timeout_s=remaining_s,
+            )
+        except ToolError as error:
+            told = _known_elsewhere(record) if _is_another_request(record, error) else error
+            is_recorded = await self._record(record, _outcome_of(told))
+            return Failed(told, error.__cause__) if is_recorded else Interrupted(record.intent, error)
+        except asyncio.CancelledError as error:
+            is_recorded = await self._record(record, Outcome(State.NOT_SENT, note="cancelled before it was sent"))
+            return Cancelled(error) if is_recorded else Interrupted(record.intent, error)
+        return await self._succeed(tool, ready, reply)
+
+    def request(self, tool: ToolSpec, record: Record, access: Access) -> WireRequest:
+        """
+        The recorded bytes as a request.
+        """
+        payload, base_url = record.payload, record.intent.scope.base_url
+        sent = stripe_headers(access, payload.api_version, self._context, shares_context=self._shares_context)
+        return WireRequest(
+            method=tool.method,
+            url=base_url + payload.path,
+            body=payload.body,
+            headers={**sent, **encode_headers(tool, {"idempotency_key": record.key})},
+            template=tool.path,
+            customer=record.intent.customer,
+            api_key=access.api_key,
+        )
+
+    async def _succeed(self, tool: ToolSpec, ready: Ready, reply: Reply) -> Ending:
+        record = ready.record
+        result = result_of(tool, record, reply, ready.notes)
+        transaction_id = result.data.get("id") if record.intent.money is not None else None
+        outcome = Outcome(
+            State.SUCCEEDED,
+            is_final=True,
+            attempts=result.attempts,
+            status=result.status_code,
+            request_id=result.request_id,
+            answer=reply.text if result.data else "{}",
+            transaction_id=transaction_id if isinstance(transaction_id, str) else None,
+            warnings=result.warnings,
+        )
+        now = self._journal.now
+        try:
+            await self._journal.run(lambda book: book.settle(record, outcome, now()))
+        except NotSentError as error:
+            warning = f"the outcome is not in the journal: {error.args[0]}"
+            return Succeeded(replace(result, warnings=(*result.warnings, warning)))
+        except asyncio.CancelledError as error:
+            message = "The call was cancelled after it had succeeded; the result is in the journal."
+            unknown = OutcomeUnknownError(message, tool=tool.name, idempotency_key=record.key)
+            return Failed(unknown, error)
+        return Succeeded(result)
+
+    async def _record(self, record: Record, outcome: Outcome) -> bool:
+        """
+        Record an outcome that is no success; False where another caller may have the call by now.
+
+        Whoever has it may have moved money. A journal that fails leaves the row as it is: it may have been sent, and
+        may be taken over after the lease.
+        """
+        now = self._journal.now
+        try:
+            return await self._journal.run(lambda book: book.settle(record, outcome, now()))
+        except (NotSentError, asyncio.CancelledError):
+            return now() < record.lease.until
+
+
+def result_of(tool: ToolSpec, record: Record, reply: Reply, notes: tuple[str, ...]) -> ToolResult:
+    """
+    The result that a 2xx reply to a recorded call stands for, with all that is surprising about it as warnings.
+    """
+    warnings = [*notes, reply.lost_body] if reply.lost_body else [*notes]
+    if isinstance(reply.data, dict):
+        warnings += response_validator(tool).warnings(reply.data)
+        warnings += _differences(tool, record, reply.data)
+    else:
+        warnings.append("the response body is not a JSON object")
+    return ToolResult(
+        tool=tool.name,
+        moved=record.intent.money is not None,
+        data=reply.data if isinstance(reply.data, dict) else {},
+        status_code=reply.status,
+        headers=reply.headers,
+        idempotency_key=record.key,
+        request_id=reply.request_id,
+        attempts=reply.attempts,
+        replayed=reply.is_replayed,
+        warnings=tuple(warnings),
+    )
+
+
+def _outcome_of(error: ToolError) -> Outcome:
+    return Outcome(
+        State(error.outcome),
+        is_final=isinstance(error, RejectedError) and error.is_verdict,
+        attempts=error.attempts,
+        status=getattr(error, "status", None),
+        request_id=getattr(error, "request_id", None),
+        answer=json.dumps(error.to_dict()),
+    )
+
+
+def _is_another_request(record: Record, error: ToolError) -> bool:
+    """
+    Whether Stripe knows a derived key from another request: another journal's, for the very same reason.
+    """
+    is_known = isinstance(error, RejectedError) and error.type == "idempotency_error"
+    return is_known and record.intent.key.origin.is_derived
+
+
+def _known_elsewhere(record: Record) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"Stripe knows reference {record.intent.reference!r} from a request of another journal, "
+        "which may have moved the money.",
+        hint="Look at the customer's balance transactions. Do not use another reference or key for the same reason.",
+        retryable=False,
+        tool=record.intent.tool,
+        idempotency_key=record.key,
+    )
+
+
+def _differences(tool: ToolSpec, record: Record, data: Mapping[str, Any]) -> list[str]:
+    """
+    Where the entry Stripe made is not the one that was asked for.
+    """
+    intent = record.intent
+    if intent.money is not None and (
+        data.get("customer"),
+        data.get("amount"),
+        data.get("currency"),
+    ) == (intent.customer, *intent.money):
+        return []
+    found, arguments = [], json.loads(intent.arguments)
+    for name, spec in tool.parameters.items():
+        sent, got = arguments.get(name), data.get(name)
+        if isinstance(got, dict):
+            got = got.get("id")
+        if spec["required"] and got is not None and str(got).lower() != str(sent).lower() and got != sent:
+            found.append(f"{name} was sent as {sent!r} and is {got!r} in the response")
+    return found

@@ -1,0 +1,219 @@
+"""
+Everything a registered API can do, composed of the rooms; imported only when the first of it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance._calls import approvers
+from ocp_stripe_balance._calls.admission import Admission
+from ocp_stripe_balance._calls.call import Call
+from ocp_stripe_balance._calls.customers import CustomerDirectory
+from ocp_stripe_balance._calls.delivery import Delivery
+from ocp_stripe_balance._calls.endings import Failed, Invalid, Succeeded, Waiting
+from ocp_stripe_balance._calls.order import Order
+from ocp_stripe_balance._calls.preview import Previews
+from ocp_stripe_balance._calls.reads import Reader
+from ocp_stripe_balance._calls.recovery import Recovery
+from ocp_stripe_balance._calls.reversal import Reversals
+from ocp_stripe_balance._calls.service import Service
+from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._stripe.client import Executor
+from ocp_stripe_balance._stripe.pace import pace_of
+from ocp_stripe_balance._tools.manifest import tool_at
+from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from ocp_stripe_balance._calls.endings import Ending
+    from ocp_stripe_balance._domain import Mode
+    from ocp_stripe_balance._host.contract import APIOptions
+    from ocp_stripe_balance._policy import Finding
+    from ocp_stripe_balance._stripe.access import Access
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance.models import DryRun, ReconcileResult
+
+_HOW_TO_GIVE_A_KEY = (
+    "Give an API key in one of three ways: set STRIPE_SECRET_KEY, set STRIPE_API_KEY, or pass "
+    "headers={'Authorization': 'Bearer sk_test_…'} to register_api or call_tool. To try the tool without a Stripe "
+    "account, run 'ocp-stripe-balance sandbox' and set the two variables it prints."
+)
+_CUSTOMER = "/v1/customers/{customer}"
+
+
+class Operations:
+    """
+    The calls of one registered API.
+    """
+
+    def __init__(self, base_url: str, tools: Sequence[ToolSpec], options: APIOptions) -> None:
+        """
+        Compose; nothing is opened before the first call.
+        """
+        settings, context, approver = options.settings, options.context, options.approver
+        self.journal = options.journal or Journal(settings.journal_path, clock=options.clock)
+        self._approver = approver
+        self._client = Executor(
+            timeout_s=settings.timeout,
+            max_attempts=settings.max_attempts,
+            transport=options.transport,
+            has_details=settings.trace_details,
+            pace=pace_of(settings.rate_limit, base_url),
+        )
+        self._reader = Reader(base_url, context, settings, self._client)
+        self._retrieve_customer = tool_at(tools, "GET", _CUSTOMER)
+        self._customers = CustomerDirectory(self._read_customer, is_on=settings.customer_check == "on")
+        admission = Admission(settings, can_ask=approver is not None, asks_always=options.asks_always)
+        delivery = Delivery(self.journal, self._client, context, shares_context=settings.share_context)
+        self._service = Service(
+            base_url=base_url,
+            settings=settings,
+            context=context,
+            journal=self.journal,
+            admission=admission,
+            customers=self._customers,
+            delivery=delivery,
+        )
+        self._previews = Previews(self.journal, admission, self._customers, delivery, self._reader)
+        self._recovery = Recovery(tools, base_url, self.journal, self._reader)
+        self._reversals = Reversals(
+            tools=tools,
+            base_url=base_url,
+            timeout_s=settings.timeout,
+            journal=self.journal,
+            service=self._service,
+            reader=self._reader,
+            client=self._client,
+        )
+
+    async def call(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: object) -> Ending:
+        """
+        How a call ends; where it waits for a person and there is an approver, after that one decided.
+        """
+        order = self._take(tool, parameters, access, idempotency_key)
+        if not isinstance(order, Order):
+            return order
+        if tool.reads:
+            return await self._read(order, access)
+        if not tool.reverses:
+            return await self._make(self._service.prepare(order, access))
+        begun = await self._reversals.begin(order, access)
+        if not isinstance(begun, tuple):
+            return begun
+        opposite, wanted = begun
+        return await self._reversals.finish(wanted, await self._make(opposite))
+
+    async def iterate(self, tool: ToolSpec, parameters: object, access: Access) -> AsyncGenerator[Any, None]:
+        """
+        The items of a list one by one, a page at a time.
+
+        Raises:
+            InvalidParametersError: the call breaks the schema, or the tool does not list.
+            ToolError: the policy does not allow it, or a page could not be read.
+        """
+        order = self._take(tool, parameters, access, None)
+        if not isinstance(order, Order):
+            raise order.error
+        if tool.page_size is None:
+            message, hint = f"{tool.name} does not return a list", "call it with call_tool"
+            raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
+        stop = await self._service.stop_at_gate(self._service.prepare(order, access))
+        if stop is not None:
+            raise stop.error
+        async for item in self._reader.iterate(tool, order.arguments, access):
+            yield item
+
+    async def preview(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: object) -> DryRun:
+        """
+        What `call` would send, and whether it would. Moves nothing and records nothing, though the customer is read.
+
+        Raises:
+            ToolError: it would not come so far that a rule is asked.
+        """
+        order = self._take(tool, parameters, access, idempotency_key)
+        if not isinstance(order, Order):
+            raise order.error
+        if not tool.reverses:
+            return await self._previews.preview(self._service.prepare(order, access))
+        begun = await self._reversals.begin(order, access, is_preview=True)
+        if isinstance(begun, tuple):
+            return await self._previews.preview(begun[0])
+        raise begun.error
+
+    async def explain(
+        self, tool: ToolSpec, parameters: object, access: Access, mode: Mode
+    ) -> tuple[list[Finding], DryRun]:
+        """
+        What every rule says of a call in that mode, and what would become of it. No key is needed.
+
+        Raises:
+            InvalidParametersError: the call breaks the schema.
+            NotSentError: the journal cannot be read.
+        """
+        order = self._service.take(tool, parameters, access)
+        if isinstance(order, Invalid):
+            raise order.error
+        return await self._previews.explain(self._service.prepare(order, access, mode))
+
+    async def resume(self, key: str, access: Access) -> Ending:
+        """
+        How the recorded call of that key ends, sent again under the same key where its outcome is open.
+        """
+        if access.api_key is None:
+            return _no_key("resume")
+        found = await self._recovery.find(key, access)
+        return await self._make(found) if isinstance(found, Call) else found
+
+    async def reconcile(self, access: Access, progress: Callable[[int, int], None]) -> list[ReconcileResult]:
+        """
+        Settle every unknown or interrupted call by reading Stripe; moves no money.
+
+        Raises:
+            NotSentError: there is no API key, or the journal cannot be used.
+        """
+        if access.api_key is None:
+            raise _no_key("reconcile").error
+        return await self._recovery.reconcile(access, progress)
+
+    async def aclose(self) -> None:
+        """
+        Give up reads that are under way, close the connections and the journal.
+        """
+        await self._customers.aclose()
+        await self._client.aclose()
+        await self.journal.aclose()
+
+    def _take(
+        self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: object
+    ) -> Order | Invalid | Failed:
+        order = self._service.take(tool, parameters, access, idempotency_key)
+        return order if isinstance(order, Invalid) or access.api_key is not None else _no_key(tool.name)
+
+    async def _make(self, call: Call) -> Ending:
+        while True:
+            ending = await self._service.call(call)
+            if self._approver is None or not isinstance(ending, Waiting):
+                return ending
+            undecided = await approvers.ask(self._approver, ending, self.journal)
+            if undecided is not None:
+                return undecided
+
+    async def _read(self, order: Order, access: Access) -> Ending:
+        stop = await self._service.stop_at_gate(self._service.prepare(order, access))
+        if stop is not None:
+            return stop
+        try:
+            return Succeeded(await self._reader.fetch(order.tool, order.arguments, access))
+        except ToolError as error:
+            return Failed(error, error.__cause__)
+
+    async def _read_customer(self, call: Call) -> Any:
+        at = {"customer": call.intent.customer}
+        return (await self._reader.fetch(self._retrieve_customer, at, call.access)).data
+
+
+def _no_key(tool: str) -> Failed:
+    message = "Nothing was sent: there is no API key."
+    return Failed(ConfigurationError(message, hint=_HOW_TO_GIVE_A_KEY, tool=tool))

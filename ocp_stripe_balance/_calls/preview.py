@@ -1,0 +1,120 @@
+"""
+What would become of a call: the same steps, with everything undone that they record, and nothing sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._calls.endings import Conflict, CustomerWanted, Refused, Sentence
+from ocp_stripe_balance._domain import Outcome, State
+from ocp_stripe_balance._journal import Lease, Record
+from ocp_stripe_balance._policy import decide
+from ocp_stripe_balance.errors import NotSentError
+from ocp_stripe_balance.models import DryRun
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._calls.admission import Admission, Admitted
+    from ocp_stripe_balance._calls.call import Call
+    from ocp_stripe_balance._calls.customers import CustomerDirectory, SeenCustomer
+    from ocp_stripe_balance._calls.delivery import Delivery
+    from ocp_stripe_balance._calls.reads import Reader
+    from ocp_stripe_balance._journal import Journal
+    from ocp_stripe_balance._policy import Finding
+    from ocp_stripe_balance._stripe.request import WireRequest
+
+
+class Previews:
+    """
+    Dry runs of the calls of one registered API.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        admission: Admission,
+        customers: CustomerDirectory,
+        delivery: Delivery,
+        reader: Reader,
+    ) -> None:
+        """
+        Prepare.
+        """
+        self._journal = journal
+        self._admission = admission
+        self._customers = customers
+        self._delivery = delivery
+        self._reader = reader
+
+    async def preview(self, call: Call) -> DryRun:
+        """
+        What a call would send, and whether it would. Moves nothing and records nothing, though the customer is read.
+
+        Raises:
+            ToolError: the customer or the journal cannot be read.
+        """
+        if call.tool.reads:
+            return self._preview_read(call, self._admission.gate_findings(call.intent))
+        seen = self._customers.seen(call)
+        admitted = await self._rehearse(call, seen)
+        if isinstance(admitted, CustomerWanted):
+            seen = await self._customers.read(call, is_preview=True)
+            admitted = await self._rehearse(call, seen)
+        return self._dry_run(call, admitted, seen.warnings)
+
+    async def explain(self, call: Call) -> tuple[list[Finding], DryRun]:
+        """
+        What every rule says of a call, and what would become of it; the customer is not read.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        if call.tool.reads:
+            said = self._admission.gate_findings(call.intent)
+            return said, self._preview_read(call, said)
+        seen = self._customers.seen(call)._replace(is_enough=True)
+        now = self._journal.now()
+        said = await self._journal.preview(lambda book: self._admission.explain(book, call, seen, now))
+        return said, self._dry_run(call, await self._rehearse(call, seen))
+
+    async def _rehearse(self, call: Call, seen: SeenCustomer) -> Admitted:
+        now = self._journal.now
+        try:
+            return await self._journal.preview(lambda book: self._admission.admit(book, call, seen, Lease(""), now()))
+        except NotSentError as error:
+            raise error.told_of(call.intent.tool, call.intent.key.text) from error.__cause__
+
+    def _preview_read(self, call: Call, said: list[Finding]) -> DryRun:
+        stop = decide(said)
+        sends = Sentence("send", "The call would be sent; it only reads.")
+        request = self._reader.request(call.tool, call.arguments, call.access)
+        return _told(sends if stop is None else Refused(call.intent, stop).sentence(), request, None)
+
+    def _dry_run(self, call: Call, admitted: Admitted, warnings: tuple[str, ...] = ()) -> DryRun:
+        first = admitted.first if isinstance(admitted, Conflict) else getattr(admitted, "record", None)
+        record = first if isinstance(first, Record) else _draft(call)
+        request = self._delivery.request(call.tool, record, call.access)
+        return _told(admitted.sentence(), request, record.key, warnings)
+
+
+def _draft(call: Call) -> Record:
+    """
+    A call as it would be recorded.
+    """
+    return Record(call.intent, call.payload, Outcome(State.SENDING), Lease(""), 0.0, 0.0, 0.0)
+
+
+def _told(
+    sentence: Sentence, request: WireRequest, idempotency_key: str | None, warnings: tuple[str, ...] = ()
+) -> DryRun:
+    return DryRun(
+        verdict=sentence.verdict,
+        message=sentence.message,
+        rule=sentence.rule,
+        method=request.method,
+        url=request.url,
+        headers={**request.headers, "Authorization": "Bearer [api key]"},
+        body=request.body.decode("ascii"),
+        idempotency_key=idempotency_key,
+        warnings=warnings,
+    )

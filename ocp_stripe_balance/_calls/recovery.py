@@ -1,0 +1,106 @@
+"""
+Calls on record: making one again under its own key, and finding out what became of those that are open.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._calls.call import recorded, scope_of
+from ocp_stripe_balance._calls.endings import Invalid
+from ocp_stripe_balance._calls.reconcile import look_for, open_still
+from ocp_stripe_balance._domain import Origin, Outcome, State
+from ocp_stripe_balance._journal import is_alive
+from ocp_stripe_balance._tools.manifest import tool_at
+from ocp_stripe_balance.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ocp_stripe_balance._calls.call import Call
+    from ocp_stripe_balance._calls.reads import Reader
+    from ocp_stripe_balance._journal import Journal, Record
+    from ocp_stripe_balance._stripe.access import Access
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance.models import ReconcileResult
+
+
+class Recovery:
+    """
+    The calls on record of one registered API.
+    """
+
+    def __init__(self, tools: Sequence[ToolSpec], base_url: str, journal: Journal, reader: Reader) -> None:
+        """
+        Prepare.
+        """
+        self._tools = tools
+        self._base_url = base_url
+        self._journal = journal
+        self._reader = reader
+
+    async def find(self, key: str, access: Access) -> Call | Invalid:
+        """
+        The recorded call of that key, to be made again.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        scope = scope_of(access, self._base_url)
+        record = await self._journal.run(lambda book: book.find_key(key, scope))
+        if record is None:
+            hint = "ocp-stripe-balance journal list shows the calls there are"
+            message = f"the journal has no call of that key for {self._base_url} in {scope.mode} mode"
+            return Invalid([Problem(path="key", message=message, hint=hint)])
+        if record.intent.key.origin is Origin.REVERSAL and record.state.nothing_moved:
+            message = "is of a reversal of which nothing moved, and the entry may have been reversed meanwhile"
+            hint = "reverse it again: that looks first"
+            return Invalid([Problem(path="key", message=message, hint=hint)])
+        return recorded(record, self._tool_of(record), access)
+
+    async def reconcile(self, access: Access, progress: Callable[[int, int], None]) -> list[ReconcileResult]:
+        """
+        Settle every unknown or interrupted call of this base URL and mode by reading Stripe; moves no money.
+
+        *progress* is told after each call how many of how many are done.
+
+        Raises:
+            NotSentError: the journal cannot be used.
+        """
+        mode, now = access.mode, self._journal.now
+        found = await self._journal.run(lambda book: book.open_calls(self._base_url, mode))
+        records = [record for record in found if not is_alive(record, now())]
+        settlements = []
+        for done, record in enumerate(records, 1):
+            settlement = await self._settle(record, access)
+            settlements.append(settlement)
+            progress(done, len(records))
+        return settlements
+
+    async def _settle(self, record: Record, access: Access) -> ReconcileResult:
+        intent, now = record.intent, self._journal.now
+        if intent.money is None or intent.customer is None:
+            return open_still(record, "It moves no money. Resume it, or look at the entry that it updates.")
+        customer = intent.customer
+        known = {each.key for each in await self._journal.run(lambda book: book.calls_of_customer(customer))}
+        lister = tool_at(self._tools, "GET", self._tool_of(record).path)
+        ledger = self._reader.iterate(lister, {"customer": customer}, access.for_account(intent.scope.account or None))
+        settlement = await look_for(record, ledger, known, now())
+        if settlement.transaction is not None:
+            outcome = Outcome(
+                State.SUCCEEDED,
+                is_final=True,
+                status=200,
+                answer=json.dumps(settlement.transaction),
+                transaction_id=str(settlement.transaction["id"]),
+                note="reconciled",
+            )
+            await self._journal.run(lambda book: book.settle(record, outcome, now(), is_found_later=True))
+        elif settlement.outcome == "not_sent":
+            outcome = Outcome(State.NOT_SENT, note="reconciled: it was never applied")
+            await self._journal.run(lambda book: book.settle(record, outcome, now()))
+        return settlement
+
+    def _tool_of(self, record: Record) -> ToolSpec:
+        return next(tool for tool in self._tools if tool.name == record.intent.tool)

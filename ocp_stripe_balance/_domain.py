@@ -1,0 +1,208 @@
+"""
+What the rooms share: whose call it is, what it wants, under which key, and what became of it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal, NamedTuple, Protocol
+
+from ocp_stripe_balance._text import money
+
+Mode = Literal["test", "live"]
+Direction = Literal["credit", "debit"]
+Ruling = Literal["allowed", "refused", "asked", "approved", "denied", "expired"]
+
+
+class Scope(NamedTuple):
+    """
+    Within what a key belongs to one call: one Stripe account, in one mode, at one address.
+    """
+
+    base_url: str
+    mode: str
+    account: str
+    """The connected account, or empty for the API key's own."""
+
+
+class Caller(NamedTuple):
+    """
+    Who asks, as the agent's context says.
+    """
+
+    context_id: str
+    agent_type: str = ""
+    user: str | None = None
+
+
+class Context(Protocol):
+    """
+    What an API reads of an agent's context; the SDK's has it too.
+    """
+
+    context_id: str
+    agent_type: str
+    user: str | None
+    workspace: str | None
+    current_goal: str | None
+
+
+class Origin(StrEnum):
+    """
+    Whose name for a decision a key is.
+    """
+
+    CALLER = "caller"
+    """A program gave it: ``idempotency_key=``, or the header Idempotency-Key."""
+    TOOL_CALL = "tool_call"
+    """The ID that a model's host gave the tool call."""
+    MODEL = "model"
+    """The model gave it, as the parameter ``idempotency_key``."""
+    REFERENCE = "reference"
+    """Derived from what is asked and the business reason for it."""
+    REVERSAL = "reversal"
+    """Derived from the entry that is reversed."""
+    DRAWN = "drawn"
+    """Random, for this call alone."""
+
+    @property
+    def is_derived(self) -> bool:
+        """
+        Whether the key follows from what is asked, so that other words under it are the same decision.
+        """
+        return self in {Origin.REFERENCE, Origin.REVERSAL}
+
+
+class Key(NamedTuple):
+    """
+    The idempotency key of one decision.
+    """
+
+    text: str
+    """As Stripe gets it."""
+    origin: Origin
+
+
+class Money(NamedTuple):
+    """
+    What an entry moves.
+    """
+
+    amount: int
+    """In the currency's smallest unit; negative credits the customer, positive debits."""
+    currency: str
+    """ISO 4217, lower case."""
+
+    @property
+    def direction(self) -> Direction:
+        """
+        Whether it credits or debits the customer.
+        """
+        return "credit" if self.amount < 0 else "debit"
+
+
+def effect_of(moved: Money | None) -> str:
+    """
+    What a call does, as ``credit 5.00 usd``.
+    """
+    return "update (no money)" if moved is None else money.effect(*moved)
+
+
+class State(StrEnum):
+    """
+    What has become of a call.
+    """
+
+    SENDING = "sending"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+
+    @property
+    def nothing_moved(self) -> bool:
+        """
+        Whether it is certain that no money moved.
+        """
+        return self in {State.REJECTED, State.NOT_SENT}
+
+    @property
+    def may_have_moved(self) -> bool:
+        """
+        Whether money moved or may have: such a call counts in budgets.
+        """
+        return not self.nothing_moved
+
+    @property
+    def is_open(self) -> bool:
+        """
+        Whether it is still to be found out.
+        """
+        return self in {State.SENDING, State.UNKNOWN}
+
+
+class Intent(NamedTuple):
+    """
+    One decision: who wants what for whom, under which key. It never changes on its way.
+
+    A tuple, because several are made for every call, and a frozen dataclass takes four times as long to make.
+    """
+
+    scope: Scope
+    caller: Caller
+    key: Key
+    tool: str
+    customer: str | None
+    """The customer it is about, or None of a call that names none."""
+    money: Money | None
+    """None where it moves none."""
+    reference: str | None
+    """The business reason, where one was given."""
+    arguments: str
+    """The validated parameters as JSON, names sorted, without the key."""
+
+    @property
+    def effect(self) -> str:
+        """
+        What it does, as ``credit 5.00 usd``.
+        """
+        return effect_of(self.money)
+
+    def is_same_as(self, other: Intent) -> bool:
+        """
+        Whether both ask for exactly the same, word for word.
+        """
+        return (self.tool, self.arguments) == (other.tool, other.arguments)
+
+
+class Payload(NamedTuple):
+    """
+    The bytes of a call, fixed before it is sent and used for every attempt.
+    """
+
+    path: str
+    body: bytes
+    api_version: str
+    is_tagged: bool
+    """Whether the entry will name this call in its metadata (``ocp_call``), so that it can be found in the ledger."""
+
+
+class Outcome(NamedTuple):
+    """
+    What became of a call, as far as it is known.
+    """
+
+    state: State
+    is_final: bool = False
+    """Whether the same call again is answered from the record, and nothing is ever written over it."""
+    attempts: int = 0
+    status: int | None = None
+    request_id: str | None = None
+    answer: str | None = None
+    """Stripe's object, or the error that the caller was told, as JSON."""
+    transaction_id: str | None = None
+    """Of the entry it made, where that is known."""
+    note: str | None = None
+    """How the outcome was found, where it is no answer of Stripe's."""
+    warnings: tuple[str, ...] = ()
+    """What was surprising about the answer."""

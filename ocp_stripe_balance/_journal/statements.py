@@ -1,0 +1,50 @@
+"""
+The named statements, read from their ``.sql`` files once.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_HERE = Path(__file__).parent
+
+
+@cache
+def statements() -> Mapping[str, str]:
+    """
+    Every statement of ``statements.sql`` by its name; values stand in it as ``:name``.
+    """
+    _, *parts = re.split(r"^-- (\w+):\n", (_HERE / "statements.sql").read_text("utf-8"), flags=re.MULTILINE)
+    return {name: _without_comments(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@cache
+def migrations() -> tuple[tuple[str, ...], ...]:
+    """
+    The statements of every migration, the oldest first; its number is its place, from 1 on.
+    """
+    files = sorted((_HERE / "migrations").glob("*.sql"))
+    return tuple(tuple(_split(_without_comments(file.read_text("utf-8")))) for file in files)
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"^--.*\n", "", text, flags=re.MULTILINE).strip()
+
+
+def _split(script: str) -> Iterator[str]:
+    """
+    The statements of a script: a trigger is one, though it has semicolons inside.
+    """
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

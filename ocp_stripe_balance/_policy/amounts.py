@@ -1,0 +1,168 @@
+"""
+The rules about how much and how often: limits, budgets, calls per minute, and what a person is asked about.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._policy.case import Finding, Words
+from ocp_stripe_balance._text import money
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from decimal import Decimal
+
+    from ocp_stripe_balance._domain import Intent, Money
+    from ocp_stripe_balance._policy.case import Past
+    from ocp_stripe_balance._policy.file import Budget, Policy
+
+
+def moment(seconds: float) -> str:
+    """
+    A time as ISO 8601 in UTC.
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(seconds: float) -> str:
+    """
+    A span of time in words: ``10 minutes``.
+    """
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if seconds % length == 0 and count and (unit, count) != ("day", 1):
+            return f"{count} {unit}{'s' * (count != 1)}"
+    return f"{seconds:g} second{'s' * (seconds != 1)}"
+
+
+def in_units(amount: Decimal, currency: str) -> str:
+    """
+    An amount of the policy in words: ``20.00 usd``.
+    """
+    return money.to_text(to_minor(amount, currency), currency)
+
+
+@cache  # of the few amounts in a policy
+def to_minor(amount: Decimal, currency: str) -> int:
+    """
+    An amount of the policy in the smallest unit; decimals the currency does not have are dropped.
+    """
+    return int(amount.scaleb(money.exponent(currency)))
+
+
+def limit_rule(policy: Policy, moved: Money) -> Finding:
+    direction, currency = moved.direction, moved.currency
+    rule, amount = policy.limit(direction, currency)
+
+    def asked() -> str:
+        return money.to_text(abs(moved.amount), currency)
+
+    if abs(moved.amount) <= to_minor(amount, currency):
+
+        def within() -> Words:
+            limit = in_units(amount, currency)
+            return Words(f"{asked()} of at most {limit} for one {direction}", limit=limit)
+
+        return Finding("allowed", rule, within)
+
+    def above() -> Words:
+        limit = in_units(amount, currency)
+        return Words(
+            f"amount {moved.amount} is a {direction} of {asked()}, more than the {limit} allowed for one call",
+            f"Amounts are integers in the smallest unit: {_example(currency)}. If the amount is right, a person "
+            f"must make the entry or set limits.{direction}.{currency} in the policy; do not split it.",
+            limit=limit,
+        )
+
+    return Finding("refused", rule, above)
+
+
+def _example(currency: str) -> str:
+    minor = 5 * 10 ** money.exponent(currency)
+    return f"{minor} is {money.to_text(minor, currency)}"
+
+
+def rate_rule(limit: int, past: Past) -> Finding:
+    calls = past.calls_since(60.0)
+    made, left = len(calls), max(limit - len(calls), 0)
+    if left:
+        return Finding(
+            "allowed",
+            "calls_per_minute",
+            lambda: Words(f"{made} of {limit} calls within the last minute", limit=str(limit), left=str(left)),
+        )
+    return Finding(
+        "refused",
+        "calls_per_minute",
+        lambda: Words(
+            f"{made} calls were made within the last minute, and {limit} are allowed",
+            "Wait, then call again.",
+            limit=str(limit),
+            left="0",
+        ),
+        free_at=math.ceil(calls[-limit] + 60.0),
+        is_temporary=True,
+    )
+
+
+_WHOSE = {
+    "customer": "customer {intent.customer}",
+    "user": "user {intent.caller.user}",
+    "agent_type": "agents of type {intent.caller.agent_type}",
+    "context": "this agent's context",
+    "all": "all calls",
+}
+
+
+def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past: Past) -> Finding:
+    direction, currency = moved.direction, moved.currency
+    rule = f"budgets[{number}].{direction}.{currency}"
+    amount = getattr(budget, direction)[currency]
+    limit_minor, asked = to_minor(amount, currency), abs(moved.amount)
+    left_minor = max(limit_minor - past.spent(budget.per, direction, budget.window), 0)
+
+    def what() -> Words:
+        limit, left = in_units(amount, currency), money.to_text(left_minor, currency)
+        is_nobody = (budget.per, intent.caller.user) == ("user", None)
+        whose = "calls without a user" if is_nobody else _WHOSE[budget.per].format(intent=intent)
+        room = f"{direction}s for {whose} within {span(budget.window)}: {left} of {limit} is left"
+        return Words(room, limit=limit, left=left)
+
+    if asked <= left_minor:
+        return Finding("allowed", rule, what)
+    if asked > limit_minor:
+        free_at, wait = None, "Waiting does not help: it is more than the whole budget."
+    else:
+        free_at = math.ceil(past.room_at(budget.per, direction, budget.window, limit_minor - asked))
+        wait = f"There is room for it at {moment(free_at)}."
+
+    def why() -> Words:
+        room = what()
+        return room._replace(
+            message=f"{money.to_text(asked, currency)} is more than the budget has room for ({room.message})",
+            hint=f"{wait} Do not split the amount or use another customer; a person can make the entry.",
+        )
+
+    return Finding("refused", rule, why, free_at=free_at, is_temporary=free_at is not None)
+
+
+def threshold_rule(policy: Policy, moved: Money) -> Iterator[Finding]:
+    if policy.approval.always:
+        yield Finding("ask", "approval.always", lambda: Words("every call is put to a person"))
+        return
+    threshold = policy.threshold(moved.currency)
+    if threshold is None:
+        return
+    rule, amount = threshold
+    is_within = abs(moved.amount) <= to_minor(amount, moved.currency)
+
+    def words() -> Words:
+        limit, asked = in_units(amount, moved.currency), money.to_text(abs(moved.amount), moved.currency)
+        where = "within" if is_within else "above"
+        return Words(f"{asked} is {where} the {limit} that go without approval", limit=limit)
+
+    yield Finding("allowed" if is_within else "ask", rule, words)

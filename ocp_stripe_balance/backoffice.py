@@ -1,0 +1,252 @@
+"""
+The people's side of the journal: what was called, decided and proposed, and what people do about it.
+
+The command line works through this, and so can any other tool for people. Amounts are in the smallest currency unit,
+times in seconds since the Unix epoch; the ``facts_of_…`` functions give both as JSON, times in ISO 8601.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._host.contract import AgentContext, APIOptions
+from ocp_stripe_balance._journal import Decision, Journal, Record
+from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance.errors import ConfigurationError, NotSentError
+from ocp_stripe_balance.plugin import StripeAPI
+from ocp_stripe_balance.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
+
+__all__ = ["BackOffice", "Decision", "Record", "State", "facts_of_call", "facts_of_decision", "facts_of_proposal"]
+
+
+class BackOffice:
+    """
+    The journal of the settings, opened by ``async with``.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """
+        Read the settings; nothing is opened before it is needed.
+
+        Raises:
+            ConfigurationError: a setting is impossible, or the journal is switched off.
+        """
+        self.settings = settings or Settings()
+        path = self.settings.journal_path
+        if path is None:
+            message = "The journal is switched off (OCP_STRIPE_JOURNAL=off)."
+            raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
+        self._journal = Journal(path)
+
+    async def __aenter__(self) -> Self:
+        """
+        The office itself.
+        """
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """
+        Close the journal.
+        """
+        await self._journal.aclose()
+
+    async def calls(
+        self, *, states: Sequence[State] = (), since: float = 0.0, customer: str | None = None
+    ) -> list[Record]:
+        """
+        Calls in some states since a time, oldest first; without *states*, in any.
+        """
+        return await self._journal.run(lambda book: book.calls(states=states, since=since, customer=customer))
+
+    async def call(self, key: str) -> tuple[list[Record], list[Decision]]:
+        """
+        All there is on the calls of one key: in one account and mode there is one.
+
+        Raises:
+            NotSentError: there is nothing.
+        """
+        found = await self._journal.run(lambda book: (book.calls_of_key(key), book.decisions(key)))
+        if found == ([], []):
+            hint = (
+                "ocp-stripe-balance journal list shows the calls there are, journal decisions those that were refused."
+            )
+            raise NotSentError("The journal has no call of that key.", hint=hint)
+        return found
+
+    async def decisions(self, *, since: float = 0.0, customer: str | None = None) -> list[Decision]:
+        """
+        What the policy and people decided, oldest first.
+        """
+        decisions = await self._journal.run(lambda book: book.decisions())
+        return [each for each in decisions if each.at >= since and customer in {None, each.customer}]
+
+    async def proposals(self) -> list[Proposal]:
+        """
+        All proposals, oldest first.
+        """
+        return await self._journal.run(lambda book: book.proposals(self._journal.now()))
+
+    async def proposal(self, name: str) -> Proposal:
+        """
+        The proposal of that ID, else the only one there is of that idempotency key.
+
+        Raises:
+            NotSentError: there is none, or several that ask for different things.
+        """
+        proposals = await self.proposals()
+        found = [each for each in proposals if each.id == name] or [each for each in proposals if each.key == name]
+        if not found:
+            hint = "'ocp-stripe-balance approvals list --all' shows the proposals there are."
+            raise NotSentError(f"The journal has no proposal {name}.", hint=hint)
+        # The model chooses keys, so a key alone does not say which of several proposals a person has read.
+        if len({(each.base_url, each.mode, each.account, each.tool, each.arguments) for each in found}) > 1:
+            ids = ", ".join(f"{each.id} ({each.effect}, {each.mode} mode, {each.state})" for each in found)
+            raise NotSentError(f"There are several proposals of key {name}: {ids}.", hint="Name one by its ID.")
+        return found[-1]
+
+    async def related(self, proposal: Proposal) -> list[Record]:
+        """
+        What else was paid for this customer since the proposal, and before it for the same reason.
+        """
+        records = await self._journal.run(lambda book: book.calls_of_customer(proposal.customer))
+
+        def is_related(record: Record) -> bool:
+            is_same_reason = proposal.reference is not None and record.intent.reference == proposal.reference
+            is_itself = record.key == proposal.key and record.state.nothing_moved
+            return not is_itself and (record.created_at >= proposal.asked_at or is_same_reason)
+
+        return [record for record in records if is_related(record)]
+
+    async def decide(self, answer: Answer) -> Proposal | None:
+        """
+        The proposal as it stands after a person's decision: another one may have been faster. None if there is none.
+        """
+        return await self._journal.run(lambda book: book.decide(answer, self._journal.now()))
+
+    async def prune(self, before: float, *, with_references: bool = False) -> int:
+        """
+        Delete settled calls last touched before a time, but for what the rules still count; how many.
+
+        Calls with a reference stay unless *with_references*, or the same reason could be paid again.
+        """
+        keep_s, now = self.settings.policy_in_force.longest_window_s, self._journal.now()
+        return await self._journal.run(
+            lambda book: book.prune(before, now, with_references=with_references, keep_s=keep_s)
+        )
+
+    async def check(self) -> None:
+        """
+        Read something.
+
+        Raises:
+            NotSentError: the journal cannot be used.
+        """
+        await self._journal.run(lambda book: book.check())
+
+    async def resume(self, key: str) -> ToolResult:
+        """
+        The result of the recorded call of that key, sent again under the same key where its outcome is open.
+
+        Raises:
+            ToolError: as for every call.
+        """
+        return await self._api().resume(key)
+
+    async def reconcile(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[ReconcileResult]:
+        """
+        Settle every open call of the settings' base URL and mode by reading Stripe; moves no money.
+
+        Raises:
+            NotSentError: there is no API key, or the journal cannot be used.
+        """
+        return await self._api().reconcile(progress)
+
+    def _api(self) -> StripeAPI:
+        return StripeAPI(
+            APIOptions(
+                context=AgentContext(),
+                settings=self.settings,
+                base_url=None,
+                headers={},
+                transport=None,
+                journal=self._journal,
+            )
+        )
+
+
+def facts_of_call(record: Record) -> dict[str, Any]:
+    """
+    A call as JSON.
+    """
+    intent, payload, outcome = record.intent, record.payload, record.outcome
+    amount, currency = intent.money or (0, "")
+    is_under_way = record.state is State.SENDING  # or was interrupted: how often it was sent is not known
+    return {
+        **intent.scope._asdict(),
+        "key": record.key,
+        "tool": intent.tool,
+        "customer": intent.customer or "",
+        "amount": amount,
+        "currency": currency,
+        "reference": intent.reference,
+        "arguments": json.loads(intent.arguments),
+        "path": payload.path,
+        "body": payload.body.decode("ascii", "replace"),
+        "api_version": payload.api_version,
+        **intent.caller._asdict(),
+        "attempts": None if is_under_way else outcome.attempts,
+        "status": outcome.status,
+        "request_id": outcome.request_id,
+        "answer": json.loads(outcome.answer) if outcome.answer else None,
+        "note": json.dumps(outcome.warnings) if outcome.warnings else outcome.note,
+        "created_at": moment(record.created_at),
+        "updated_at": moment(record.updated_at),
+        "outcome": str(record.state),
+        "effect": intent.effect,
+    }
+
+
+def facts_of_decision(decision: Decision) -> dict[str, Any]:
+    """
+    A decision as JSON.
+    """
+    amount, currency = decision.money or (0, "")
+    return {
+        "at": moment(decision.at),
+        "decision": decision.decision,
+        "rule": decision.rule,
+        "who": decision.who,
+        "reason": decision.reason,
+        **decision.scope._asdict(),
+        "key": decision.key,
+        "tool": decision.tool,
+        "customer": decision.customer,
+        "amount": amount,
+        "currency": currency,
+        "reference": decision.reference,
+        **decision.caller._asdict(),
+        "effect": decision.effect,
+    }
+
+
+def facts_of_proposal(proposal: Proposal) -> dict[str, Any]:
+    """
+    A proposal as JSON.
+    """
+    facts = {**asdict(proposal), "effect": proposal.effect, "balance_after": proposal.balance_after}
+    del facts["key_origin"], facts["moves_money"]
+    facts["arguments"] = proposal.parameters
+    for name in ("asked_at", "expires_at", "decided_at"):
+        facts[name] = moment(facts[name]) if facts[name] else None
+    return facts
