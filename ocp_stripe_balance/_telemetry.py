@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import ToolResult
 
@@ -223,7 +223,7 @@ class WatchedAttempt:
     One HTTP request, watched until its response is read.
     """
 
-    def __init__(self, request: WireRequest, attempt: int, *, has_details: bool) -> None:
+    def __init__(self, request: Request, attempt: int, *, has_details: bool) -> None:
         """
         Begin; *attempt* counts from 1, and IDs in the path are told only where *has_details*.
         """
@@ -236,7 +236,7 @@ class WatchedAttempt:
         except Exception:  # noqa: BLE001  whoever watches cannot stop a call
             self._instruments = None
 
-    def _begin(self, request: WireRequest, attempt: int, *, has_details: bool) -> None:
+    def _begin(self, request: Request, attempt: int, *, has_details: bool) -> None:
         if self._instruments is None:
             return
         from opentelemetry.trace import SpanKind  # noqa: PLC0415  it is there
@@ -275,13 +275,13 @@ class WatchedAttempt:
         self._span.end()
 
 
-def _facts_of(request: WireRequest) -> dict[str, Any]:
+def _facts_of(request: Request) -> dict[str, Any]:
     parts = urlsplit(request.url)
     port = parts.port or {"https": 443, "http": 80}[parts.scheme]
     return {"http.request.method": request.method, "server.address": parts.hostname or "", "server.port": port}
 
 
-def _without_ids(request: WireRequest) -> str:
+def _without_ids(request: Request) -> str:
     """
     The URL with the names of its IDs in their place, and without its query.
     """

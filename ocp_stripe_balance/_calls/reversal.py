@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Scope
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._stripe.access import Access
-    from ocp_stripe_balance._stripe.client import Executor
+    from ocp_stripe_balance._stripe.client import StripeClient
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
 
@@ -99,7 +99,7 @@ class Reversals:
         journal: Journal,
         service: Service,
         reader: Reader,
-        client: Executor,
+        client: StripeClient,
     ) -> None:
         """
         Prepare.

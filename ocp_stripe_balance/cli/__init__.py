@@ -288,6 +288,7 @@ async def _sandbox(options: argparse.Namespace) -> int:
 
 
 async def _doctor(options: argparse.Namespace) -> int:
+    from ocp_stripe_balance._stripe.network import Network, advice  # noqa: PLC0415  pydantic
     from ocp_stripe_balance.settings import Settings, mode_of  # noqa: PLC0415  pydantic
 
     settings = Settings()
@@ -306,6 +307,8 @@ async def _doctor(options: argparse.Namespace) -> int:
         "may_read_customers": None,
     }
     findings["reaches_stripe"], findings["may_read_customers"] = await _try_reading(settings)
+    if ignored := advice(Network.of(settings).ignored()):
+        findings["environment"] = ignored
     if options.as_json:
         print_json(findings)
     else:
@@ -343,23 +346,24 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     """
     Whether Stripe answers, and whether the key may read customers; a sentence where not.
     """
-    from ocp_stripe_balance._stripe.client import Executor  # noqa: PLC0415  httpx
-    from ocp_stripe_balance._stripe.request import WireRequest  # noqa: PLC0415
+    from ocp_stripe_balance._stripe.client import StripeClient  # noqa: PLC0415  that only a call needs
+    from ocp_stripe_balance._stripe.network import Network  # noqa: PLC0415  as above
+    from ocp_stripe_balance._stripe.request import Request  # noqa: PLC0415  as above
 
     headers = {"Stripe-Version": settings.api_version}
     if settings.account:
         headers["Stripe-Account"] = settings.account
     url = f"{settings.api_base}/v1/customers?limit=1"
-    request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
-    executor = Executor(timeout_s=min(settings.timeout, 10.0), max_attempts=1)
+    request = Request(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
+    client = StripeClient(timeout_s=min(settings.timeout, 10.0), max_attempts=1, network=Network.of(settings))
     try:
-        await executor.execute(request, tool="doctor", idempotency_key=None)
+        await client.execute(request, tool="doctor", idempotency_key=None)
     except RejectedError as error:
         return True, f"no: HTTP {error.status}: {error.message}"
     except ToolError as error:
         return f"no: {error.args[0]}", None
     finally:
-        await executor.aclose()
+        await client.aclose()
     return True, True
 
 

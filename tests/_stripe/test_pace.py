@@ -21,15 +21,15 @@ from helpers import TOOL, connect, order
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from test_executor import OK, FakeClock, Script, stripe_error
+from test_client import OK, FakeClock, Script, stripe_error
 
 from ocp_stripe_balance import ConfigurationError, NotSentError, OutcomeUnknownError, Settings, ToolError
 from ocp_stripe_balance._stripe import pace
-from ocp_stripe_balance._stripe.client import Executor
+from ocp_stripe_balance._stripe.client import StripeClient
 from ocp_stripe_balance._stripe.pace import Limits, NoTurnError, Pace, Pacer, pace_of
 from ocp_stripe_balance._stripe.pace.bucket import LEAST_BURST as BURST
 from ocp_stripe_balance._stripe.pace.pacer import MAX_WAITING
-from ocp_stripe_balance._stripe.request import WireRequest
+from ocp_stripe_balance._stripe.request import Request
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 TEST_LIMITS, LIVE_LIMITS = Limits(25, 25), Limits(100, 25)
 
 
-def to_stripe(method: str = "GET", customer: str | None = "cus_1", template: str = "/t", **more: Any) -> WireRequest:
+def to_stripe(method: str = "GET", customer: str | None = "cus_1", template: str = "/t", **more: Any) -> Request:
     facts = {"url": "https://stripe.test/v1/x", "body": b"", "headers": {}, **more}
-    return WireRequest(method=method, template=template, customer=customer, **facts)
+    return Request(method=method, template=template, customer=customer, **facts)
 
 
 class Timer:
@@ -106,17 +106,17 @@ class Traffic:
     def __init__(self, limits: Limits) -> None:
         self.clock = Clock()
         self.pacer = Pacer(limits, self.clock)
-        self.sent: list[tuple[float, WireRequest]] = []
+        self.sent: list[tuple[float, Request]] = []
         self.writing: Counter[str | None] = Counter()
         self.most_writing = 0
         self.tasks: list[asyncio.Task[None]] = []
 
-    def offer(self, *requests: WireRequest, remaining_s: float = 1e6, takes_s: float = 0.0) -> list[asyncio.Task[None]]:
+    def offer(self, *requests: Request, remaining_s: float = 1e6, takes_s: float = 0.0) -> list[asyncio.Task[None]]:
         tasks = [asyncio.ensure_future(self._send(request, remaining_s, takes_s)) for request in requests]
         self.tasks += tasks
         return tasks
 
-    async def _send(self, request: WireRequest, remaining_s: float, takes_s: float) -> None:
+    async def _send(self, request: Request, remaining_s: float, takes_s: float) -> None:
         await self.pacer.enter(request, remaining_s)
         try:
             self.sent.append((self.clock.now, request))
@@ -167,7 +167,7 @@ def test_never_too_many_and_never_two_writes_at_once(limits: Limits, arrivals: l
 
     async def run() -> None:
         traffic = Traffic(limits)
-        offered: list[WireRequest] = []
+        offered: list[Request] = []
         for gap_s, number, request, takes_s in arrivals:
             await traffic.clock.run(gap_s)
             requests = [replace(request, body=str(len(offered) + each).encode()) for each in range(number)]
@@ -427,9 +427,9 @@ async def test_waiting_ends_at_the_deadline() -> None:
 # In the executor.
 
 
-def executor(script: Script, pace: Pace, clock: FakeClock) -> Executor:
+def executor(script: Script, pace: Pace, clock: FakeClock) -> StripeClient:
     transport = httpx.MockTransport(script)
-    return Executor(timeout_s=60, max_attempts=4, transport=transport, pace=pace, clock=clock, jitter=lambda: 1.0)
+    return StripeClient(timeout_s=60, max_attempts=4, transport=transport, pace=pace, clock=clock, jitter=lambda: 1.0)
 
 
 POST = to_stripe("POST", headers={"Idempotency-Key": "k"}, api_key=SecretStr("sk_test_planted0key"))
@@ -682,16 +682,16 @@ async def test_a_turn_at_the_last_moment_is_none() -> None:
     asked: list[float] = []
 
     class Late:
-        async def enter(self, _: WireRequest, remaining_s: float) -> None:
+        async def enter(self, _: Request, remaining_s: float) -> None:
             asked.append(remaining_s)
             raise NoTurnError("none")
 
-        def pacer_of(self, _: WireRequest) -> Late:
+        def pacer_of(self, _: Request) -> Late:
             return self
 
     for timeout_s in (2.0, 60.0):
         pace: Any = Late()
-        executor = Executor(timeout_s=timeout_s, max_attempts=4, pace=pace)
+        executor = StripeClient(timeout_s=timeout_s, max_attempts=4, pace=pace)
         with pytest.raises(NotSentError):
             await executor.execute(to_stripe("POST"), tool="t", idempotency_key="k")
     assert pytest.approx([1.8, 59.0], abs=0.1) == asked

@@ -17,7 +17,7 @@ from ocp_stripe_balance._stripe.pace.pacer import Limits, NoTurnError, Pacer, Ra
 from ocp_stripe_balance.settings import mode_of
 
 if TYPE_CHECKING:
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
 
 __all__ = ["Limits", "NoTurnError", "Pace", "Pacer", "RateLimit", "pace_of"]
 
@@ -42,7 +42,7 @@ class Pace:
         self._rate_limit = rate_limit
         self._base_url = base_url
 
-    def pacer_of(self, request: WireRequest) -> Pacer:
+    def pacer_of(self, request: Request) -> Pacer:
         """
         The pacer of the account that the request acts on, in the running loop.
         """

@@ -19,7 +19,7 @@ from ocp_stripe_balance._stripe.pace.bucket import Bucket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
 
 MAX_WAITING = 1000
 _WRITES_PER_READ = 4
@@ -133,7 +133,7 @@ class Pacer:
         self._timer: Timer | None = None
         self._timer_at = 0.0
 
-    async def enter(self, request: WireRequest, remaining_s: float) -> None:
+    async def enter(self, request: Request, remaining_s: float) -> None:
         """
         Wait for the request's turn; every turn ends with `leave`.
 
@@ -152,14 +152,14 @@ class Pacer:
         self._refuse_if_hopeless(endpoint, customer, remaining_s, now)
         await self._wait(endpoint, customer, remaining_s, clock, is_write=is_write)
 
-    def leave(self, request: WireRequest) -> None:
+    def leave(self, request: Request) -> None:
         """
         The attempt is over.
         """
         if _is_write(request):
             self._release(request.customer)
 
-    def slow_down(self, request: WireRequest, reason: str | None) -> None:
+    def slow_down(self, request: Request, reason: str | None) -> None:
         """
         Stripe said that it was too much; *reason* is its header Stripe-Rate-Limited-Reason.
         """
@@ -189,7 +189,7 @@ class Pacer:
         is_idle = not self._lanes and not self._writing and self._total.is_as_new(now)
         return is_idle and all(endpoint.bucket.is_as_new(now) for endpoint in self._endpoints.values())
 
-    def _endpoint(self, request: WireRequest) -> _Endpoint:
+    def _endpoint(self, request: Request) -> _Endpoint:
         name = request.method, request.template
         endpoint = self._endpoints.get(name)
         if endpoint is None:
@@ -372,6 +372,6 @@ class Pacer:
             self._serve(self._clock or asyncio.get_running_loop())
 
 
-def _is_write(request: WireRequest) -> bool:
+def _is_write(request: Request) -> bool:
     # Stripe locks the customer for it, and answers another one with lock_timeout.
     return request.method != "GET" and request.customer is not None
