@@ -5,6 +5,7 @@ What a tool does to whom is data: the code asks `x-effect`, and knows no paramet
 from __future__ import annotations
 
 import json
+
 import httpx
 import pytest
 from helpers import scripted
