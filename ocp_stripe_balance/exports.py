@@ -90,9 +90,9 @@ def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[Stru
         agent: with the API registered.
         names: of the tools; by default all.
     """
-    from langchain_core.tools import StructuredTool  # noqa: PLC0415  an extra
+    from langchain_core.tools import StructuredTool  # an extra
 
-    from ocp_stripe_balance._host.background import run  # noqa: PLC0415  for programs without a loop
+    from ocp_stripe_balance._host.background import run  # for programs without a loop
 
     class Tool(StructuredTool):
         """
@@ -254,7 +254,7 @@ def _text(told: dict[str, Any]) -> str:
 
 
 def _langchain_message(call_id: str | None, name: str, told: dict[str, Any], is_error: bool) -> Any:  # noqa: FBT001  one of the answers
-    from langchain_core.messages import ToolMessage  # noqa: PLC0415  an extra
+    from langchain_core.messages import ToolMessage  # an extra
 
     status = "error" if is_error else "success"
     return ToolMessage(content=_text(told), tool_call_id=call_id or "", name=name, status=status, artifact=told)

@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     def _check_ca_file(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        import ssl  # noqa: PLC0415  OpenSSL, which only few need here
+        import ssl  # OpenSSL, which only few need here
 
         try:
             ssl.create_default_context(cafile=value)
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
             return None
         if self.journal is not None:
             return Path(self.journal)
-        import platformdirs  # noqa: PLC0415  only a call needs it
+        import platformdirs  # only a call needs it
 
         return platformdirs.user_state_path("ocp-stripe-balance", appauthor=False) / "journal.sqlite3"
 

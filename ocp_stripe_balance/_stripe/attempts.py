@@ -12,6 +12,7 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._stripe.pace import NoTurnError
@@ -39,6 +40,7 @@ class Seen(StrEnum):
     """No connection was made, or none was tried because the request had no turn."""
 
 
+_SUCCESSES, _CLIENT_ERRORS = range(200, 300), range(400, 500)
 # Statuses that say, whoever sends them, that the request was not passed on or not executed (RFC 9110, section 15.5).
 _REFUSALS_OF_ANYONE = frozenset({400, 401, 403, 404, 405, 406, 407, 411, 413, 414, 415, 417, 421, 426, 429, 431, 451})
 
@@ -121,13 +123,13 @@ def classify(status: int, error: dict[str, Any] | None) -> Seen:
     """
     What an HTTP answer shows about the attempt it answers; *error* is Stripe's error object, if it sent one.
     """
-    if 200 <= status < 300:  # noqa: PLR2004
+    if status in _SUCCESSES:
         return Seen.SUCCEEDED
-    if status in {408, 424} or not 400 <= status < 500:  # noqa: PLR2004
+    if status in {408, 424} or status not in _CLIENT_ERRORS:
         return Seen.UNSURE
     if error is None:  # not Stripe's answer, or one that cannot be read
         return Seen.TURNED_AWAY if status in _REFUSALS_OF_ANYONE else Seen.UNSURE
-    if status == 409 and error.get("code") == "idempotency_key_in_use":  # noqa: PLR2004
+    if status == HTTPStatus.CONFLICT and error.get("code") == "idempotency_key_in_use":
         return Seen.UNSURE  # a request with our key is running, and may be ours
     if status in {401, 403, 409, 429}:
         return Seen.TURNED_AWAY
@@ -150,7 +152,7 @@ def is_worth_repeating(attempt: Attempt) -> bool:
         return bool(advice == "true")
     if reply.is_replayed:
         return False  # stored, so it will be the same again
-    return reply.status in {408, 409, 429} or reply.status >= 500  # noqa: PLR2004
+    return reply.status in {408, 409, 429} or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def retry_after(reply: Reply | None) -> float | None:

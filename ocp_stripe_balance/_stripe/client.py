@@ -11,6 +11,7 @@ import contextlib
 import json
 import random
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -194,11 +195,11 @@ class StripeClient:
     def _open(self) -> Wire:
         if self._wire is None:
             if self._transport is not None:
-                from ocp_stripe_balance._stripe.httpx_wire import HttpxWire  # noqa: PLC0415  where one is handed in
+                from ocp_stripe_balance._stripe.httpx_wire import HttpxWire  # where one is handed in
 
                 self._wire = HttpxWire(self._transport)
             else:
-                from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire  # noqa: PLC0415  for the first call
+                from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire  # for the first call
 
                 self._wire = AiohttpWire(self._network)
         return self._wire
@@ -273,7 +274,11 @@ class _Call:
         finally:
             pacer.leave(request)
         reply = attempt.reply
-        if reply is not None and reply.status == 429 and (reply.error or {}).get("code") == "rate_limit":  # noqa: PLR2004
+        if (
+            reply is not None
+            and reply.status == HTTPStatus.TOO_MANY_REQUESTS
+            and (reply.error or {}).get("code") == "rate_limit"
+        ):
             pacer.slow_down(request, reply.headers.get("stripe-rate-limited-reason"))
         return attempt
 

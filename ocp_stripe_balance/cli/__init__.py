@@ -118,6 +118,18 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("demo", help="an agent credits a customer of the sandbox; needs no key")
 
+    _add_calls(commands)
+    _add_sandbox(commands)
+    journal.add_parser(commands)
+    policy.add_parser(commands, _TOOL)
+    approvals.add_parser(commands)
+
+    doctor = commands.add_parser("doctor", help="which key, which mode, and does Stripe answer")
+    doctor.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
+    return parser
+
+
+def _add_calls(commands: Any) -> None:
     tools = commands.add_parser("tools", help="the tools, or one of them explained")
     tools.add_argument("name", nargs="?", metavar="NAME", help="a tool's name")
     tools.add_argument("--json", dest="as_json", action="store_true", help="definitions and schemas as JSON")
@@ -153,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     reverse.add_argument("--yes", action="store_true", help="do not ask before sending, unless the policy wants it")
     reverse.add_argument("--dry-run", action="store_true", help="show the request and the verdict; send nothing")
 
+
+def _add_sandbox(commands: Any) -> None:
     sandbox = commands.add_parser("sandbox", help="run an embedded Stripe until Ctrl-C")
     sandbox.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: any free one)")
     sandbox.add_argument("--file", metavar="PATH", help="keep the state in this file, over restarts")
@@ -174,14 +188,6 @@ def _parser() -> argparse.ArgumentParser:
     sandbox.add_argument(
         "--json", dest="as_json", action="store_true", help="url, api_key and customer as one JSON line"
     )
-
-    journal.add_parser(commands)
-    policy.add_parser(commands, _TOOL)
-    approvals.add_parser(commands)
-
-    doctor = commands.add_parser("doctor", help="which key, which mode, and does Stripe answer")
-    doctor.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
-    return parser
 
 
 async def _tools(options: argparse.Namespace) -> int:
@@ -226,7 +232,7 @@ async def _reverse(options: argparse.Namespace) -> int:
 async def _make_call(
     options: argparse.Namespace, name: str, parameters_of: Callable[[ToolSpec], Any], key: str | None
 ) -> int:
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance.settings import Settings  # pydantic
 
     settings = Settings()
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
@@ -255,7 +261,7 @@ async def _make_call(
 
 
 async def _sandbox(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.sandbox import Sandbox  # noqa: PLC0415  a server that few commands need
+    from ocp_stripe_balance.sandbox import Sandbox  # a server that few commands need
 
     try:
         async with Sandbox(
@@ -288,8 +294,8 @@ async def _sandbox(options: argparse.Namespace) -> int:
 
 
 async def _doctor(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance._stripe.network import Network, advice  # noqa: PLC0415  pydantic
-    from ocp_stripe_balance.settings import Settings, mode_of  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance._stripe.network import Network, advice  # pydantic
+    from ocp_stripe_balance.settings import Settings, mode_of  # pydantic
 
     settings = Settings()
     key = settings.api_key
@@ -333,7 +339,7 @@ async def _is_journal_usable(settings: Settings) -> bool | str:
 
 
 def _are_calls_allowed(settings: Settings) -> bool | str:
-    from ocp_stripe_balance.settings import mode_of  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance.settings import mode_of  # pydantic
 
     if settings.api_key is None:
         return "no: there is no API key"
@@ -346,9 +352,9 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     """
     Whether Stripe answers, and whether the key may read customers; a sentence where not.
     """
-    from ocp_stripe_balance._stripe.client import StripeClient  # noqa: PLC0415  that only a call needs
-    from ocp_stripe_balance._stripe.network import Network  # noqa: PLC0415  as above
-    from ocp_stripe_balance._stripe.request import Request  # noqa: PLC0415  as above
+    from ocp_stripe_balance._stripe.client import StripeClient  # that only a call needs
+    from ocp_stripe_balance._stripe.network import Network  # as above
+    from ocp_stripe_balance._stripe.request import Request  # as above
 
     headers = {"Stripe-Version": settings.api_version}
     if settings.account:
