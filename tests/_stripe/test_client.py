@@ -150,6 +150,7 @@ SHOWS: dict[Seen, list[Step]] = {
 
 
 @pytest.mark.parametrize(("is_tainted", "seen"), list(itertools.product([False, True], Seen)))
+@pytest.mark.promise("outcomes.taint")
 async def test_every_cell_of_the_outcome_table(is_tainted: bool, seen: Seen) -> None:
     """Whether an earlier attempt may have been executed, times what the last one showed, gives the outcome."""
     doubt: list[Step] = [httpx.ReadTimeout("lost")] if is_tainted else []
@@ -348,6 +349,7 @@ class OddError(BaseException):
         raise RuntimeError
 
 
+@pytest.mark.promise("outcomes.no-fifth")
 async def test_nothing_a_transport_raises_escapes_bare() -> None:
     """Not even a BaseException whose own words fail."""
 
@@ -430,6 +432,7 @@ def raw_server(answer: bytes, stray: bytes = b"") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
+@pytest.mark.promise("answers.own")
 async def test_stray_bytes_are_not_the_next_answer(is_busy: bool) -> None:
     """A late reply on an idle connection is dropped with the connection, also where the loop had no time to read it."""
     body = b'{"error":{"type":"invalid_request_error"}}'
@@ -535,6 +538,7 @@ async def entries_after(agent: OCPAgent, stripe: Sandbox, customer: str, **more:
         "duplicate",
     ],
 )
+@pytest.mark.promise("once.key-before-bytes")
 async def test_one_fault_still_makes_one_entry(
     stripe: Sandbox,
     agent: OCPAgent,
@@ -589,6 +593,7 @@ def test_every_fault_has_a_test_of_what_is_told() -> None:
 
 
 @pytest.mark.parametrize(("executed", "entries"), [(False, 0), (True, 1)])
+@pytest.mark.promise("outcomes.taint")
 async def test_a_stored_500_is_unknown_either_way(
     stripe: Sandbox,
     agent: OCPAgent,

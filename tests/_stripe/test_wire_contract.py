@@ -281,6 +281,7 @@ def test_segmentation_changes_nothing(case: tuple[list[bytes], tuple[int, dict[s
         (b"HTTP/1.1 200 OK\r\nX: \xff\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}"),
     ],
 )
+@pytest.mark.promise("answers.own")
 async def test_nothing_after_a_response_is_the_next_answer(raw: bytes, status: int, body: bytes) -> None:
     """
     The response is read to its end, or is lost where nonsense came with it, and the next request has its own answer.
@@ -299,6 +300,7 @@ async def test_nothing_after_a_response_is_the_next_answer(raw: bytes, status: i
 
 @pytest.mark.parametrize("stray", [STRAY, b"garbage"])
 @pytest.mark.parametrize("is_busy", [False, True])
+@pytest.mark.promise("answers.own")
 async def test_late_bytes_end_an_idle_connection(http: Wire, stray: bytes, is_busy: bool) -> None:
     """What comes while nobody asked is dropped with the connection, whether or not the loop has read it yet."""
     late, sent = asyncio.Event(), asyncio.Event()
@@ -599,6 +601,7 @@ def unheard(kind: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.promise("outcomes.unsent-is-proved")
 async def test_each_fault_is_told_for_what_it_is_and_sends_once(http: Wire, name: str, method: str) -> None:
     """Unsent only where no byte can have arrived; and no wire sends a request a second time by itself."""
     fault, heard = FAULTS[name], []
@@ -719,6 +722,7 @@ async def test_a_failure_of_any_kind_before_the_connection_is_unsent(
         ("/v1/x", {"": "1"}),
     ],
 )
+@pytest.mark.promise("path.stays")
 async def test_what_would_be_read_as_something_else_is_never_sent(
     http: Wire, path: str, headers: dict[str, str]
 ) -> None:
