@@ -263,16 +263,13 @@ class _Call:
         patience_s = deadline - clock.monotonic()
         try:
             # Sent at the last moment, it would hardly be answered in time, and be unknown instead of not sent.
-            await pacer.enter(request, patience_s - min(patience_s * _LEAST_SHARE, _LEAST_S))
+            async with pacer.turn(request, patience_s - min(patience_s * _LEAST_SHARE, _LEAST_S)):
+                remaining_s = deadline - clock.monotonic()
+                if remaining_s <= 0:  # the process was stopped: others may have the call by now
+                    raise NoTurnError("the call's deadline had passed when its turn came")  # noqa: TRY301  as without a turn
+                attempt = await self._attempt(remaining_s)
         except NoTurnError as error:
             return Attempt(Seen.UNSENT, failure=error)
-        try:
-            remaining_s = deadline - clock.monotonic()
-            if remaining_s <= 0:  # the process was stopped: others may have the call by now
-                return Attempt(Seen.UNSENT, failure=NoTurnError("the call's deadline had passed when its turn came"))
-            attempt = await self._attempt(remaining_s)
-        finally:
-            pacer.leave(request)
         reply = attempt.reply
         if (
             reply is not None

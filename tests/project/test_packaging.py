@@ -121,6 +121,7 @@ def test_what_extras_bring_is_imported_only_when_used() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needed = {
         "aiohttp",
+        "aiolimiter",
         "certifi",
         "httpx",
         "jsonschema",
