@@ -155,7 +155,7 @@ class Reversals:
         if customer is None:
             message = f"is missing, and the journal has no call that made {transaction}"
             hint = "pass the ID of the customer on whose balance the entry is"
-            return Invalid([Problem(path="customer", message=message, hint=hint)])
+            return Invalid([Problem(path="customer", message=message, hint=hint)], tool=order.tool.name)
         return Reversal(
             tool=order.tool,
             siblings=Siblings.of(order.tool, self._tools),

@@ -116,7 +116,9 @@ class Book:
         """
         owner, owner_host, owner_pid, until = lease
         held = {"owner": owner, "owner_host": owner_host, "owner_pid": owner_pid, "until": until, "now": now}
-        self._run("insert_call", {**about(intent), **payload._asdict(), **held})
+        path, body, api_version, is_tagged = payload
+        held |= {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
+        self._run("insert_call", {**about(intent), **held})
         return Record(intent, payload, Outcome(State.SENDING), lease, now, now, until)
 
     def take_over(self, record: Record, lease: Lease, now: float) -> Record:
@@ -145,7 +147,8 @@ class Book:
         """
         warnings = json.dumps(outcome.warnings) if outcome.warnings else None
         values = {**at_key(record.intent), **outcome._asdict(), "warnings": warnings}
-        values |= {"owner": record.lease.owner, "now": now, "is_found_later": is_found_later}
+        values |= {"owner": record.lease.owner, "now": now, "is_found_later": int(is_found_later)}
+        values |= {"state": outcome.state.value, "is_final": int(outcome.is_final)}
         return self._run("settle", values).rowcount == 1
 
     def calls(self, *, states: Sequence[State] = (), since: float = 0.0, customer: str | None = None) -> list[Record]:

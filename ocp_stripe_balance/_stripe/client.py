@@ -58,6 +58,9 @@ _LEAST_SHARE, _LEAST_S = 0.1, 1.0
 _BACKOFF_CAP_S = 8.0
 
 
+_TOO_LATE = Attempt(Seen.UNSENT, failure=NoTurnError("the call's deadline had passed when its turn came"))
+
+
 class Clock(Protocol):
     """
     Time, swapped in tests.
@@ -265,9 +268,8 @@ class _Call:
             # Sent at the last moment, it would hardly be answered in time, and be unknown instead of not sent.
             async with pacer.turn(request, patience_s - min(patience_s * _LEAST_SHARE, _LEAST_S)):
                 remaining_s = deadline - clock.monotonic()
-                if remaining_s <= 0:  # the process was stopped: others may have the call by now
-                    raise NoTurnError("the call's deadline had passed when its turn came")  # noqa: TRY301  as without a turn
-                attempt = await self._attempt(remaining_s)
+                # Where the process was stopped, others may have the call by now.
+                attempt = await self._attempt(remaining_s) if remaining_s > 0 else _TOO_LATE
         except NoTurnError as error:
             return Attempt(Seen.UNSENT, failure=error)
         reply = attempt.reply

@@ -4,8 +4,8 @@ The pace of requests: as many a second as Stripe takes, in turns that are fair b
 Stripe's limits are for an account as a whole and for each endpoint (https://docs.stripe.com/rate-limits). What is sent
 beyond them is answered with 429.
 
-A request waits three times: for the lock of its customer, which holds back all but one; in line, until it is called; and
-until the limits let it go. Only the one that was called takes from the limits, so a cancelled one takes nothing away.
+A request waits three times: for the lock of its customer, which holds back all but one; in line, until it is called;
+and until the limits let it go. Only the one that was called takes from the limits, so a cancelled one takes nothing.
 """
 
 from __future__ import annotations
