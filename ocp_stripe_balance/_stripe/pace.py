@@ -55,7 +55,7 @@ class _Limit:
         self.limit_per_s = math.inf
         self._limiters: list[AsyncLimiter] = []
         self._brake: list[AsyncLimiter] = []
-        self._lowered_to, self._lowered_at, self._taken_at = 1.0, -math.inf, -math.inf
+        self._lowered_to, self._lowered_at, self.taken_at = 1.0, -math.inf, -math.inf
 
     def narrow(self, limit_per_s: float, *, within_per_s: float = math.inf) -> None:
         """
@@ -79,17 +79,16 @@ class _Limit:
     async def take(self) -> None:
         for limiter in self._in_force():  # the slowest first: after it, the others need no wait
             await limiter.acquire()
-        self._taken_at = _now()
 
     def wait_s(self, ahead: int = 0) -> float:
         """
         Seconds until one may go that so many others precede, at the least.
         """
         steps_s = ((ahead + 2 - each.max_rate) * each.time_period / each.max_rate for each in self._in_force())
-        return max(self._taken_at + max(steps_s, default=0.0) - _now(), 0.0)
+        return max(self.taken_at + max(steps_s, default=0.0) - _now(), 0.0)
 
     def is_as_new(self) -> bool:
-        return self._share() == 1 and _now() > self._taken_at + 2 * max(1 / self.limit_per_s, 1)
+        return self._share() == 1 and _now() > self.taken_at + 2 * max(1 / self.limit_per_s, 1)
 
     def _share(self) -> float:
         return self._lowered_to if _now() < self._lowered_at + _RECOVERED_S else 1.0
@@ -197,6 +196,7 @@ class Pacer:
             await called
             for limit in sorted((endpoint, self._total), key=_Limit.wait_s, reverse=True):  # the second needs no wait
                 await limit.take()
+            endpoint.taken_at = self._total.taken_at = _now()
         finally:
             if self._line.pop(called, None) is None:
                 self._is_called = False
@@ -205,9 +205,9 @@ class Pacer:
     def _call_next(self) -> None:
         if self._is_called:
             return
-        # First whose endpoint has room, or will have it first. Then writes, and a read now and then: were both alike,
-        # under load all turns would go to calls that read their customer, and whose writes never come.
-        wait_s = {endpoint: endpoint.wait_s() for endpoint in set(self._line.values())}
+        # First who can go soonest. Then writes, and a read now and then: were both alike, under load all turns would go
+        # to calls that read their customer, and whose writes never come.
+        wait_s = {endpoint: max(endpoint.wait_s(), self._total.wait_s()) for endpoint in set(self._line.values())}
         is_reads_turn = self._writes_in_row >= _WRITES_PER_READ
         ranks = {each: (wait_s[at], at.is_read != is_reads_turn) for each, at in self._line.items() if not each.done()}
         if ranks:
@@ -237,15 +237,16 @@ class Pace(NamedTuple):
         loop, account = asyncio.get_running_loop(), request.headers.get("Stripe-Account", "")
         secret = request.api_key.get_secret_value() if request.api_key is not None else ""
         name = loop, self.base_url, account, hashlib.sha256(secret.encode()).digest()
-        if name not in _PACERS:
-            with _PACERS_LOCK:
+        with _PACERS_LOCK:
+            if name not in _PACERS:
                 for other in list(islice(_PACERS, 2)):  # a platform has thousands of accounts: two may go for each new
                     pacer = _PACERS.pop(other)
                     if not other[0].is_closed() and (other[0] is not loop or not pacer.is_as_new()):
                         _PACERS[other] = pacer
-                _PACERS.setdefault(name, Pacer())
-        _PACERS[name].narrow(*(self.limits_per_s or _OF_STRIPE[mode_of(secret)]))
-        return _PACERS[name]
+                _PACERS[name] = Pacer()
+            pacer = _PACERS[name]
+        pacer.narrow(*(self.limits_per_s or _OF_STRIPE[mode_of(secret)]))
+        return pacer
 
 
 def pace_of(rate_limit: RateLimit, base_url: str) -> Pace | None:
