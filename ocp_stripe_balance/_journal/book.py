@@ -115,7 +115,13 @@ class Book:
         Record a call as under way.
         """
         owner, owner_host, owner_pid, until = lease
-        held = {"owner": owner, "owner_host": owner_host, "owner_pid": owner_pid, "until": until, "now": now}
+        held: dict[str, Any] = {
+            "owner": owner,
+            "owner_host": owner_host,
+            "owner_pid": owner_pid,
+            "until": until,
+            "now": now,
+        }
         path, body, api_version, is_tagged = payload
         held |= {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
         self._run("insert_call", {**about(intent), **held})
@@ -126,7 +132,13 @@ class Book:
         Let the owner of *lease* send a recorded call again.
         """
         owner, owner_host, owner_pid, until = lease
-        held = {"owner": owner, "owner_host": owner_host, "owner_pid": owner_pid, "until": until, "now": now}
+        held: dict[str, Any] = {
+            "owner": owner,
+            "owner_host": owner_host,
+            "owner_pid": owner_pid,
+            "until": until,
+            "now": now,
+        }
         self._run("take_over", {**at_key(record.intent), **held})
         outcome = record.outcome._replace(state=State.SENDING)
         return record._replace(outcome=outcome, lease=lease, spent_at=until, updated_at=now)

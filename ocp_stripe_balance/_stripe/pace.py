@@ -4,8 +4,8 @@ The pace of requests: as many a second as Stripe takes, in turns that are fair b
 Stripe's limits are for an account as a whole and for each endpoint (https://docs.stripe.com/rate-limits). What is sent
 beyond them is answered with 429.
 
-A request waits three times: for the lock of its customer, which holds back all but one; in line, until it is called;
-and until the limits let it go. Only the one that was called takes from the limits, so a cancelled one takes nothing.
+A request waits three times: for a lock, so that each customer has one write and one read in line; in line, until it is
+called; and until the limits let it go. Only who was called takes from the limits, so who is cancelled takes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import threading
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from aiolimiter import AsyncLimiter
@@ -25,16 +25,15 @@ from aiolimiter import AsyncLimiter
 from ocp_stripe_balance.settings import mode_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from ocp_stripe_balance._stripe.request import Request
 
 MAX_WAITING = 1000
-_OF_STRIPE = {"test": (25.0, 25.0), "live": (100.0, 25.0)}
-"""Requests per second in all, and to each endpoint."""
+_OF_STRIPE = {"test": (25.0, 25.0), "live": (100.0, 25.0)}  # requests per second in all, and to each endpoint
 _WRITES_PER_READ = 4
-_STRETCH = 1.03  # a second is taken for longer, because a network lets requests catch up with those before them
-_LIMIT_PER_SPARE = 40  # of so many, one may go at once with another: a busy event loop has to catch up
+_WINDOW_S = 1.025  # for a second, because a network lets requests catch up with those before them
+_CATCH_UP_S = 0.015  # what a busy event loop is late is made up for
 _LOWERED, _LEAST_SHARE, _LOWER_AGAIN_S, _RECOVERED_S = 0.8, 0.2, 0.5, 5.0
 
 RateLimit = float | Literal["auto", "off"]
@@ -53,60 +52,49 @@ class _Limit:
 
     def __init__(self, *, is_read: bool = False) -> None:
         self.is_read = is_read
-        self._limit_per_s = math.inf
+        self.limit_per_s = math.inf
         self._limiters: list[AsyncLimiter] = []
-        self._share, self._lowered_at, self._taken_at = 1.0, -math.inf, -math.inf
+        self._brake: list[AsyncLimiter] = []
+        self._lowered_to, self._lowered_at, self.taken_at = 1.0, -math.inf, -math.inf
 
     def narrow(self, limit_per_s: float, *, within_per_s: float = math.inf) -> None:
         """
-        Keep to this too from now on; a limit that is as wide as the one it is within is kept by that one.
+        Keep to this too from now on; a limit as wide as the one that it is within is kept by that one.
         """
-        if limit_per_s < self._limit_per_s:
-            self._limit_per_s = limit_per_s
-            if limit_per_s < within_per_s:
-                self._limiters.insert(0, _limiter(limit_per_s))
+        if limit_per_s < self.limit_per_s:
+            self.limit_per_s = limit_per_s
+            self._limiters[:0] = [_limiter(limit_per_s)] if limit_per_s < within_per_s else []
 
     def lower(self) -> None:
         """
         Slow down for a while; the answers to requests that were under way together count once.
         """
         if _now() >= self._lowered_at + _LOWER_AGAIN_S:
-            share = self._share if self._is_lowered() else 1.0
-            self._share, self._lowered_at = max(share * _LOWERED, _LEAST_SHARE), _now()
-            self._brake = AsyncLimiter(1, _STRETCH / self.rate_per_s())
+            self._lowered_to, self._lowered_at = max(self._share() * _LOWERED, _LEAST_SHARE), _now()
+            self._brake = [AsyncLimiter(1, _WINDOW_S / self.rate_per_s())]
 
     def rate_per_s(self) -> float:
-        """
-        The limit, or less after Stripe said that it was too much.
-        """
-        return self._limit_per_s * (self._share if self._is_lowered() else 1.0)
+        return self.limit_per_s * self._share()
 
     async def take(self) -> None:
-        """
-        Wait until one may go, and let it go.
-        """
         for limiter in self._in_force():  # the slowest first: after it, the others need no wait
             await limiter.acquire()
-        self._taken_at = _now()
 
     def wait_s(self, ahead: int = 0) -> float:
         """
         Seconds until one may go that so many others precede, at the least.
         """
-        steps = ((each.time_period / each.max_rate, each.max_rate - 1) for each in self._in_force())
-        return max(0.0, *(self._taken_at + (ahead + 1 - spare) * step_s - _now() for step_s, spare in steps), 0.0)
+        steps_s = ((ahead + 2 - each.max_rate) * each.time_period / each.max_rate for each in self._in_force())
+        return max(self.taken_at + max(steps_s, default=0.0) - _now(), 0.0)
 
     def is_as_new(self) -> bool:
-        """
-        Whether nothing of the past matters any more.
-        """
-        return not self._is_lowered() and _now() > self._taken_at + 2 * max(1 / self._limit_per_s, 1)
+        return self._share() == 1 and _now() > self.taken_at + 2 * max(1 / self.limit_per_s, 1)
 
-    def _is_lowered(self) -> bool:
-        return _now() < self._lowered_at + _RECOVERED_S
+    def _share(self) -> float:
+        return self._lowered_to if _now() < self._lowered_at + _RECOVERED_S else 1.0
 
     def _in_force(self) -> list[AsyncLimiter]:
-        return [self._brake, *self._limiters] if self._is_lowered() else self._limiters
+        return [*self._brake, *self._limiters] if self._share() < 1 else self._limiters
 
 
 class Pacer:
@@ -119,20 +107,19 @@ class Pacer:
         Start without any request.
         """
         self._total, self._endpoints = _Limit(), dict[tuple[str, str], _Limit]()
-        self._total_per_s = self._endpoint_per_s = math.inf
+        self._endpoint_per_s = math.inf
         self._lanes = WeakValueDictionary[tuple[str | None, bool], asyncio.Lock]()
-        self._line: dict[asyncio.Future[None], _Limit] = {}  # who waits to be called, and for which endpoint
+        self._waiting: list[tuple[str | None, _Limit]] = []
+        self._line: dict[asyncio.Future[None], _Limit] = {}  # who was not called yet, and for which endpoint
         self._is_called = False
         self._writes_in_row = 0
-        self._waiting: Counter[tuple[str | None, _Limit]] = Counter()
 
     def narrow(self, total_per_s: float, endpoint_per_s: float) -> None:
         """
         Keep to these limits too from now on: the lowest of several settings holds.
         """
-        self._total_per_s = min(self._total_per_s, total_per_s)
+        self._total.narrow(total_per_s)
         self._endpoint_per_s = min(self._endpoint_per_s, endpoint_per_s)
-        self._total.narrow(self._total_per_s)
 
     @contextlib.asynccontextmanager
     async def turn(self, request: Request, patience_s: float) -> AsyncIterator[None]:
@@ -146,13 +133,17 @@ class Pacer:
         self._refuse_if_hopeless(endpoint, customer, patience_s)
         lane = self._lanes.setdefault((customer, endpoint.is_read), asyncio.Lock())
         async with contextlib.AsyncExitStack() as held:
+            patience = asyncio.timeout(patience_s)
+            self._waiting.append((customer, endpoint))
             try:
-                async with asyncio.timeout(patience_s):
-                    with self._counted(endpoint, customer):
+                with contextlib.suppress(TimeoutError):
+                    async with patience:
                         await held.enter_async_context(lane)
                         await self._stand_in_line(endpoint)
-            except TimeoutError:
-                raise self._no_turn(endpoint) from None
+            finally:
+                self._waiting.remove((customer, endpoint))
+            if patience.expired():
+                raise self._no_turn(endpoint)
             if endpoint.is_read or customer is None:  # else Stripe locks the customer, and turns other writes away
                 await held.aclose()
             yield
@@ -161,12 +152,10 @@ class Pacer:
         """
         Stripe said that it was too much; *reason* is its header Stripe-Rate-Limited-Reason.
         """
-        if reason == "resource-specific":
-            return  # the limit of one object, whose requests wait for each other
         scope = (reason or "").partition("-")[0]
-        if scope != "endpoint":
+        if scope not in {"endpoint", "resource"}:
             self._total.lower()
-        if scope != "global":
+        if scope not in {"global", "resource"}:  # an object's own limit is kept by the customer's lock
             self._endpoint(request).lower()
 
     def is_as_new(self) -> bool:
@@ -178,31 +167,22 @@ class Pacer:
     def _endpoint(self, request: Request) -> _Limit:
         name = request.method, request.template
         endpoint = self._endpoints.setdefault(name, _Limit(is_read=request.method == "GET"))
-        endpoint.narrow(self._endpoint_per_s, within_per_s=self._total_per_s)
+        endpoint.narrow(min(self._endpoint_per_s, self._total.limit_per_s), within_per_s=self._total.limit_per_s)
         return endpoint
 
-    @contextlib.contextmanager
-    def _counted(self, endpoint: _Limit, customer: str | None) -> Iterator[None]:
-        self._waiting[customer, endpoint] += 1
-        try:
-            yield
-        finally:
-            self._waiting[customer, endpoint] -= 1
-            if not self._waiting[customer, endpoint]:
-                del self._waiting[customer, endpoint]
-
     def _refuse_if_hopeless(self, endpoint: _Limit, customer: str | None, patience_s: float) -> None:
-        if self._waiting.total() >= MAX_WAITING:
-            raise NoTurnError(f"{self._waiting.total()} requests wait for their turn already, {self._rate(endpoint)}")
+        if len(self._waiting) >= MAX_WAITING:
+            raise NoTurnError(f"{len(self._waiting)} requests wait for their turn already, {self._rate(endpoint)}")
+        waiting = Counter(each for each in self._waiting if each[1].is_read == endpoint.is_read)
         # Customers take turns: of each, at most one more goes before this request than of its own customer.
-        most = self._waiting[customer, endpoint] + 1
-        alike = [(at, min(each, most)) for (_, at), each in self._waiting.items() if at.is_read == endpoint.is_read]
-        in_all, at_endpoint = sum(each for _, each in alike), sum(each for at, each in alike if at is endpoint)
-        if max(self._total.wait_s(in_all), endpoint.wait_s(at_endpoint)) > patience_s:
+        most = waiting[customer, endpoint] + 1
+        ahead = sum(min(number, most) for number in waiting.values())
+        to_endpoint = sum(min(number, most) for (_, at), number in waiting.items() if at is endpoint)
+        if max(self._total.wait_s(ahead), endpoint.wait_s(to_endpoint)) > patience_s:
             raise self._no_turn(endpoint)
 
     def _no_turn(self, endpoint: _Limit) -> NoTurnError:
-        waiting = f"{self._waiting.total()} requests wait, {self._rate(endpoint)}"
+        waiting = f"{len(self._waiting)} requests wait, {self._rate(endpoint)}"
         return NoTurnError(f"there was no turn before the call's deadline; {waiting}")
 
     def _rate(self, endpoint: _Limit) -> str:
@@ -214,83 +194,68 @@ class Pacer:
         self._call_next()
         try:
             await called
-            # The slower one first, so that the second needs no wait.
-            for limit in sorted((endpoint, self._total), key=_Limit.wait_s, reverse=True):
+            for limit in sorted((endpoint, self._total), key=_Limit.wait_s, reverse=True):  # the second needs no wait
                 await limit.take()
+            endpoint.taken_at = self._total.taken_at = _now()
         finally:
-            if called not in self._line:
+            if self._line.pop(called, None) is None:
                 self._is_called = False
-            self._line.pop(called, None)
             self._call_next()
 
     def _call_next(self) -> None:
         if self._is_called:
             return
-        # First whose endpoint has room, or will have it first. Then writes, and a read now and then: were both alike,
-        # under load all turns would go to calls that read their customer, and whose writes never come.
-        waits_s = {endpoint: endpoint.wait_s() for endpoint in set(self._line.values())}
+        # First who can go soonest. Then writes, and a read now and then: were both alike, under load all turns would go
+        # to calls that read their customer, and whose writes never come.
+        wait_s = {endpoint: max(endpoint.wait_s(), self._total.wait_s()) for endpoint in set(self._line.values())}
         is_reads_turn = self._writes_in_row >= _WRITES_PER_READ
-        waiting = (
-            (waits_s[at], at.is_read != is_reads_turn, each) for each, at in self._line.items() if not each.done()
-        )
-        _, _, called = min(waiting, key=lambda each: each[:2], default=(0, 0, None))
-        if called is not None:
-            self._is_called = True
+        ranks = {each: (wait_s[at], at.is_read != is_reads_turn) for each, at in self._line.items() if not each.done()}
+        if ranks:
+            called = min(ranks, key=ranks.__getitem__)
             self._writes_in_row = 0 if self._line.pop(called).is_read else self._writes_in_row + 1
+            self._is_called = True
             called.set_result(None)
 
 
-class Pace:
+_PACERS: dict[tuple[asyncio.AbstractEventLoop, str, str, bytes], Pacer] = {}
+_PACERS_LOCK = threading.Lock()  # loops run in threads
+
+
+class Pace(NamedTuple):
     """
     The pacers of one registered API, which all agents of the process share.
     """
 
-    def __init__(self, rate_limit: float | Literal["auto"], base_url: str) -> None:
-        """
-        Prepare; *rate_limit* is in requests per second, or ``auto`` for Stripe's own limits.
-        """
-        self._rate_limit: float | Literal["auto"] = rate_limit
-        self._base_url = base_url
+    base_url: str
+    limits_per_s: tuple[float, float] | None
+    """In all and for each endpoint, None for Stripe's own."""
 
     def pacer_of(self, request: Request) -> Pacer:
         """
         The pacer of the account that the request acts on, in the running loop.
         """
+        loop, account = asyncio.get_running_loop(), request.headers.get("Stripe-Account", "")
         secret = request.api_key.get_secret_value() if request.api_key is not None else ""
-        digest = hashlib.sha256(secret.encode()).digest()
-        name = self._base_url, request.headers.get("Stripe-Account", ""), digest
-        pacers = _pacers_of(asyncio.get_running_loop())
-        if name not in pacers:
-            # A platform has thousands of accounts: two are looked at for each new one.
-            for other in list(islice(pacers, 2)):
-                pacer = pacers.pop(other)
-                if not pacer.is_as_new():
-                    pacers[other] = pacer
-            pacers[name] = Pacer()
-        both = self._rate_limit
-        pacers[name].narrow(*(_OF_STRIPE[mode_of(secret)] if both == "auto" else (both, both)))
-        return pacers[name]
+        name = loop, self.base_url, account, hashlib.sha256(secret.encode()).digest()
+        with _PACERS_LOCK:
+            if name not in _PACERS:
+                for other in list(islice(_PACERS, 2)):  # a platform has thousands of accounts: two may go for each new
+                    pacer = _PACERS.pop(other)
+                    if not other[0].is_closed() and (other[0] is not loop or not pacer.is_as_new()):
+                        _PACERS[other] = pacer
+                _PACERS[name] = Pacer()
+            pacer = _PACERS[name]
+        pacer.narrow(*(self.limits_per_s or _OF_STRIPE[mode_of(secret)]))
+        return pacer
 
 
 def pace_of(rate_limit: RateLimit, base_url: str) -> Pace | None:
     """
     The pace that the setting wants, None where it is off.
     """
-    return None if rate_limit == "off" else Pace(rate_limit, base_url)
-
-
-_Pacers = dict[tuple[str, str, bytes], Pacer]
-_LOOPS: dict[asyncio.AbstractEventLoop, _Pacers] = {}
-_LOOPS_LOCK = threading.Lock()
-
-
-def _pacers_of(loop: asyncio.AbstractEventLoop) -> _Pacers:
-    if loop not in _LOOPS:
-        with _LOOPS_LOCK:  # loops run in threads
-            for other in [each for each in _LOOPS if each.is_closed()]:
-                del _LOOPS[other]
-            _LOOPS[loop] = {}
-    return _LOOPS[loop]
+    if rate_limit == "off":
+        return None
+    return Pace(base_url, None if rate_limit == "auto" else (rate_limit, rate_limit))
 
 
 def _now() -> float:
@@ -299,8 +264,9 @@ def _now() -> float:
 
 def _limiter(limit_per_s: float) -> AsyncLimiter:
     """
-    One that never lets more go in any second: those that go at once are among them.
+    One that lets no more go in any second, those included that go at once after a while without any.
     """
-    whole = max(int(limit_per_s), 1)  # in a second, or in the seconds that one takes
-    burst = 1 + whole // _LIMIT_PER_SPARE
-    return AsyncLimiter(burst, burst * _STRETCH * max(1, 1 / limit_per_s) / (whole + 1 - burst))
+    seconds = max(1, 1 / limit_per_s)
+    rate_per_s = max(int(limit_per_s), 1) / (_WINDOW_S * seconds + _CATCH_UP_S)
+    burst = 1 + rate_per_s * _CATCH_UP_S
+    return AsyncLimiter(burst, burst / rate_per_s)
