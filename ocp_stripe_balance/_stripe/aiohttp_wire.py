@@ -175,7 +175,7 @@ class _Connector(aiohttp.TCPConnector):
         """
         exchange = _current.get()
         if exchange.is_connected:
-            raise LostError("ServerDisconnectedError: the connection was lost before there was an answer")
+            raise LostError("ServerDisconnectedError: the server closed the connection")
         try:
             connection = await super().connect(*request, **named)
             while _has_spoken(connection):  # what it says would be read as the answer
@@ -229,7 +229,7 @@ async def _received(response: aiohttp.ClientResponse, deadline: float) -> Receiv
                     why = CUT_OFF
                     break
     except Exception as error:  # noqa: BLE001  the status stands, whatever became of the body
-        why = lost(error)
+        why = lost(LostError(_words(error)))
     except BaseException:
         response.close()
         raise
@@ -246,6 +246,8 @@ def _words(error: BaseException) -> str:
         return "ConnectTimeout: no connection in time"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"ConnectError: {error.os_error}"
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
+        return f"{type(error).__name__}: the server closed the connection"
     return describe(error)
 
 

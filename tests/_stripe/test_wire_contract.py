@@ -787,7 +787,7 @@ async def test_the_deadline_holds_in_the_head(http: Wire, sent: bytes) -> None:
 
     async with serving(handle) as url:
         with pytest.raises(TimeoutError):
-            await http.exchange(request_to(url), 0.1)
+            await http.exchange(request_to(url), 0.6)
 
 
 async def test_the_deadline_holds_in_the_body(http: Wire) -> None:
@@ -799,7 +799,7 @@ async def test_the_deadline_holds_in_the_body(http: Wire) -> None:
         await reader.read()
 
     async with serving(handle) as url:
-        received = await http.exchange(request_to(url), 0.1)
+        received = await http.exchange(request_to(url), 0.6)
     assert (200, b"hello") == (received.status, received.body)
     assert "deadline" in (received.lost_body or "")
 
