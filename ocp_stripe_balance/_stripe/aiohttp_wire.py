@@ -246,6 +246,10 @@ def _words(error: BaseException) -> str:
         return "ConnectTimeout: no connection in time"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"ConnectError: {error.os_error}"
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # whose own words have the proxy's password
+        return f"ProxyError: the proxy answered with HTTP {error.status}"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{type(error).__name__}: {error.message}"
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
         return f"{type(error).__name__}: the server closed the connection"
     return describe(error)
