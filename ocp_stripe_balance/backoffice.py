@@ -46,6 +46,7 @@ class BackOffice:
             message = "The journal is switched off (OCP_STRIPE_JOURNAL=off)."
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         self._journal = Journal(path)
+        self._stripe: StripeAPI | None = None
 
     async def __aenter__(self) -> Self:
         """
@@ -57,9 +58,9 @@ class BackOffice:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """
-        Close the journal.
+        Close the journal, and the connections where there are any.
         """
-        await self._journal.aclose()
+        await (self._journal if self._stripe is None else self._stripe).aclose()
 
     async def calls(
         self, *, states: Sequence[State] = (), since: float = 0.0, customer: str | None = None
@@ -173,16 +174,18 @@ class BackOffice:
         return await self._api().reconcile(progress)
 
     def _api(self) -> StripeAPI:
-        return StripeAPI(
-            APIOptions(
-                context=AgentContext(),
-                settings=self.settings,
-                base_url=None,
-                headers={},
-                transport=None,
-                journal=self._journal,
+        if self._stripe is None:
+            self._stripe = StripeAPI(
+                APIOptions(
+                    context=AgentContext(),
+                    settings=self.settings,
+                    base_url=None,
+                    headers={},
+                    transport=None,
+                    journal=self._journal,
+                )
             )
-        )
+        return self._stripe
 
 
 def facts_of_call(record: Record) -> dict[str, Any]:

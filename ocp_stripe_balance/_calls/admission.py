@@ -146,15 +146,15 @@ class Admission:
         finding = decide(findings(self.policy, self.case(call, seen), book.past(intent, now)))
         if finding is not None and finding.verdict == "refused":
             return _refuse(book, intent, finding, now)
-        is_to_be_known = self._checks_customers and intent.money is not None
-        wants_customer = is_to_be_known and not seen.is_unreadable and not seen.is_enough
-        if wants_customer and seen.customer is None:
+        can_read = self._checks_customers and not seen.is_unreadable and not seen.is_enough
+        if can_read and intent.money is not None and seen.customer is None:
             return CustomerWanted(intent)
         who, rule = "policy", "every rule"
         if finding is not None:
             if proposal is None or not _is_approved(proposal, record, now):
-                if wants_customer and not seen.is_of_now and self._can_ask:
-                    return CustomerWanted(intent)  # a person is shown the balance as it is
+                is_new = proposal is None or proposal.state != "waiting"
+                if is_new and can_read and self._can_ask and not seen.is_of_now:
+                    return CustomerWanted(intent)  # a person is shown the name and the balance as they are
                 return self._ask(book, call, seen, finding, proposal, now)
             book.use_up(proposal)
             who, rule = str(proposal.decided_by), finding.rule

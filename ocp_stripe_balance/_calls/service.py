@@ -169,7 +169,9 @@ class Service:
             is_nothing_sent = is_ours and not admitted.is_resumed
         else:
             is_nothing_sent = isinstance(admitted, Conflict | Refused | Waiting | CustomerWanted)
-        return Cancelled(cancelled) if is_nothing_sent else Interrupted(call.intent, cancelled)
+        found = getattr(admitted, "record", None)
+        intent = call.intent if found is None else found.intent
+        return Cancelled(cancelled) if is_nothing_sent else Interrupted(intent, cancelled)
 
     async def _look_at_customer(self, call: Call, seen: SeenCustomer) -> SeenCustomer:
         """

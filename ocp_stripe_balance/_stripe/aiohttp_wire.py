@@ -78,9 +78,11 @@ class AiohttpWire:
         headers, url = as_headers(request), URL(request.url, encoded=True)
         try:
             tls = self._tls() if url.scheme == "https" else None
-        except (OSError, ValueError) as caught:  # a file of certificates that cannot be read
+            proxy = self._network.proxy_for(request.url)
+        except (OSError, ValueError) as caught:  # a file of certificates, or a proxy, that cannot be used
             raise UnsentError(describe(caught)) from None
-        _current.set(_Exchange(deadline))
+        current = _Exchange(deadline)
+        _current.set(current)
         session = self._session()
         error: BaseException
         try:
@@ -91,7 +93,7 @@ class AiohttpWire:
                     data=request.body if request.body or request.method == "POST" else None,
                     headers=headers,
                     allow_redirects=False,
-                    proxy=self._network.proxy_for(request.url),
+                    proxy=proxy,
                     ssl=tls or True,
                     timeout=aiohttp.ClientTimeout(total=None, connect=min(remaining_s / 2, MAX_CONNECT_S)),
                 )
@@ -99,8 +101,10 @@ class AiohttpWire:
             raise
         except _UNSENT as caught:
             error = UnsentError(_words(caught))
-        except (TimeoutError, asyncio.CancelledError):
-            raise
+        except TimeoutError:
+            if current.is_connected:
+                raise
+            error = UnsentError("ConnectTimeout: no connection in time")
         except Exception as caught:  # noqa: BLE001  whatever it raises, the request may have arrived
             error = LostError(_words(caught))
         else:
@@ -177,19 +181,40 @@ class _Connector(aiohttp.TCPConnector):
         if exchange.is_connected:
             raise LostError("ServerDisconnectedError: the server closed the connection")
         try:
-            connection = await super().connect(*request, **named)
-            while _has_spoken(connection):  # what it says would be read as the answer
-                connection.close()
-                connection = await super().connect(*request, **named)
-        except (aiohttp.ClientError, TimeoutError):
+            connection = await self._silent_connection(*request, **named)
+        except (UnsentError, TimeoutError):
             raise
-        except Exception as error:
-            raise UnsentError(describe(error)) from error  # such as no thread for DNS
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self.closed and task is not None and not task.cancelling():  # nobody cancelled the call itself
+                raise UnsentError("ConnectError: the connections were closed") from error
+            raise
+        except Exception as error:  # such as no thread for DNS: whatever it is, nothing was sent
+            raise UnsentError(_words(error)) from error
+        _USED.add(connection.protocol)
         if asyncio.get_running_loop().time() >= exchange.deadline:  # the process was stopped: others may have the call
             connection.close()
             raise UnsentError("ConnectTimeout: the call's deadline had passed before it could be sent")
         exchange.is_connected = True
         return connection
+
+    async def _silent_connection(self, *request: Any, **named: Any) -> Any:
+        """
+        A connection on which nothing was said before it was asked: that would be read as the answer.
+        """
+        connection = await super().connect(*request, **named)
+        while _has_spoken(connection):
+            is_new = connection.protocol not in _USED
+            connection.close()
+            if is_new:
+                raise UnsentError("ConnectError: the server spoke before it was asked")
+            connection = await super().connect(*request, **named)
+        return connection
+
+    def __del__(self, _warnings: Any = None) -> None:
+        """
+        Say nothing of connections that a wire left open which nobody closed: they are closed with it.
+        """
 
 
 _USED: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -197,14 +222,12 @@ _USED: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def _has_spoken(connection: Any) -> bool:
     """
-    Whether a connection that was used before has something to say, also where the loop had no time to read it yet.
+    Whether a connection has something to say; of one that was used before, also where the loop has not read it yet.
     """
-    protocol = connection.protocol
-    if protocol not in _USED:
-        _USED.add(protocol)
-        return False
-    if protocol.should_close:
+    if connection.protocol.should_close:
         return True
+    if connection.protocol not in _USED:
+        return False
     sock = connection.transport.get_extra_info("socket")
     if sock is None:
         return False
@@ -245,7 +268,8 @@ def _words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "ConnectTimeout: no connection in time"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"ConnectError: {error.os_error}"
+        why = getattr(error, "os_error", None) or getattr(error, "certificate_error", error)
+        return f"ConnectError: {why}"
     if isinstance(error, aiohttp.ClientHttpProxyError):  # whose own words have the proxy's password
         return f"ProxyError: the proxy answered with HTTP {error.status}"
     if isinstance(error, aiohttp.ClientResponseError):
@@ -267,13 +291,22 @@ def _close_elsewhere(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSes
     """
     Close a session of another loop than the running one, which may be closed.
     """
-    with contextlib.suppress(RuntimeError):  # it was closed meanwhile
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(lambda: loop.create_task(session.close()))
-            return
     connector = session.connector
     session.detach()
-    if connector is not None:
-        closing = connector.close()
-        with contextlib.suppress(RuntimeError, StopIteration):  # its loop is closed: this far it goes, and no farther
-            closing.__await__().send(None)
+    if connector is None:
+        return
+    try:
+        loop.call_soon_threadsafe(_close_now, connector)
+    except RuntimeError:  # it is closed
+        _close_now(connector)
+
+
+def _close_now(connector: aiohttp.BaseConnector) -> None:
+    """
+    Close the connections without waiting until they are.
+    """
+    closing = connector.close().__await__()
+    with contextlib.suppress(RuntimeError, StopIteration):  # its loop is closed, or it is done
+        closing.send(None)
+    if hasattr(closing, "close"):
+        closing.close()

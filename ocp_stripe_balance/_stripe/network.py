@@ -48,6 +48,9 @@ class Network:
     def proxy_for(self, url: str) -> str | None:
         """
         The proxy that a request for *url* goes through; none to loopback.
+
+        Raises:
+            ValueError: the environment names one that is no HTTP proxy.
         """
         parts = urlsplit(url)
         if is_loopback(parts.hostname or ""):
@@ -56,7 +59,11 @@ class Network:
             return self.proxy.get_secret_value()
         if not self.trusts_env or urllib.request.proxy_bypass(parts.netloc):
             return None
-        return urllib.request.getproxies().get(parts.scheme)
+        proxy = urllib.request.getproxies().get(parts.scheme)
+        if proxy is not None and not proxy.startswith(("http://", "https://")):
+            message = f"the proxy of the environment ({parts.scheme.upper()}_PROXY) is no http:// proxy"
+            raise ValueError(message)
+        return proxy
 
     def ssl_context(self, usual_ca_file: str) -> ssl.SSLContext:
         """

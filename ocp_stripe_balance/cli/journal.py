@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy import moment
-from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice, Decision, State, facts_of_call, facts_of_decision
 from ocp_stripe_balance.cli.output import print_json, printable, say, show_result
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
@@ -127,9 +126,8 @@ def _decision_line(decision: Decision) -> str:
 
 
 async def _reconcile(options: argparse.Namespace) -> int:
-    async with OCPAgent() as agent:
-        api = await agent.register_api("stripe")
-        findings = await api.reconcile(_progress)
+    async with BackOffice() as office:
+        findings = await office.reconcile(_progress)
     if options.as_json:
         print_json([asdict(finding) for finding in findings])
         return 0
@@ -138,14 +136,13 @@ async def _reconcile(options: argparse.Namespace) -> int:
         told = {"not_sent": "never applied; nothing moved"}.get(finding.outcome, found)
         print(printable(f"{finding.outcome:<10} {finding.key}  {finding.customer}  {told}"))
     if not findings:
-        say(f"No call is open at {api.base_url} in this mode.")
+        say(f"No call is open at {office.settings.api_base} in this mode.")
     return 0 if all(finding.outcome != "unknown" for finding in findings) else 4
 
 
 async def _resume(options: argparse.Namespace) -> int:
-    async with OCPAgent() as agent:
-        api = await agent.register_api("stripe")
-        show_result(await api.resume(options.key), as_json=options.as_json)
+    async with BackOffice() as office:
+        show_result(await office.resume(options.key), as_json=options.as_json)
     return 0
 
 

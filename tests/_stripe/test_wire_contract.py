@@ -824,6 +824,34 @@ async def test_cancelled_anywhere_the_next_call_has_its_own_answer(
     assert [] == caplog.records
 
 
+async def test_closing_cancels_no_caller_that_nobody_cancelled() -> None:
+    """Who waits for a connection is told that nothing was sent."""
+    wire = over_aiohttp()
+    async with serving(silence) as url:
+        running = [asyncio.create_task(wire.exchange(request_to(url), 5)) for _ in range(2)]
+        await turns(20)
+        waiting = asyncio.create_task(wire.exchange(request_to(url), 5))
+        await turns(5)
+        await wire.aclose()
+        (end,) = await asyncio.gather(waiting, return_exceptions=True)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    assert isinstance(end, UnsentError)
+
+
+def test_a_wire_that_nobody_closes_makes_no_noise(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where its loop ends at once."""
+
+    async def call() -> None:
+        async with serving(echo) as url:
+            await over_aiohttp().exchange(request_to(url), 5)
+
+    asyncio.run(call())
+    gc.collect()
+    assert [] == caplog.records
+
+
 # Loops and ends
 
 
