@@ -173,12 +173,10 @@ class Pacer:
     def _refuse_if_hopeless(self, endpoint: _Limit, customer: str | None, patience_s: float) -> None:
         if len(self._waiting) >= MAX_WAITING:
             raise NoTurnError(f"{len(self._waiting)} requests wait for their turn already, {self._rate(endpoint)}")
-        waiting = Counter(each for each in self._waiting if each[1].is_read == endpoint.is_read)
         # Customers take turns: of each, at most one more goes before this request than of its own customer.
-        most = waiting[customer, endpoint] + 1
-        ahead = sum(min(number, most) for number in waiting.values())
-        to_endpoint = sum(min(number, most) for (_, at), number in waiting.items() if at is endpoint)
-        if max(self._total.wait_s(ahead), endpoint.wait_s(to_endpoint)) > patience_s:
+        waiting = Counter(who for who, where in self._waiting if where is endpoint)
+        ahead = sum(min(number, waiting[customer] + 1) for number in waiting.values())
+        if max(self._total.wait_s(ahead), endpoint.wait_s(ahead)) > patience_s:
             raise self._no_turn(endpoint)
 
     def _no_turn(self, endpoint: _Limit) -> NoTurnError:

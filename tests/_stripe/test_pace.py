@@ -70,8 +70,8 @@ class FakeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.ticks.now
 
-    def call_at(self, when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-        self.timers.append(timer := super().call_at(when, *args, **kwargs))
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        self.timers.append(timer := super().call_at(when, callback, *args, context=context))
         return timer
 
     def pending(self) -> list[asyncio.TimerHandle]:
@@ -352,7 +352,7 @@ async def test_reads_have_a_turn_among_many_writes() -> None:
 async def test_the_cancelled_leave_no_trace(offers: list[Any], chance: random.Random) -> None:
     """Before their turn, at its very moment, or under way: everyone else is served, and the next comer too."""
     traffic = Traffic((5.0, 5.0))
-    cancelled = set()
+    cancelled, moments = set(), list[asyncio.TimerHandle]()
     for request, steps, is_cancelled in offers:
         (task,) = traffic.offer(request, takes_s=chance.choice([0.0, 0.5]))
         if is_cancelled:
@@ -360,11 +360,12 @@ async def test_the_cancelled_leave_no_trace(offers: list[Any], chance: random.Ra
         for _ in range(steps % 3):
             await asyncio.sleep(0)
         if steps % 5 == 0:
-            for timer in fake_loop().pending()[-3:]:  # the one that gives a turn is among them
-                for each in cancelled:
-                    fake_loop().call_at(timer.when() + 1e-10, each.cancel)
+            turns = [timer.when() for timer in fake_loop().pending() if timer.when() < fake_loop().time() + 1]
+            moments += [fake_loop().call_at(turn + 1e-10, each.cancel) for turn in turns for each in cancelled]
         if steps > 20:
             await asyncio.sleep(steps / 100)
+    for moment in moments:
+        moment.cancel()
     for each in cancelled:
         each.cancel()
     results = await asyncio.gather(*traffic.tasks, return_exceptions=True)
@@ -772,14 +773,22 @@ async def test_pacers_of_many_accounts_are_forgotten_when_idle() -> None:
     def of_account(name: str, rate_limit: Any = "auto") -> Pacer:
         return pacer_of(rate_limit, headers={"Stripe-Account": name})
 
-    reading, busy, lowered = of_account("acct_reading"), of_account("acct_busy", 0.01), of_account("acct_lowered")
-    async with busy.turn(to_stripe(), 1), reading.turn(to_stripe(), 1):
-        for number in range(1000):
-            async with of_account(f"acct_{number}").turn(to_stripe(), 1):
-                await asyncio.sleep(0.1)
-            lowered.slow_down(to_stripe(), None)
-        assert (reading, lowered) == (of_account("acct_reading"), of_account("acct_lowered"))
-    assert busy is of_account("acct_busy", 0.01)
+    async def read(name: str, seconds: float, rate_limit: Any = "auto") -> Pacer:
+        pacer = of_account(name, rate_limit)
+        async with pacer.turn(to_stripe(), 1):
+            await asyncio.sleep(seconds)
+        return pacer
+
+    (lowered := of_account("acct_lowered")).slow_down(to_stripe(), None)
+    slow = await read("acct_slow", 0, 0.02)
+    reading = asyncio.ensure_future(read("acct_reading", 101))
+    for number in range(1000):
+        await read(f"acct_{number}", 0.1)
+        if number == 40:
+            assert lowered is of_account("acct_lowered")
+        if number == 600:
+            assert slow is of_account("acct_slow", 0.02)
+    assert of_account("acct_reading") is await reading
     assert sum(isinstance(each, Pacer) for each in gc.get_objects()) < 64
 
 
