@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from ocp_stripe_balance import OCPAgent
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._stripe.wire import Received
 
 _MAX_US = 60
@@ -52,7 +52,7 @@ class _Canned:
             for customer in [*map(_customer, range(100)), _OTHER]
         }
 
-    async def exchange(self, request: WireRequest, remaining_s: float) -> Received:  # noqa: ARG002  it needs no time
+    async def exchange(self, request: Request, remaining_s: float) -> Received:  # noqa: ARG002  it needs no time
         return self._answers[request.url.split("/")[5]]
 
     async def aclose(self) -> None:
@@ -88,7 +88,7 @@ async def _agent(journal: str, **settings: Any) -> AsyncIterator[OCPAgent]:
 
     async with OCPAgent(settings=agent_settings(_URL, journal=journal, **settings)) as agent:
         api: Any = await agent.register_api("stripe")
-        api._operations._client._exchange = _Canned()
+        api._operations._client._wire = _Canned()
         yield agent
 
 

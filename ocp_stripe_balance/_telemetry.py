@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import ToolResult
 
@@ -63,7 +63,7 @@ class Instruments:
         """
         Those of the given providers, else of the process's.
         """
-        from opentelemetry import metrics, trace  # noqa: PLC0415  optional, and 15 ms
+        from opentelemetry import metrics, trace  # optional, and 15 ms
 
         meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
         return cls(
@@ -150,7 +150,7 @@ class WatchedCall:
     def _attached(self) -> Iterator[None]:
         token = None
         with contextlib.suppress(Exception):
-            from opentelemetry import context, trace  # noqa: PLC0415  it is there
+            from opentelemetry import context, trace  # it is there
 
             token = context.attach(trace.set_span_in_context(self._span))
         try:
@@ -192,7 +192,7 @@ class WatchedCall:
         if self._result is not None:
             self._span.set_attribute("ocp_stripe_balance.replayed", self._result.replayed)
         if outcome not in _OUTCOMES.values():
-            from opentelemetry.trace import StatusCode  # noqa: PLC0415  it is there
+            from opentelemetry.trace import StatusCode  # it is there
 
             metric["error.type"] = kind or outcome
             self._span.set_attribute("error.type", metric["error.type"])
@@ -223,7 +223,7 @@ class WatchedAttempt:
     One HTTP request, watched until its response is read.
     """
 
-    def __init__(self, request: WireRequest, attempt: int, *, has_details: bool) -> None:
+    def __init__(self, request: Request, attempt: int, *, has_details: bool) -> None:
         """
         Begin; *attempt* counts from 1, and IDs in the path are told only where *has_details*.
         """
@@ -236,10 +236,10 @@ class WatchedAttempt:
         except Exception:  # noqa: BLE001  whoever watches cannot stop a call
             self._instruments = None
 
-    def _begin(self, request: WireRequest, attempt: int, *, has_details: bool) -> None:
+    def _begin(self, request: Request, attempt: int, *, has_details: bool) -> None:
         if self._instruments is None:
             return
-        from opentelemetry.trace import SpanKind  # noqa: PLC0415  it is there
+        from opentelemetry.trace import SpanKind  # it is there
 
         self._facts = _facts_of(request)
         attributes = {**self._facts, "url.full": request.url if has_details else _without_ids(request)}
@@ -259,7 +259,7 @@ class WatchedAttempt:
                 self._end(error, self._instruments)
 
     def _end(self, error: BaseException | None, instruments: Instruments) -> None:
-        from opentelemetry.trace import StatusCode  # noqa: PLC0415  it is there
+        from opentelemetry.trace import StatusCode  # it is there
 
         facts: dict[str, Any] = {}
         if self.status is not None:
@@ -275,13 +275,13 @@ class WatchedAttempt:
         self._span.end()
 
 
-def _facts_of(request: WireRequest) -> dict[str, Any]:
+def _facts_of(request: Request) -> dict[str, Any]:
     parts = urlsplit(request.url)
     port = parts.port or {"https": 443, "http": 80}[parts.scheme]
     return {"http.request.method": request.method, "server.address": parts.hostname or "", "server.port": port}
 
 
-def _without_ids(request: WireRequest) -> str:
+def _without_ids(request: Request) -> str:
     """
     The URL with the names of its IDs in their place, and without its query.
     """

@@ -25,7 +25,7 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     import httpx
 
@@ -83,7 +83,7 @@ class OCPAgent:
         Raises:
             ConfigurationError: a setting is misspelt or impossible, or *agent_type* cannot be a header.
         """
-        from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic costs 100 ms
+        from ocp_stripe_balance.settings import Settings  # pydantic costs 100 ms
 
         del registry_url, enable_cache
         if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,128}", agent_type):
@@ -293,7 +293,7 @@ class OCPAgent:
         """
         Close what plain code opened over the background loop, such as LangChain's ``tool.invoke``.
         """
-        from ocp_stripe_balance._host.background import run  # noqa: PLC0415  a thread that only sync programs need
+        from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
 
         run(self.aclose())
 
@@ -323,24 +323,32 @@ class OCPAgent:
             message = f"{shown(api_name)} is not registered"
             hint = "register it first: await agent.register_api(...)"
             raise InvalidParametersError([Problem(path="api_name", message=message, hint=hint)])
-        apis = self._select(api_name if isinstance(api_name, str) else None)
-        for api in apis:
-            for tool in api.tools:
-                if isinstance(tool_name, str) and tool.name == tool_name:
-                    return api, tool
-        names = {tool.name.lower(): tool.name for api in apis for tool in api.tools}
-        asked = tool_name if isinstance(tool_name, str) else ""
-        near = difflib.get_close_matches(asked[:255].lower(), names, n=3, cutoff=0.4)
-        if near:
-            hint = f"did you mean {' or '.join(names[name] for name in near)}?"
-        elif names:
-            hint = f"the tools are {', '.join(names.values())}"
-        else:
-            raise ConfigurationError(
-                "Nothing was sent: no API is registered yet.", hint="Register one: await agent.register_api('stripe')."
-            )
-        message = f"there is no tool {shown(tool_name)}"
-        raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
+        return _found(self._select(api_name if isinstance(api_name, str) else None), tool_name)
+
+
+def _found(apis: Sequence[API], tool_name: object) -> tuple[API, ToolSpec]:
+    """
+    The tool of that name, and whose it is.
+
+    Raises:
+        InvalidParametersError: there is none; the hint names the near ones.
+        ConfigurationError: there is no API yet.
+    """
+    for api in apis:
+        for tool in api.tools:
+            if isinstance(tool_name, str) and tool.name == tool_name:
+                return api, tool
+    names = {tool.name.lower(): tool.name for api in apis for tool in api.tools}
+    if not names:
+        hint = "Register one: await agent.register_api('stripe')."
+        raise ConfigurationError("Nothing was sent: no API is registered yet.", hint=hint)
+    asked = tool_name if isinstance(tool_name, str) else ""
+    near = difflib.get_close_matches(asked[:255].lower(), names, n=3, cutoff=0.4)
+    if near:
+        hint = f"did you mean {' or '.join(names[name] for name in near)}?"
+    else:
+        hint = f"the tools are {', '.join(names.values())}"
+    raise InvalidParametersError([Problem(path="tool_name", message=f"there is no tool {shown(tool_name)}", hint=hint)])
 
 
 def _words(text: str) -> set[str]:

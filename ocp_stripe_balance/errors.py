@@ -23,6 +23,7 @@ afterwards raises `OutcomeUnknownError`, because a caller that saw a bare timeou
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from ocp_stripe_balance._text.secrets import redact
@@ -356,7 +357,7 @@ def rejection_class(status: int, code: str | None) -> type[RejectedError]:
     """
     The class for an answer of Stripe's that is a no.
     """
-    if status == 404 and code != "resource_missing":  # noqa: PLR2004  an unknown URL
+    if status == HTTPStatus.NOT_FOUND and code != "resource_missing":  # an unknown URL
         return RejectedError
     classes: dict[int, type[RejectedError]] = {
         401: AuthenticationError,

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ocp_stripe_balance._domain import Key, Origin
 from ocp_stripe_balance._text.plain import nearest, shown
 from ocp_stripe_balance._tools.dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
 from ocp_stripe_balance._tools.manifest import load_manifest
@@ -90,9 +91,9 @@ def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[Stru
         agent: with the API registered.
         names: of the tools; by default all.
     """
-    from langchain_core.tools import StructuredTool  # noqa: PLC0415  an extra
+    from langchain_core.tools import StructuredTool  # an extra
 
-    from ocp_stripe_balance._host.background import run  # noqa: PLC0415  for programs without a loop
+    from ocp_stripe_balance._host.background import run  # for programs without a loop
 
     class Tool(StructuredTool):
         """
@@ -162,7 +163,8 @@ async def _run(form: Format, agent: Any, call_id: str | None, name: str, argumen
             said = arguments_of(tool, said)
             if said.get("idempotency_key") is not None:
                 call_id = None  # the model repeats a call, under the key that it was told
-        result = agent.call_tool(name, said, idempotency_key=call_id)
+        key = None if call_id is None else Key(call_id, Origin.TOOL_CALL)
+        result = agent.call_tool(name, said, idempotency_key=key)
         if isawaitable(result):  # not of an agent of the SDK that was registered with sync=True
             result = await result
     except InvalidParametersError as error:
@@ -254,7 +256,7 @@ def _text(told: dict[str, Any]) -> str:
 
 
 def _langchain_message(call_id: str | None, name: str, told: dict[str, Any], is_error: bool) -> Any:  # noqa: FBT001  one of the answers
-    from langchain_core.messages import ToolMessage  # noqa: PLC0415  an extra
+    from langchain_core.messages import ToolMessage  # an extra
 
     status = "error" if is_error else "success"
     return ToolMessage(content=_text(told), tool_call_id=call_id or "", name=name, status=status, artifact=told)

@@ -170,6 +170,18 @@ class ToolResult:
             return None
 
     @property
+    def customers(self) -> list[Customer] | None:
+        """
+        The customers of a list as typed models, or None where Stripe sent something else.
+        """
+        if self.data.get("object") != "list":
+            return None
+        try:
+            return [Customer.model_validate(customer) for customer in self.data["data"]]
+        except (ValidationError, LookupError, TypeError):
+            return None
+
+    @property
     def customer(self) -> Customer | None:
         """
         The customer as a typed model, or None where Stripe sent something else.
@@ -207,23 +219,41 @@ class ToolResult:
         if self.moved and (entry := self.transaction) is not None:
             now = money.to_text(entry.ending_balance, entry.currency)
             return f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}"
-        if (entries := self.transactions) is not None:
+        listed = self.transactions if self.transactions is not None else self.customers
+        if listed is not None:
             more = "; there are more" if self.data.get("has_more") else ""
-            return f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}{more}"
+            return f"{len(listed)} {self._noun(len(listed))}{more}"
         found = self.transaction or self.customer
         if found is None:
             return f"the call succeeded, but the answer is not what {self.tool} returns"
         return f"{found.describe()}{again}"
 
+    def _told(self) -> dict[str, Any]:
+        """
+        The data, of customers only what our model of them has.
+        """
+        if (customer := self.customer) is not None:
+            return customer.model_dump(exclude_unset=True)
+        if customers := self.customers:
+            return {**self.data, "data": [customer.model_dump(exclude_unset=True) for customer in customers]}
+        return self.data
+
+    def _noun(self, count: int) -> str:
+        """
+        What a list is of, by its address.
+        """
+        is_of_customers = str(self.data.get("url")).rpartition("/")[2] == "customers"
+        one, many = ("customer", "customers") if is_of_customers else ("entry", "entries")
+        return one if count == 1 else many
+
     def to_dict(self) -> dict[str, Any]:
         """
-        The result as JSON for the model. Of a customer, only what matters here: not the address, nor the phone.
+        The result as JSON for the model. Of customers, only what matters here: not the address, nor the phone.
         """
-        customer = self.customer
         facts = {
             "outcome": self.outcome,
             "summary": self.describe(),
-            "data": self.data if customer is None else customer.model_dump(exclude_unset=True),
+            "data": self._told(),
             "idempotency_key": self.idempotency_key,
             "request_id": self.request_id,
             "attempts": self.attempts,

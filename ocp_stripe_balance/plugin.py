@@ -154,7 +154,7 @@ class StripeAPI:
         """
         The tool explained in Markdown.
         """
-        from ocp_stripe_balance._tools.documentation import documentation  # noqa: PLC0415  that only a reader needs
+        from ocp_stripe_balance._tools.documentation import documentation  # that only a reader needs
 
         return documentation(tool)
 
@@ -168,13 +168,13 @@ class StripeAPI:
     @property
     def _operations(self) -> Operations:
         if self._lazy_operations is None:
-            from ocp_stripe_balance._calls.operations import Operations  # noqa: PLC0415  150 ms that only a call needs
+            from ocp_stripe_balance._calls.operations import Operations  # 150 ms that only a call needs
 
             self._lazy_operations = Operations(self.base_url, self.tools, self._options)
         return self._lazy_operations
 
     def _watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
-        from ocp_stripe_balance._telemetry import WatchedCall  # noqa: PLC0415  as above
+        from ocp_stripe_balance._telemetry import WatchedCall  # as above
 
         call_id = getattr(call_id, "text", call_id)  # of a Key
         return WatchedCall(

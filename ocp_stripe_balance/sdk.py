@@ -55,7 +55,7 @@ def register(
     Raises:
         ConfigurationError: *agent* is not the SDK's, or a setting is impossible.
     """
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance.settings import Settings  # pydantic
 
     if isinstance(agent, OCPAgent):
         message = "This agent is this package's own, and needs no registration: await agent.register_api('stripe')."
@@ -155,7 +155,7 @@ class Registration:
         calling = self._call(tool, parameters, headers, idempotency_key, dry_run=dry_run)
         if not self.is_sync:
             return calling
-        from ocp_stripe_balance._host.background import run  # noqa: PLC0415  a thread that only sync programs need
+        from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
 
         return run(calling)
 
@@ -195,7 +195,7 @@ class Registration:
         """
         The same for a sync registration.
         """
-        from ocp_stripe_balance._host.background import run  # noqa: PLC0415  a thread that only sync programs need
+        from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
 
         run(self.aclose())
 

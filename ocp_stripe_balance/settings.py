@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     """Whether an entry's metadata names its call (``ocp_call``), so that it can be found in the ledger later."""
     share_context: bool = False
     """Whether OCP-User, OCP-Workspace and OCP-Current-Goal go to Stripe as headers."""
+    proxy: SecretStr | None = None
+    """HTTP proxy to Stripe, such as ``http://proxy.example:3128``; never used to loopback."""
+    ca_file: str | None = None
+    """PEM file of the certificates to trust, instead of the usual ones."""
+    trust_env: bool = False
+    """Whether HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR are used."""
     trace_details: bool = False
     """Whether spans tell parameters, and IDs in URLs."""
     allow_live: bool = False
@@ -110,6 +116,36 @@ class Settings(BaseSettings):
     @classmethod
     def _check_api_base(cls, value: str) -> str:
         return check_api_base(value)
+
+    @field_validator("proxy", mode="before")
+    @classmethod
+    def _check_proxy(cls, value: object) -> object:
+        url = value.get_secret_value() if isinstance(value, SecretStr) else value
+        parts = urlsplit(url) if isinstance(url, str) else None
+        try:
+            is_possible = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
+            is_possible = is_possible and parts is not None and parts.path in {"", "/"} and parts.port != 0
+        except ValueError:
+            is_possible = False
+        if value is not None and not is_possible:
+            msg = "it is the URL of a proxy, such as http://proxy.example:3128"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _check_ca_file(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        import ssl  # OpenSSL, which only few need here
+
+        try:
+            ssl.create_default_context(cafile=value)
+        except (OSError, ValueError) as error:  # among them ssl.SSLError
+            why = getattr(error, "strerror", None) or "it has no certificates in PEM form"
+            msg = f"{value} cannot be used as a file of certificates: {why}"
+            raise ValueError(msg) from None
+        return value
 
     @field_validator("rate_limit", mode="before")
     @classmethod
@@ -177,7 +213,7 @@ class Settings(BaseSettings):
             return None
         if self.journal is not None:
             return Path(self.journal)
-        import platformdirs  # noqa: PLC0415  only a call needs it
+        import platformdirs  # only a call needs it
 
         return platformdirs.user_state_path("ocp-stripe-balance", appauthor=False) / "journal.sqlite3"
 
@@ -213,7 +249,7 @@ def check_api_base(url: str) -> str:
     if parts.scheme not in {"https", "http"} or not parts.hostname or not port_is_valid:
         msg = "a base URL begins with https:// (or http:// to loopback), such as https://api.stripe.com"
         raise ValueError(msg)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         msg = "plain http is for loopback (127.0.0.1, localhost) only; use https"
         raise ValueError(msg)
     if not re.fullmatch(r"\w+://[A-Za-z0-9.:\[\]_-]+[A-Za-z0-9._~/-]*", url):
@@ -265,7 +301,10 @@ def _is_host(host: str) -> bool:
     return True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """
+    Whether a host is this machine, by its address or as ``localhost``.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -31,6 +31,9 @@ hypothesis.settings.load_profile("ours")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
+
+
 def pytest_report_header() -> str:
     """
     Which copy of the package is tested.
@@ -41,7 +44,7 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
-        if name.startswith(("STRIPE_", "OCP_")):
+        if name.startswith(("STRIPE_", "OCP_")) or name.lower() in _NETWORK:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._calls.endings import Failed, Refused, Waiting
+from ocp_stripe_balance._calls.endings import Failed, Refused
 from ocp_stripe_balance._journal import intent_of
 from ocp_stripe_balance._policy import Finding, Words, denied
 from ocp_stripe_balance.errors import NotSentError
@@ -19,7 +19,7 @@ from ocp_stripe_balance.models import Answer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ocp_stripe_balance._calls.endings import Ending
+    from ocp_stripe_balance._calls.endings import Ending, Waiting
     from ocp_stripe_balance._domain import Ruling
     from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance.models import Proposal
@@ -41,10 +41,10 @@ async def ask(approver: Approver, waiting: Waiting, journal: Journal) -> Ending 
     try:
         answer, why = await _answer(approver, proposal, journal)
         if answer is None:
-            return await _take_back(proposal, journal, "approval", why, _NOT_DECIDED)
+            return await _take_back(waiting, journal, "approval", why, _NOT_DECIDED)
         if answer.is_approved is not True and proposal.rule == "ask_always":
             # Whoever gave the command took it back; that says nothing about the same command later.
-            return await _take_back(proposal, journal, proposal.rule, f"{answer.by} did not send it", _TAKEN_BACK)
+            return await _take_back(waiting, journal, proposal.rule, f"{answer.by} did not send it", _TAKEN_BACK)
         is_no = await journal.run(lambda book: _decide(book, proposal, answer, journal.now()))
     except NotSentError as error:
         return Failed(error.told_of(proposal.tool, proposal.key), error.__cause__)
@@ -84,9 +84,13 @@ async def _answer(approver: Approver, proposal: Proposal, journal: Journal) -> t
     return None, "the approver's answer is not proposal.approve() or proposal.deny() of this very proposal"
 
 
-async def _take_back(proposal: Proposal, journal: Journal, rule: str, why: str, hint: str) -> Refused:
-    await _withdraw(proposal, journal, "refused", rule, why)
-    return Refused(intent_of(proposal), Finding("refused", rule, lambda: Words(why, hint)))
+async def _take_back(waiting: Waiting, journal: Journal, rule: str, why: str, hint: str) -> Refused:
+    await _withdraw(waiting.proposal, journal, "refused", rule, why)
+
+    def words() -> Words:
+        return waiting.finding.words()._replace(message=why, hint=hint)
+
+    return Refused(intent_of(waiting.proposal), Finding("refused", rule, words))
 
 
 async def _withdraw(proposal: Proposal, journal: Journal, ruling: Ruling, rule: str, reason: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._calls.endings import Cancelled, Failed, Interrupted, Succeeded
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._stripe.headers import stripe_headers
-from ocp_stripe_balance._stripe.request import WireRequest, encode_headers
+from ocp_stripe_balance._stripe.request import Request, encode_headers
 from ocp_stripe_balance._tools.validation import response_validator
 from ocp_stripe_balance.errors import NotSentError, OutcomeUnknownError, RejectedError, ToolError
 from ocp_stripe_balance.models import ToolResult
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Context
     from ocp_stripe_balance._journal import Journal, Record
     from ocp_stripe_balance._stripe.access import Access
-    from ocp_stripe_balance._stripe.client import Executor, Reply
+    from ocp_stripe_balance._stripe.attempts import Reply
+    from ocp_stripe_balance._stripe.client import StripeClient
     from ocp_stripe_balance._tools.manifest import ToolSpec
 
 
@@ -33,7 +34,7 @@ class Delivery:
     Steps 6 and 7 of a call: its bytes to Stripe under one key until it is settled, and the outcome on record.
     """
 
-    def __init__(self, journal: Journal, client: Executor, context: Context, *, shares_context: bool) -> None:
+    def __init__(self, journal: Journal, client: StripeClient, context: Context, *, shares_context: bool) -> None:
         """
         Prepare.
         """
@@ -64,13 +65,13 @@ class Delivery:
             return Cancelled(error) if is_recorded else Interrupted(record.intent, error)
         return await self._succeed(tool, ready, reply)
 
-    def request(self, tool: ToolSpec, record: Record, access: Access) -> WireRequest:
+    def request(self, tool: ToolSpec, record: Record, access: Access) -> Request:
         """
         The recorded bytes as a request.
         """
         payload, base_url = record.payload, record.intent.scope.base_url
         sent = stripe_headers(access, payload.api_version, self._context, shares_context=self._shares_context)
-        return WireRequest(
+        return Request(
             method=tool.method,
             url=base_url + payload.path,
             body=payload.body,

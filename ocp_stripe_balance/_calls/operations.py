@@ -19,7 +19,8 @@ from ocp_stripe_balance._calls.recovery import Recovery
 from ocp_stripe_balance._calls.reversal import Reversals
 from ocp_stripe_balance._calls.service import Service
 from ocp_stripe_balance._journal import Journal
-from ocp_stripe_balance._stripe.client import Executor
+from ocp_stripe_balance._stripe.client import StripeClient
+from ocp_stripe_balance._stripe.network import Network
 from ocp_stripe_balance._stripe.pace import pace_of
 from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
@@ -55,9 +56,10 @@ class Operations:
         settings, context, approver = options.settings, options.context, options.approver
         self.journal = options.journal or Journal(settings.journal_path, clock=options.clock)
         self._approver = approver
-        self._client = Executor(
+        self._client = StripeClient(
             timeout_s=settings.timeout,
             max_attempts=settings.max_attempts,
+            network=Network.of(settings),
             transport=options.transport,
             has_details=settings.trace_details,
             pace=pace_of(settings.rate_limit, base_url),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.reads import Reader
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._policy import Finding
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
 
 
 class Previews:
@@ -104,9 +104,7 @@ def _draft(call: Call) -> Record:
     return Record(call.intent, call.payload, Outcome(State.SENDING), Lease(""), 0.0, 0.0, 0.0)
 
 
-def _told(
-    sentence: Sentence, request: WireRequest, idempotency_key: str | None, warnings: tuple[str, ...] = ()
-) -> DryRun:
+def _told(sentence: Sentence, request: Request, idempotency_key: str | None, warnings: tuple[str, ...] = ()) -> DryRun:
     return DryRun(
         verdict=sentence.verdict,
         message=sentence.message,

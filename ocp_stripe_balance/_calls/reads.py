@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._domain import Context
     from ocp_stripe_balance._stripe.access import Access
-    from ocp_stripe_balance._stripe.client import Executor, Reply
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.attempts import Reply
+    from ocp_stripe_balance._stripe.client import StripeClient
+    from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.settings import Settings
 
@@ -32,7 +33,7 @@ class Reader:
     Reads one registered API through a client that it shares.
     """
 
-    def __init__(self, base_url: str, context: Context, settings: Settings, client: Executor) -> None:
+    def __init__(self, base_url: str, context: Context, settings: Settings, client: StripeClient) -> None:
         """
         Prepare.
         """
@@ -42,7 +43,7 @@ class Reader:
         self._timeout_s = settings.timeout
         self._client = client
 
-    def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> WireRequest:
+    def request(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> Request:
         """
         The request for the one answer, or the first page; it is made the same way where it is no read.
         """

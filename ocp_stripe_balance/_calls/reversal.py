@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Scope
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._stripe.access import Access
-    from ocp_stripe_balance._stripe.client import Executor
+    from ocp_stripe_balance._stripe.client import StripeClient
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
 
@@ -99,7 +99,7 @@ class Reversals:
         journal: Journal,
         service: Service,
         reader: Reader,
-        client: Executor,
+        client: StripeClient,
     ) -> None:
         """
         Prepare.
@@ -155,7 +155,7 @@ class Reversals:
         if customer is None:
             message = f"is missing, and the journal has no call that made {transaction}"
             hint = "pass the ID of the customer on whose balance the entry is"
-            return Invalid([Problem(path="customer", message=message, hint=hint)])
+            return Invalid([Problem(path="customer", message=message, hint=hint)], tool=order.tool.name)
         return Reversal(
             tool=order.tool,
             siblings=Siblings.of(order.tool, self._tools),

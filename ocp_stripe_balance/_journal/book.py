@@ -115,8 +115,16 @@ class Book:
         Record a call as under way.
         """
         owner, owner_host, owner_pid, until = lease
-        held = {"owner": owner, "owner_host": owner_host, "owner_pid": owner_pid, "until": until, "now": now}
-        self._run("insert_call", {**about(intent), **payload._asdict(), **held})
+        held: dict[str, Any] = {
+            "owner": owner,
+            "owner_host": owner_host,
+            "owner_pid": owner_pid,
+            "until": until,
+            "now": now,
+        }
+        path, body, api_version, is_tagged = payload
+        held |= {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
+        self._run("insert_call", {**about(intent), **held})
         return Record(intent, payload, Outcome(State.SENDING), lease, now, now, until)
 
     def take_over(self, record: Record, lease: Lease, now: float) -> Record:
@@ -124,7 +132,13 @@ class Book:
         Let the owner of *lease* send a recorded call again.
         """
         owner, owner_host, owner_pid, until = lease
-        held = {"owner": owner, "owner_host": owner_host, "owner_pid": owner_pid, "until": until, "now": now}
+        held: dict[str, Any] = {
+            "owner": owner,
+            "owner_host": owner_host,
+            "owner_pid": owner_pid,
+            "until": until,
+            "now": now,
+        }
         self._run("take_over", {**at_key(record.intent), **held})
         outcome = record.outcome._replace(state=State.SENDING)
         return record._replace(outcome=outcome, lease=lease, spent_at=until, updated_at=now)
@@ -145,7 +159,8 @@ class Book:
         """
         warnings = json.dumps(outcome.warnings) if outcome.warnings else None
         values = {**at_key(record.intent), **outcome._asdict(), "warnings": warnings}
-        values |= {"owner": record.lease.owner, "now": now, "is_found_later": is_found_later}
+        values |= {"owner": record.lease.owner, "now": now, "is_found_later": int(is_found_later)}
+        values |= {"state": outcome.state.value, "is_final": int(outcome.is_final)}
         return self._run("settle", values).rowcount == 1
 
     def calls(self, *, states: Sequence[State] = (), since: float = 0.0, customer: str | None = None) -> list[Record]:

@@ -202,10 +202,10 @@ def about(intent: Intent) -> dict[str, Any]:
         "mode": mode,
         "account": account,
         "key": intent.key.text,
-        "key_origin": intent.key.origin,
+        "key_origin": intent.key.origin.value,  # an exact text: SQLite's module takes longer for a subclass
         "tool": intent.tool,
         "customer": intent.customer or "",
-        "moves_money": intent.money is not None,
+        "moves_money": int(intent.money is not None),
         "amount": amount,
         "currency": currency,
         "reference": intent.reference,

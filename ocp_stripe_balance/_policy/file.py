@@ -254,7 +254,7 @@ def load_policy(source: object) -> Policy:
         if not all(isinstance(name, str) for name in source):
             raise ConfigurationError("The policy is not valid: its keys are text.")
         return Policy(**source)
-    import tomllib  # noqa: PLC0415  only a file needs it
+    import tomllib  # only a file needs it
 
     try:
         path = Path(str(source)).expanduser()

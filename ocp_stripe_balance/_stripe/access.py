@@ -51,7 +51,7 @@ class Access:
         """
         The account and a mark of the API key: another key may see less of a customer, or another account.
         """
-        import hashlib  # noqa: PLC0415  OpenSSL, which only a call needs
+        import hashlib  # OpenSSL, which only a call needs
 
         return self.account or "", hashlib.sha256(self.secret.encode()).hexdigest()
 

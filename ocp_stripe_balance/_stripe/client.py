@@ -1,8 +1,7 @@
 """
-The async HTTP executor: one call is one request under one idempotency key, sent until it is settled.
+The Stripe client: one call is one request under one idempotency key, sent until it is settled.
 
-What an attempt showed decides twice: whether to try again, and what the caller is told. The rules are
-Stripe's (https://docs.stripe.com/error-low-level, https://docs.stripe.com/api/idempotent_requests).
+What an attempt showed (`attempts.py`) decides twice: whether to try again, and what the caller is told.
 """
 
 from __future__ import annotations
@@ -11,26 +10,30 @@ import asyncio
 import contextlib
 import json
 import random
-import re
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-import httpx
 from pydantic_core import from_json
 
-from ocp_stripe_balance._stripe.http1 import Http1Exchange
+from ocp_stripe_balance._stripe.attempts import (
+    OUTCOMES,
+    Attempt,
+    Reply,
+    Seen,
+    classify,
+    is_worth_repeating,
+    retry_after,
+)
+from ocp_stripe_balance._stripe.network import Network, advice
 from ocp_stripe_balance._stripe.pace import NoTurnError
-from ocp_stripe_balance._stripe.transport import HttpxExchange
-from ocp_stripe_balance._stripe.wire import CUT_OFF, describe
+from ocp_stripe_balance._stripe.wire import UnsentError, describe
 from ocp_stripe_balance._telemetry import WatchedAttempt
 from ocp_stripe_balance._text.secrets import redact, scrub
 from ocp_stripe_balance.errors import (
     AuthenticationError,
     NotSentError,
-    Outcome,
     OutcomeUnknownError,
     PermissionDeniedError,
     RateLimitError,
@@ -41,54 +44,21 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    import httpx
     from pydantic import SecretStr
 
     from ocp_stripe_balance._stripe.pace import Pace, Pacer
-    from ocp_stripe_balance._stripe.request import WireRequest
-    from ocp_stripe_balance._stripe.wire import Exchange, Headers
+    from ocp_stripe_balance._stripe.request import Request
+    from ocp_stripe_balance._stripe.wire import Headers, Wire
 
 _BACKOFF_BASE_S = 0.5
 _LEAST_SHARE, _LEAST_S = 0.1, 1.0
 _BACKOFF_CAP_S = 8.0
-# Only these prove that nothing was sent; any other failure may have come after the request arrived.
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
-class Seen(StrEnum):
-    """
-    What one attempt showed.
-    """
-
-    SUCCEEDED = "succeeded"
-    """A 2xx: the money has moved."""
-    REFUSED = "refused"
-    """Stripe examined this very request and said no, which settles the call: a repeat is told the first result."""
-    TURNED_AWAY = "turned away"
-    """401, 403, 409, 429, or a 4xx that is not Stripe's: not executed, and silent about earlier attempts."""
-    UNSURE = "unsure"
-    """Lost reply, 5xx, or the key is in use: it may have been executed."""
-    UNSENT = "unsent"
-    """No connection was made, or none was tried because the request had no turn."""
-
-
-# Statuses that say, whoever sends them, that the request was not passed on or not executed (RFC 9110, section 15.5).
-_REFUSALS_OF_ANYONE = frozenset({400, 401, 403, 404, 405, 406, 407, 411, 413, 414, 415, 417, 421, 426, 429, 431, 451})
-
-# (may an earlier attempt have been executed?, what this one showed) -> what the call has come to
-OUTCOMES: dict[tuple[bool, Seen], Outcome] = {
-    (False, Seen.SUCCEEDED): "succeeded",
-    (False, Seen.REFUSED): "rejected",
-    (False, Seen.TURNED_AWAY): "rejected",
-    (False, Seen.UNSURE): "unknown",
-    (False, Seen.UNSENT): "not_sent",
-    (True, Seen.SUCCEEDED): "succeeded",
-    (True, Seen.REFUSED): "rejected",
-    (True, Seen.TURNED_AWAY): "unknown",
-    (True, Seen.UNSURE): "unknown",
-    (True, Seen.UNSENT): "unknown",
-}
+_TOO_LATE = Attempt(Seen.UNSENT, failure=NoTurnError("the call's deadline had passed when its turn came"))
 
 
 class Clock(Protocol):
@@ -122,63 +92,7 @@ class SystemClock:
         return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class Reply(NamedTuple):
-    """
-    One HTTP response, read.
-    """
-
-    status: int
-    headers: Headers
-    body: bytes
-    data: Any
-    """The JSON value of the body, or None where it is not JSON."""
-    lost_body: str | None
-    """Why the body is not whole, or None where it is."""
-    attempts: int
-
-    @property
-    def text(self) -> str:
-        """
-        The JSON of `data`: as it came, where that is UTF-8 and begins like an object, else written anew.
-        """
-        if self.body[:1] == b"{" and self.body[1:2] != b"\0":  # UTF-16 has zeros there
-            with contextlib.suppress(UnicodeDecodeError):
-                return self.body.decode()
-        return json.dumps(self.data)
-
-    @property
-    def error(self) -> dict[str, Any] | None:
-        """
-        Stripe's error object, or None where the answer has none.
-        """
-        error = self.data.get("error") if isinstance(self.data, dict) else None
-        # Gateways send errors too; Stripe's have a type, such as invalid_request_error.
-        is_stripes = isinstance(error, dict) and str(error.get("type")).endswith("_error")
-        return error if is_stripes else None
-
-    @property
-    def request_id(self) -> str | None:
-        """
-        Stripe's ``req_…``, to be named to Stripe's support.
-        """
-        request_id: str | None = self.headers.get("request-id")
-        return request_id
-
-    @property
-    def is_replayed(self) -> bool:
-        """
-        Whether Stripe answered from the first request under this key instead of executing again.
-        """
-        return bool(self.headers.get("idempotent-replayed") == "true")
-
-
-class _Attempt(NamedTuple):
-    seen: Seen
-    reply: Reply | None = None
-    failure: BaseException | None = None
-
-
-class Executor:
+class StripeClient:
     """
     Sends requests; safe for many calls at once in one event loop.
     """
@@ -188,6 +102,7 @@ class Executor:
         *,
         timeout_s: float,
         max_attempts: int,
+        network: Network | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         has_details: bool = False,
         pace: Pace | None = None,
@@ -200,24 +115,23 @@ class Executor:
         Args:
             timeout_s: the deadline of one call in seconds, waiting and retries included.
             max_attempts: how often one call may be sent.
-            transport: instead of our own connections.
+            network: the proxy and the certificates.
+            transport: one of httpx, instead of connections of our own.
             has_details: whether spans may tell IDs.
             pace: gives requests their turns; without it, all go at once.
             clock: the time, for tests.
             jitter: a number from 0 to 1, for tests.
         """
         self._timeout_s = timeout_s
-        self._max_attempts = max_attempts
+        self._network = network or Network()
         self._transport = transport
         self._has_details = has_details
-        self._pace = pace
-        self._clock = clock or SystemClock()
-        self._jitter = jitter
-        self._exchange: Exchange | None = None
+        self._wire: Wire | None = None
+        self._terms = _Terms(self._send, max_attempts, pace, clock or SystemClock(), jitter, self._network)
 
     async def execute(
         self,
-        request: WireRequest,
+        request: Request,
         *,
         tool: str,
         idempotency_key: str | None,
@@ -235,7 +149,7 @@ class Executor:
             OutcomeUnknownError: it may have been executed, the call's own cancellation included.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        call = _Call(self, request, tool, idempotency_key, is_tainted=is_resumed)
+        call = _Call(self._terms, request, tool, idempotency_key, is_tainted=is_resumed)
         try:
             return await call.run(self._timeout_s if timeout_s is None else timeout_s)
         except asyncio.CancelledError as error:
@@ -248,16 +162,16 @@ class Executor:
         """
         Close all connections.
         """
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            await exchange.aclose()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.aclose()
 
-    async def send(self, request: WireRequest, remaining_s: float, attempt: int) -> Reply:
+    async def _send(self, request: Request, remaining_s: float, attempt: int) -> Reply:
         """
         One exchange, with the body read up to 1 MB. A redirect is returned, never followed.
 
         Raises:
-            httpx.TransportError: no response.
+            WireError: no response.
             TimeoutError: *remaining_s* seconds went by.
         """
         watched = WatchedAttempt(request, attempt, has_details=self._has_details)
@@ -281,10 +195,31 @@ class Executor:
             attempts=attempt,
         )
 
-    def _open(self) -> Exchange:
-        if self._exchange is None:
-            self._exchange = HttpxExchange(self._transport) if self._transport else Http1Exchange()
-        return self._exchange
+    def _open(self) -> Wire:
+        if self._wire is None:
+            if self._transport is not None:
+                from ocp_stripe_balance._stripe.httpx_wire import HttpxWire  # where one is handed in
+
+                self._wire = HttpxWire(self._transport)
+            else:
+                from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire  # for the first call
+
+                self._wire = AiohttpWire(self._network)
+        return self._wire
+
+
+class _Terms(NamedTuple):
+    """
+    On what terms the attempts of a call are made.
+    """
+
+    send: Callable[[Request, float, int], Awaitable[Reply]]
+    """Makes one attempt, of so many seconds, with its number."""
+    max_attempts: int
+    pace: Pace | None
+    clock: Clock
+    jitter: Callable[[], float]
+    network: Network
 
 
 class _Call:
@@ -292,10 +227,8 @@ class _Call:
     The attempts of one call, and what they add up to.
     """
 
-    def __init__(
-        self, executor: Executor, request: WireRequest, tool: str, key: str | None, *, is_tainted: bool
-    ) -> None:
-        self._executor = executor
+    def __init__(self, terms: _Terms, request: Request, tool: str, key: str | None, *, is_tainted: bool) -> None:
+        self._terms = terms
         self._request = request
         self._facts: dict[str, Any] = {"tool": tool, "idempotency_key": key}
         self._is_read = request.method == "GET"  # reading moves nothing, so nothing about it can be unknown
@@ -310,14 +243,13 @@ class _Call:
         return self._tainted or (self._in_flight and not self._is_read)
 
     async def run(self, timeout_s: float) -> Reply:
-        executor = self._executor
-        clock = executor._clock  # noqa: SLF001  one subject, two classes
+        clock, pace = self._terms.clock, self._terms.pace
         deadline = clock.monotonic() + timeout_s
         while True:
-            if executor._pace is None:  # noqa: SLF001  see above
+            if pace is None:
                 attempt = await self._attempt(deadline - clock.monotonic())
             else:
-                attempt = await self._paced_attempt(executor._pace.pacer_of(self._request), deadline)  # noqa: SLF001
+                attempt = await self._paced_attempt(pace.pacer_of(self._request), deadline)
             delay_s = self._delay(attempt, deadline - clock.monotonic())
             if delay_s is None:
                 return self._conclude(attempt)
@@ -326,61 +258,63 @@ class _Call:
             if clock.monotonic() >= deadline:  # the process was stopped: others may have the call by now
                 return self._conclude(attempt)
 
-    async def _paced_attempt(self, pacer: Pacer, deadline: float) -> _Attempt:
+    async def _paced_attempt(self, pacer: Pacer, deadline: float) -> Attempt:
         """
         One attempt, when it is this request's turn.
         """
-        clock, request = self._executor._clock, self._request  # noqa: SLF001  see above
+        clock, request = self._terms.clock, self._request
         patience_s = deadline - clock.monotonic()
         try:
             # Sent at the last moment, it would hardly be answered in time, and be unknown instead of not sent.
             async with pacer.turn(request, patience_s - min(patience_s * _LEAST_SHARE, _LEAST_S)):
                 remaining_s = deadline - clock.monotonic()
-                if remaining_s <= 0:  # the process was stopped: others may have the call by now
-                    raise NoTurnError("the call's deadline had passed when its turn came")  # noqa: TRY301  as without a turn
-                attempt = await self._attempt(remaining_s)
+                # Where the process was stopped, others may have the call by now.
+                attempt = await self._attempt(remaining_s) if remaining_s > 0 else _TOO_LATE
         except NoTurnError as error:
-            return _Attempt(Seen.UNSENT, failure=error)
+            return Attempt(Seen.UNSENT, failure=error)
         reply = attempt.reply
-        if reply is not None and reply.status == 429 and (reply.error or {}).get("code") == "rate_limit":  # noqa: PLR2004
+        if (
+            reply is not None
+            and reply.status == HTTPStatus.TOO_MANY_REQUESTS
+            and (reply.error or {}).get("code") == "rate_limit"
+        ):
             pacer.slow_down(request, reply.headers.get("stripe-rate-limited-reason"))
         return attempt
 
-    async def _attempt(self, remaining_s: float) -> _Attempt:
+    async def _attempt(self, remaining_s: float) -> Attempt:
         self._attempts += 1
         self._in_flight = True
         try:
-            reply = await self._executor.send(self._request, remaining_s, self._attempts)
-        except _UNSENT as error:
-            attempt = _Attempt(Seen.UNSENT, failure=error)
+            reply = await self._terms.send(self._request, remaining_s, self._attempts)
+        except UnsentError as error:
+            attempt = Attempt(Seen.UNSENT, failure=error)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  whatever a transport raises, the request may have left
-            attempt = _Attempt(Seen.UNSURE, failure=error)
+            attempt = Attempt(Seen.UNSURE, failure=error)
         else:
-            attempt = _Attempt(classify(reply.status, reply.error), reply)
+            attempt = Attempt(classify(reply.status, reply.error), reply)
         if attempt.seen is Seen.SUCCEEDED and attempt.reply is not None:
             self._accepted = attempt.reply
         # A cancellation leaves _in_flight set: the request may have left.
         self._in_flight = False
         return attempt
 
-    def _taint(self, attempt: _Attempt) -> None:
+    def _taint(self, attempt: Attempt) -> None:
         if attempt.seen in {Seen.UNSURE, Seen.SUCCEEDED} and not self._is_read:
             self._tainted = True
 
-    def _delay(self, attempt: _Attempt, remaining_s: float) -> float | None:
+    def _delay(self, attempt: Attempt, remaining_s: float) -> float | None:
         """
         Seconds to wait before the next attempt, or None where there shall be none.
         """
-        executor = self._executor
-        if self._attempts >= executor._max_attempts or not _is_worth_repeating(attempt):  # noqa: SLF001
+        if self._attempts >= self._terms.max_attempts or not is_worth_repeating(attempt):
             return None
         ceiling = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** (self._attempts - 1))
-        wait_s = max(ceiling * executor._jitter(), _retry_after(attempt.reply) or 0.0)  # noqa: SLF001
+        wait_s = max(ceiling * self._terms.jitter(), retry_after(attempt.reply) or 0.0)
         return wait_s if wait_s < remaining_s else None
 
-    def _conclude(self, last: _Attempt) -> Reply:
+    def _conclude(self, last: Attempt) -> Reply:
         if self._accepted is not None:
             return self._accepted
         outcome = OUTCOMES[self._tainted, last.seen]
@@ -392,14 +326,16 @@ class _Call:
             raise (self._rejected(last.reply) if last.reply else self._not_sent(last)) from last.failure
         raise self._unknown_after(last) from last.failure
 
-    def _not_sent(self, last: _Attempt) -> NotSentError:
+    def _not_sent(self, last: Attempt) -> NotSentError:
         if isinstance(last.failure, NoTurnError):
             return self._had_no_turn(last.failure)
-        host = httpx.URL(self._request.url).netloc.decode("ascii")
+        host = urlsplit(self._request.url).netloc
         what = f"no answer from {host}" if last.seen is Seen.UNSURE else f"{host} cannot be reached"
+        ignored = self._terms.network.ignored() if last.seen is Seen.UNSENT else []
+        hint = "Check the network and the base URL, then call again with the same parameters and idempotency key."
         return NotSentError(
             f"Nothing moved: {what} ({self._failure(last)}), after {self._times()}.",
-            hint="Check the network and the base URL, then call again with the same parameters and idempotency key.",
+            hint=f"{hint} {advice(ignored)}".strip(),
             retryable=True,
             attempts=self._attempts,
             **self._facts,
@@ -430,7 +366,7 @@ class _Call:
             param=text("param"),
             request_id=reply.request_id,
             doc_url=text("doc_url"),
-            retry_after_s=_retry_after(reply),
+            retry_after_s=retry_after(reply),
             is_verdict=classify(reply.status, reply.error) is Seen.REFUSED,
             retryable=cls is RateLimitError,
             hint=_HINTS.get(
@@ -440,7 +376,7 @@ class _Call:
             **self._facts,
         )
 
-    def _unknown_after(self, last: _Attempt) -> OutcomeUnknownError:
+    def _unknown_after(self, last: Attempt) -> OutcomeUnknownError:
         reply = last.reply
         if isinstance(last.failure, NoTurnError):
             return self.unknown(f"It was not sent again after {self._times()}, because {last.failure}.")
@@ -467,44 +403,11 @@ class _Call:
             **facts,
         )
 
-    def _failure(self, last: _Attempt) -> str:
+    def _failure(self, last: Attempt) -> str:
         return redact(describe(last.failure), _bare(self._api_key))
 
     def _times(self) -> str:
         return "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
-
-
-def classify(status: int, error: dict[str, Any] | None) -> Seen:
-    """
-    What an HTTP answer shows about the attempt it answers; *error* is Stripe's error object, if it sent one.
-    """
-    if 200 <= status < 300:  # noqa: PLR2004
-        return Seen.SUCCEEDED
-    if status in {408, 424} or not 400 <= status < 500:  # noqa: PLR2004
-        return Seen.UNSURE
-    if error is None:  # not Stripe's answer, or one that cannot be read
-        return Seen.TURNED_AWAY if status in _REFUSALS_OF_ANYONE else Seen.UNSURE
-    if status == 409 and error.get("code") == "idempotency_key_in_use":  # noqa: PLR2004
-        return Seen.UNSURE  # a request with our key is running, and may be ours
-    if status in {401, 403, 409, 429}:
-        return Seen.TURNED_AWAY
-    return Seen.REFUSED
-
-
-def _is_worth_repeating(attempt: _Attempt) -> bool:
-    reply = attempt.reply
-    if isinstance(attempt.failure, NoTurnError):
-        return False
-    if reply is None:
-        return attempt.seen is Seen.UNSENT or isinstance(attempt.failure, httpx.TransportError | TimeoutError)
-    if attempt.seen is Seen.SUCCEEDED:
-        return reply.lost_body not in {None, CUT_OFF}
-    advice = reply.headers.get("stripe-should-retry")
-    if advice in {"true", "false"}:
-        return bool(advice == "true")
-    if reply.is_replayed:
-        return False  # stored, so it will be the same again
-    return reply.status in {408, 409, 429} or reply.status >= 500  # noqa: PLR2004
 
 
 _HINT_OF_READS = "Mend what Stripe names and call again."
@@ -547,20 +450,3 @@ def _json(body: bytes) -> Any:
 
 def _text(value: object) -> str | None:
     return value[:2000] if isinstance(value, str) else None
-
-
-def _retry_after(reply: Reply | None) -> float | None:
-    """
-    Seconds Stripe asks to wait: Retry-After as seconds or as a date (RFC 9110, section 10.2.3).
-    """
-    value = reply.headers.get("retry-after") if reply else None
-    if value is None:
-        return None
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
-        return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return max((when - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, OverflowError, TypeError, IndexError):  # nonsense, which has many forms
-        return None

@@ -27,7 +27,7 @@ from ocp_stripe_balance.settings import mode_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
 
 MAX_WAITING = 1000
 _OF_STRIPE = {"test": (25.0, 25.0), "live": (100.0, 25.0)}  # requests per second in all, and to each endpoint
@@ -122,7 +122,7 @@ class Pacer:
         self._endpoint_per_s = min(self._endpoint_per_s, endpoint_per_s)
 
     @contextlib.asynccontextmanager
-    async def turn(self, request: WireRequest, patience_s: float) -> AsyncIterator[None]:
+    async def turn(self, request: Request, patience_s: float) -> AsyncIterator[None]:
         """
         Wait for the request's turn; the block is the attempt.
 
@@ -148,7 +148,7 @@ class Pacer:
                 await held.aclose()
             yield
 
-    def slow_down(self, request: WireRequest, reason: str | None) -> None:
+    def slow_down(self, request: Request, reason: str | None) -> None:
         """
         Stripe said that it was too much; *reason* is its header Stripe-Rate-Limited-Reason.
         """
@@ -164,7 +164,7 @@ class Pacer:
         """
         return not self._lanes and all(each.is_as_new() for each in (self._total, *self._endpoints.values()))
 
-    def _endpoint(self, request: WireRequest) -> _Limit:
+    def _endpoint(self, request: Request) -> _Limit:
         name = request.method, request.template
         endpoint = self._endpoints.setdefault(name, _Limit(is_read=request.method == "GET"))
         endpoint.narrow(min(self._endpoint_per_s, self._total.limit_per_s), within_per_s=self._total.limit_per_s)
@@ -228,7 +228,7 @@ class Pace(NamedTuple):
     limits_per_s: tuple[float, float] | None
     """In all and for each endpoint, None for Stripe's own."""
 
-    def pacer_of(self, request: WireRequest) -> Pacer:
+    def pacer_of(self, request: Request) -> Pacer:
         """
         The pacer of the account that the request acts on, in the running loop.
         """

@@ -26,7 +26,7 @@ _needs_no_quoting = re.compile(r"[\w.~-]*", re.ASCII).fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WireRequest:
+class Request:
     """
     What goes over the wire.
     """
@@ -55,7 +55,7 @@ class WireRequest:
         """
         Method and URL only.
         """
-        return f"<WireRequest {self.method} {self.url}>"
+        return f"<Request {self.method} {self.url}>"
 
 
 def build_request(
@@ -65,7 +65,7 @@ def build_request(
     base_url: str,
     headers: Mapping[str, str],
     api_key: SecretStr | None = None,
-) -> WireRequest:
+) -> Request:
     """
     The request the tool's template makes of parameters that passed its schema.
 
@@ -92,7 +92,7 @@ def build_request(
             parts[place.location][place.name] = value.lower() if place.is_currency else value
     if parts["query"]:
         url += f"?{encode_form(parts['query']).decode()}"
-    return WireRequest(
+    return Request(
         method=tool.method,
         url=base_url + url,
         body=encode_form(parts["body"]),

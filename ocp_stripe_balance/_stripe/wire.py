@@ -1,16 +1,18 @@
 """
-One HTTP exchange, whatever makes it: what goes in is a `WireRequest`, what comes out is `Received`.
+One HTTP exchange, whatever makes it: what goes in is a `Request`, what comes out is `Received`, or one of our errors.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
 
 MAX_BODY_BYTES = 1024 * 1024
 CUT_OFF = "the response was larger than 1 MB and was cut off"
@@ -21,7 +23,7 @@ class Headers(Mapping[str, str]):
     """
     Headers of a response, looked up without regard to case; of one that comes twice, both values (RFC 9110, 5.3).
 
-    httpx's class takes ten times as long to make, which is a tenth of a call.
+    The classes of HTTP libraries take ten times as long to make, which is a tenth of a call.
     """
 
     __slots__ = ("_values",)
@@ -88,25 +90,63 @@ class Received(NamedTuple):
     """Why the body is not whole; that it is not takes nothing from the status."""
 
 
-class Exchange(Protocol):
+class WireError(Exception):
     """
-    Sends requests and reads the responses.
+    There is no response. What a library raised is its cause, and its text says it in that library's words.
     """
 
-    async def exchange(self, request: WireRequest, remaining_s: float) -> Received:
+
+class UnsentError(WireError):
+    """
+    Nothing of the request left this process: there was no connection, or it cannot be sent at all.
+    """
+
+
+class LostError(WireError):
+    """
+    The request may have arrived, and the connection broke before there was a response.
+    """
+
+
+class Wire(Protocol):
+    """
+    Sends requests and reads the responses: no cookies, no redirects, no compression, and no request sent twice.
+    """
+
+    async def exchange(self, request: Request, remaining_s: float) -> Received:
         """
         The response, the body up to 1 MB. A redirect is returned, never followed.
 
         Raises:
-            httpx.TransportError: ConnectError, ConnectTimeout, PoolTimeout and UnsupportedProtocol where nothing was
-                sent, others where it may have been.
-            TimeoutError: *remaining_s* seconds went by.
+            UnsentError: nothing was sent.
+            LostError: the request may have arrived; whatever else a wire raises means the same.
+            TimeoutError: *remaining_s* seconds went by, and the request may have arrived.
         """
 
     async def aclose(self) -> None:
         """
         Close all connections.
         """
+
+
+def as_headers(request: Request) -> Mapping[str, str]:
+    """
+    All headers of a request, the API key included.
+
+    Raises:
+        UnsentError: a header or the address has what would be read as something else (RFC 9112, section 3).
+    """
+    start = request.url.find("/", request.url.find("://") + 3)
+    target = "/" if start < 0 else request.url[start:]
+    try:
+        parts = urlsplit(request.url)
+        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_http = False
+    headers = request.all_headers()
+    if not is_http or not _is_target(target) or not all(_is_header(f"{name}: {headers[name]}") for name in headers):
+        raise UnsentError("the address, the path or a header has a character that cannot be sent")
+    return headers
 
 
 def lost(error: BaseException) -> str:
@@ -120,6 +160,8 @@ def describe(error: BaseException | None) -> str:
     """
     A failure in a few words.
     """
+    if isinstance(error, WireError):
+        return str(error)
     if isinstance(error, TimeoutError):
         return "the call's deadline"
     try:
@@ -127,3 +169,8 @@ def describe(error: BaseException | None) -> str:
     except Exception:  # noqa: BLE001  not even its name can be trusted to print
         words = ""
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+# No CR, LF, NUL or other control character, and nothing but ASCII.
+_is_target = re.compile(r"/[!-~]*").fullmatch
+_is_header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*").fullmatch

@@ -149,13 +149,13 @@ def response_validator(tool: ToolSpec) -> ResponseValidator:
 
 
 def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    import jsonschema_rs  # noqa: PLC0415  40 ms that only the first call needs
+    import jsonschema_rs  # 40 ms that only the first call needs
 
     return jsonschema_rs.Draft202012Validator(schema)
 
 
 def _slow(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
-    import jsonschema  # noqa: PLC0415  100 ms that only a refusal needs
+    import jsonschema  # 100 ms that only a refusal needs
 
     def pattern(
         _validator: object, regex: str, instance: object, _schema: object

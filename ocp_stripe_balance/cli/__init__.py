@@ -118,6 +118,18 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("demo", help="an agent credits a customer of the sandbox; needs no key")
 
+    _add_calls(commands)
+    _add_sandbox(commands)
+    journal.add_parser(commands)
+    policy.add_parser(commands, _TOOL)
+    approvals.add_parser(commands)
+
+    doctor = commands.add_parser("doctor", help="which key, which mode, and does Stripe answer")
+    doctor.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
+    return parser
+
+
+def _add_calls(commands: Any) -> None:
     tools = commands.add_parser("tools", help="the tools, or one of them explained")
     tools.add_argument("name", nargs="?", metavar="NAME", help="a tool's name")
     tools.add_argument("--json", dest="as_json", action="store_true", help="definitions and schemas as JSON")
@@ -153,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     reverse.add_argument("--yes", action="store_true", help="do not ask before sending, unless the policy wants it")
     reverse.add_argument("--dry-run", action="store_true", help="show the request and the verdict; send nothing")
 
+
+def _add_sandbox(commands: Any) -> None:
     sandbox = commands.add_parser("sandbox", help="run an embedded Stripe until Ctrl-C")
     sandbox.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: any free one)")
     sandbox.add_argument("--file", metavar="PATH", help="keep the state in this file, over restarts")
@@ -174,14 +188,6 @@ def _parser() -> argparse.ArgumentParser:
     sandbox.add_argument(
         "--json", dest="as_json", action="store_true", help="url, api_key and customer as one JSON line"
     )
-
-    journal.add_parser(commands)
-    policy.add_parser(commands, _TOOL)
-    approvals.add_parser(commands)
-
-    doctor = commands.add_parser("doctor", help="which key, which mode, and does Stripe answer")
-    doctor.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
-    return parser
 
 
 async def _tools(options: argparse.Namespace) -> int:
@@ -226,7 +232,7 @@ async def _reverse(options: argparse.Namespace) -> int:
 async def _make_call(
     options: argparse.Namespace, name: str, parameters_of: Callable[[ToolSpec], Any], key: str | None
 ) -> int:
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance.settings import Settings  # pydantic
 
     settings = Settings()
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
@@ -255,7 +261,7 @@ async def _make_call(
 
 
 async def _sandbox(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.sandbox import Sandbox  # noqa: PLC0415  a server that few commands need
+    from ocp_stripe_balance.sandbox import Sandbox  # a server that few commands need
 
     try:
         async with Sandbox(
@@ -288,7 +294,8 @@ async def _sandbox(options: argparse.Namespace) -> int:
 
 
 async def _doctor(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.settings import Settings, mode_of  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance._stripe.network import Network, advice  # pydantic
+    from ocp_stripe_balance.settings import Settings, mode_of  # pydantic
 
     settings = Settings()
     key = settings.api_key
@@ -306,6 +313,8 @@ async def _doctor(options: argparse.Namespace) -> int:
         "may_read_customers": None,
     }
     findings["reaches_stripe"], findings["may_read_customers"] = await _try_reading(settings)
+    if ignored := advice(Network.of(settings).ignored()):
+        findings["environment"] = ignored
     if options.as_json:
         print_json(findings)
     else:
@@ -330,7 +339,7 @@ async def _is_journal_usable(settings: Settings) -> bool | str:
 
 
 def _are_calls_allowed(settings: Settings) -> bool | str:
-    from ocp_stripe_balance.settings import mode_of  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance.settings import mode_of  # pydantic
 
     if settings.api_key is None:
         return "no: there is no API key"
@@ -343,23 +352,24 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     """
     Whether Stripe answers, and whether the key may read customers; a sentence where not.
     """
-    from ocp_stripe_balance._stripe.client import Executor  # noqa: PLC0415  httpx
-    from ocp_stripe_balance._stripe.request import WireRequest  # noqa: PLC0415
+    from ocp_stripe_balance._stripe.client import StripeClient  # that only a call needs
+    from ocp_stripe_balance._stripe.network import Network  # as above
+    from ocp_stripe_balance._stripe.request import Request  # as above
 
     headers = {"Stripe-Version": settings.api_version}
     if settings.account:
         headers["Stripe-Account"] = settings.account
     url = f"{settings.api_base}/v1/customers?limit=1"
-    request = WireRequest(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
-    executor = Executor(timeout_s=min(settings.timeout, 10.0), max_attempts=1)
+    request = Request(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
+    client = StripeClient(timeout_s=min(settings.timeout, 10.0), max_attempts=1, network=Network.of(settings))
     try:
-        await executor.execute(request, tool="doctor", idempotency_key=None)
+        await client.execute(request, tool="doctor", idempotency_key=None)
     except RejectedError as error:
         return True, f"no: HTTP {error.status}: {error.message}"
     except ToolError as error:
         return f"no: {error.args[0]}", None
     finally:
-        await executor.aclose()
+        await client.aclose()
     return True, True
 
 

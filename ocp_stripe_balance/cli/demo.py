@@ -18,8 +18,8 @@ _TOOL = "postCustomersCustomerBalanceTransactions"
 
 
 async def demo(_options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.sandbox import Sandbox  # noqa: PLC0415  a server that few commands need
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance.sandbox import Sandbox  # a server that few commands need
+    from ocp_stripe_balance.settings import Settings  # pydantic
 
     async with Sandbox() as stripe:
         customer = stripe.create_customer(name="Ada Lovelace")
@@ -66,7 +66,7 @@ async def _demo_calls(agent: OCPAgent, order: dict[str, Any]) -> None:
 
 
 async def _demo_ledger(url: str, api_key: str, customer: str) -> None:
-    import httpx  # noqa: PLC0415
+    import httpx
 
     _step("6. Ada's ledger has one entry.")
     async with httpx.AsyncClient(base_url=url, auth=(api_key, "")) as stripe:

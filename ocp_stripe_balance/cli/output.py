@@ -26,6 +26,8 @@ def show_result(result: ToolResult, *, as_json: bool) -> None:
         print(f"{result.outcome}: {printable(result.describe())}")
         if result.transactions:
             _show_entries(result.transactions)
+        for customer in result.customers or ():
+            print(printable(f"{customer.describe()}{f', {customer.email}' if customer.email else ''}"))
         if result.customer is not None and result.customer.email:
             print(f"email            {printable(result.customer.email)}")
         if result.moved:

@@ -53,8 +53,8 @@ async def run(options: argparse.Namespace) -> int:
 
 
 async def _check(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance._policy import in_words, load_policy, remarks  # noqa: PLC0415  pydantic
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance._policy import in_words, load_policy, remarks  # pydantic
+    from ocp_stripe_balance.settings import Settings  # pydantic
 
     settings = Settings(policy=None) if options.file else Settings()
     policy = load_policy(options.file) if options.file else settings.policy_in_force
@@ -70,7 +70,7 @@ async def _check(options: argparse.Namespace) -> int:
 
 
 async def _explain(options: argparse.Namespace) -> int:
-    from ocp_stripe_balance.settings import Settings  # noqa: PLC0415  pydantic
+    from ocp_stripe_balance.settings import Settings  # pydantic
 
     settings = Settings(policy=options.policy) if options.policy else Settings()
     parameters = _parameters(options.call)

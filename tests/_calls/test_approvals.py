@@ -262,6 +262,7 @@ async def test_a_yes_that_comes_late_is_a_no(
     assert [] == await ledger(stripe, customer)
 
 
+@pytest.mark.promise("closed.unasked-is-refused")
 async def test_a_yes_is_not_used_after_its_time(stripe: Sandbox, path: Path) -> None:
     """Where something held the call up after the yes, the person is asked again."""
     asked: list[Proposal] = []
@@ -291,6 +292,7 @@ async def test_a_yes_is_not_used_after_its_time(stripe: Sandbox, path: Path) -> 
     assert 2 == len(asked)
 
 
+@pytest.mark.promise("closed.unasked-is-refused")
 async def test_a_no_that_cannot_be_recorded_is_no_answer(stripe: Sandbox, path: Path) -> None:
     """Who decided is a text, or nobody decided: a no must outlive the moment."""
 
@@ -509,6 +511,7 @@ async def test_an_approval_is_for_its_own_key(stripe: Sandbox, path: Path) -> No
     assert [] == await ledger(stripe, customer)
 
 
+@pytest.mark.promise("closed.unasked-is-refused")
 async def test_an_approval_is_used_once(stripe: Sandbox, path: Path) -> None:
     """Even where the record of the call it let through is gone."""
     customer = stripe.create_customer()

@@ -84,6 +84,7 @@ def posts(stripe: Sandbox) -> int:
 # What is on disk, and when
 
 
+@pytest.mark.promise("once.key-before-bytes")
 async def test_the_row_is_committed_before_the_first_byte_leaves(path: Path) -> None:
     """At the moment the transport gets the request, another connection reads the whole intent."""
     seen: list[dict[str, Any]] = []
@@ -106,6 +107,7 @@ async def test_the_row_is_committed_before_the_first_byte_leaves(path: Path) -> 
     assert transaction() == json.loads(row["answer"])
 
 
+@pytest.mark.promise("once.key-before-bytes")
 async def test_commits_reach_the_disk_before_the_request(path: Path) -> None:
     """The journal's own connection runs with WAL and synchronous=FULL, and its COMMIT comes before the request."""
     events: list[str] = []
@@ -162,6 +164,7 @@ async def test_the_file_is_private_and_has_no_secret(
         assert stripe.api_key.encode() not in each.read_bytes()
 
 
+@pytest.mark.promise("closed.unrecorded-is-unsent")
 async def test_nothing_is_sent_unrecorded(path: Path) -> None:
     """A full disk, a read-only file, a corrupt file, no folder: not sent, with the reason."""
     sent = []
@@ -238,6 +241,7 @@ async def test_a_newer_file_is_refused_undamaged(path: Path) -> None:
 # One key, one effect
 
 
+@pytest.mark.promise("once.one-reason")
 async def test_a_finished_call_answers_without_the_network(
     stripe: Sandbox, agent: OCPAgent, customer: str, path: Path
 ) -> None:
@@ -600,6 +604,7 @@ async def test_resume_sends_the_recorded_call(stripe: Sandbox, agent: OCPAgent, 
 # Interruptions
 
 
+@pytest.mark.promise("outcomes.no-fifth")
 async def test_cancelling_at_every_await_leaves_a_truthful_row(stripe: Sandbox, path: Path, customer: str) -> None:
     """Cancelled after each step of the loop in turn: what the caller is told, the row and the ledger agree."""
     told: dict[str, int] = {}
@@ -671,6 +676,7 @@ def call_and_stall(url: str, api_key: str, path: str, customer: str) -> None:
 
 
 @pytest.mark.parametrize("executed", [False, True])
+@pytest.mark.promise("once.after-a-crash")
 def test_a_killed_process_leaves_a_call_that_can_be_resumed(stripe_thread: Sandbox, path: Path, executed: bool) -> None:
     """SIGKILL while the request is out: the row says it may have been sent, and the next caller finishes it at once."""
     customer = stripe_thread.create_customer()
@@ -846,6 +852,7 @@ async def test_who_lost_the_lease_records_no_doubtful_outcome(path: Path) -> Non
 
 
 @pytest.mark.parametrize(("hours", "expected"), [(-48, "too_old"), (22.9, "resume"), (22.99, "too_old")])
+@pytest.mark.promise("once.own-bytes-only-while-known")
 async def test_only_what_is_surely_young_is_resumed(path: Path, hours: float, expected: str) -> None:
     """A call from the future, or whose last attempt could end past the border, is not sent again."""
     now = [1_000_000.0]
@@ -923,6 +930,7 @@ async def test_a_retagged_entry_is_a_suspect(stripe: Sandbox, agent: OCPAgent, c
     assert ("unknown", True) == (finding.outcome, entry["id"] in finding.advice)
 
 
+@pytest.mark.promise("answers.surprising-success")
 async def test_a_replay_repeats_the_warnings(path: Path) -> None:
     """What was surprising the first time is told again."""
     async with await scripted(lambda _: httpx.Response(200, content=b"broken"), journal=str(path)) as agent:
@@ -930,6 +938,7 @@ async def test_a_replay_repeats_the_warnings(path: Path) -> None:
     assert results[0].warnings == results[1].warnings != ()
 
 
+@pytest.mark.promise("once.one-reason")
 async def test_a_reference_known_to_another_journal_is_unknown(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
     """Two hosts without a common journal derive one key: Stripe refuses other words, but the money may have moved."""
     for name, words in (("a", "Sorry"), ("b", "We apologise")):
@@ -947,6 +956,7 @@ async def pruned(journal: Journal, *, with_references: bool = False) -> int:
     return await journal.run(lambda book: book.prune(9e9, journal.now(), with_references=with_references, keep_s=0.0))
 
 
+@pytest.mark.promise("once.one-reason")
 async def test_prune_keeps_paid_references(agent: OCPAgent, customer: str, path: Path) -> None:
     """A reason that was paid stays known, unless it is given up by name."""
     await agent.call_tool(TOOL, order(customer, reference="t"))
@@ -1053,6 +1063,7 @@ async def test_journals_close_and_open_again(path: Path) -> None:
 @pytest.mark.skipif(
     shutil.which("strace") is None, reason="needs strace; the test of the commits above runs everywhere"
 )
+@pytest.mark.promise("once.key-before-bytes")
 def test_the_kernel_is_asked_to_write_before_the_first_byte(stripe_thread: Sandbox, path: Path) -> None:
     """A system call trace of a whole process: the journal is fsynced between its last write and the request."""
     customer = stripe_thread.create_customer()

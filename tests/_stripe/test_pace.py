@@ -15,7 +15,7 @@ import selectors
 import weakref
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 import httpx
 import pytest
@@ -23,17 +23,19 @@ from helpers import TOOL, connect, order
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from test_executor import OK, FakeClock, Script, stripe_error
+from test_client import OK, FakeClock, Script, stripe_error
 
 from ocp_stripe_balance import ConfigurationError, NotSentError, OutcomeUnknownError, Settings, ToolError
-from ocp_stripe_balance._stripe.client import Executor
+from ocp_stripe_balance._stripe.client import StripeClient
 from ocp_stripe_balance._stripe.pace import MAX_WAITING, NoTurnError, Pace, Pacer, pace_of
-from ocp_stripe_balance._stripe.request import WireRequest
+from ocp_stripe_balance._stripe.request import Request
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from contextvars import Context
 
+Ts = TypeVarTuple("Ts")
 TEST_LIMITS, LIVE_LIMITS = (25.0, 25.0), (100.0, 25.0)
 START = 1000.0
 
@@ -70,7 +72,9 @@ class FakeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.ticks.now
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         self.timers.append(timer := super().call_at(when, callback, *args, context=context))
         return timer
 
@@ -107,12 +111,12 @@ def in_fake_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
     return run
 
 
-def to_stripe(method: str = "GET", customer: str | None = "cus_1", template: str = "/t", **more: Any) -> WireRequest:
+def to_stripe(method: str = "GET", customer: str | None = "cus_1", template: str = "/t", **more: Any) -> Request:
     facts = {"url": "https://stripe.test/v1/x", "body": b"", "headers": {}, **more}
-    return WireRequest(method=method, template=template, customer=customer, **facts)
+    return Request(method=method, template=template, customer=customer, **facts)
 
 
-async def rate_now(pacer: Pacer, request: WireRequest) -> float:
+async def rate_now(pacer: Pacer, request: Request) -> float:
     """
     The rate that somebody without any time is told.
     """
@@ -129,17 +133,17 @@ class Traffic:
 
     def __init__(self, limits: tuple[float, float], base_url: str = "https://stripe.test") -> None:
         self.pacer = Pace(base_url, limits).pacer_of(to_stripe())
-        self.sent: list[tuple[float, WireRequest]] = []
+        self.sent: list[tuple[float, Request]] = []
         self.writing: Counter[str | None] = Counter()
         self.most_writing = 0
         self.tasks: list[asyncio.Task[None]] = []
 
-    def offer(self, *requests: WireRequest, patience_s: float = 1e6, takes_s: float = 0.0) -> list[asyncio.Task[None]]:
+    def offer(self, *requests: Request, patience_s: float = 1e6, takes_s: float = 0.0) -> list[asyncio.Task[None]]:
         tasks = [asyncio.ensure_future(self._send(request, patience_s, takes_s)) for request in requests]
         self.tasks += tasks
         return tasks
 
-    async def _send(self, request: WireRequest, patience_s: float, takes_s: float) -> None:
+    async def _send(self, request: Request, patience_s: float, takes_s: float) -> None:
         written = request.customer if request.method != "GET" else None
         async with self.pacer.turn(request, patience_s):
             self.sent.append((asyncio.get_running_loop().time(), request))
@@ -207,7 +211,7 @@ async def test_never_too_many_and_never_two_writes_at_once(
     """However requests come, and however late the loop is: limits, one write per customer, in order, all of them."""
     fake_loop().ticks.late_s = lambda: chance.uniform(0, late_s)
     traffic = Traffic(limits)
-    offered: list[WireRequest] = []
+    offered: list[Request] = []
     for gap_s, number, request, takes_s in arrivals:
         await asyncio.sleep(gap_s)
         requests = [replace(request, body=str(len(offered) + each).encode()) for each in range(number)]
@@ -541,9 +545,9 @@ async def test_waiting_ends_at_the_deadline() -> None:
 # In the executor.
 
 
-def executor(script: Script, pace: Pace, clock: FakeClock) -> Executor:
+def executor(script: Script, pace: Pace, clock: FakeClock) -> StripeClient:
     transport = httpx.MockTransport(script)
-    return Executor(timeout_s=60, max_attempts=4, transport=transport, pace=pace, clock=clock, jitter=lambda: 1.0)
+    return StripeClient(timeout_s=60, max_attempts=4, transport=transport, pace=pace, clock=clock, jitter=lambda: 1.0)
 
 
 POST = to_stripe("POST", headers={"Idempotency-Key": "k"}, api_key=SecretStr("sk_test_planted0key"))
@@ -679,17 +683,17 @@ async def test_a_turn_at_the_last_moment_is_none() -> None:
 
     class Late:
         @contextlib.asynccontextmanager
-        async def turn(self, _: WireRequest, patience_s: float) -> Any:
+        async def turn(self, _: Request, patience_s: float) -> Any:
             asked.append(patience_s)
             raise NoTurnError("none")
             yield
 
-        def pacer_of(self, _: WireRequest) -> Late:
+        def pacer_of(self, _: Request) -> Late:
             return self
 
     for timeout_s in (2.0, 60.0):
         pace: Any = Late()
-        executor = Executor(timeout_s=timeout_s, max_attempts=4, pace=pace)
+        executor = StripeClient(timeout_s=timeout_s, max_attempts=4, pace=pace)
         with pytest.raises(NotSentError):
             await executor.execute(to_stripe("POST"), tool="t", idempotency_key="k")
     assert pytest.approx([1.8, 59.0], abs=0.1) == asked

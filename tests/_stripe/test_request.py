@@ -14,7 +14,7 @@ import yarl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocp_stripe_balance._stripe.request import WireRequest, build_request, encode_form
+from ocp_stripe_balance._stripe.request import Request, build_request, encode_form
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance._tools.validation import ParameterValidator
 from ocp_stripe_balance.sandbox._form import decode
@@ -24,7 +24,7 @@ CREATE = load_manifest().tools[0]
 VALIDATOR = ParameterValidator(CREATE.parameters_json_schema)
 
 
-def build(parameters: dict[str, Any]) -> WireRequest:
+def build(parameters: dict[str, Any]) -> Request:
     return build_request(CREATE, parameters, base_url=BASE, headers={"Authorization": "Bearer k"})
 
 
@@ -88,4 +88,4 @@ def test_scalars_survive_any_form_decoder(values: dict[str, Any]) -> None:
 def test_repr_has_no_credentials() -> None:
     """A request in a log line or a traceback shows where it goes, not with which key."""
     shown = repr(build({"customer": "cus_1", "amount": 1, "currency": "usd"}))
-    assert "<WireRequest POST https://api.stripe.com/v1/customers/cus_1/balance_transactions>" == shown
+    assert "<Request POST https://api.stripe.com/v1/customers/cus_1/balance_transactions>" == shown

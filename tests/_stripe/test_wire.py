@@ -123,6 +123,7 @@ async def test_body_is_the_form_stripe_reads(parameters: dict[str, Any], body: b
         ("!\"$'()*,<>[]^`|", "%21%22%24%27%28%29%2A%2C%3C%3E%5B%5D%5E%60%7C"),
     ],
 )
+@pytest.mark.promise("path.stays")
 async def test_customer_stays_one_segment_of_the_path(customer: str, segment: str) -> None:
     """Whatever a customer's ID may hold is percent-encoded, and stays so down to the socket."""
     raw, port = await send(order(customer), idempotency_key="k")

@@ -68,6 +68,7 @@ OCP_TOOL = {
 ENTRY_OBJECT = {
     **TOOLS["postCustomersCustomerBalanceTransactions"].response_json_schema["properties"]["object"],
 }
+CUSTOMER_OBJECT = {**TOOLS["getCustomersCustomer"].response_json_schema["properties"]["object"]}
 # What an OCP parameter says outside its schema; the rest is in the schema alone.
 LIFTED = ("default", "enum", "format", "items", "properties", "minimum", "maximum", "minLength", "maxLength", "pattern")
 
@@ -151,7 +152,7 @@ def test_responses_are_two_views_of_one_truth(tool: ToolSpec) -> None:
     assert named == set(definitions)
     for name, definition in definitions.items():
         assert {"id", "object"} <= set(definition["required"])
-        assert definition["properties"]["object"] in ({"const": name}, ENTRY_OBJECT)
+        assert definition["properties"]["object"] in ({"const": name}, ENTRY_OBJECT, CUSTOMER_OBJECT)
         assert definition.get("additionalProperties", True) is True
 
 

@@ -185,6 +185,7 @@ def test_there_are_at_least_sixty_kinds() -> None:
 
 
 @pytest.mark.parametrize("kind", BAD)
+@pytest.mark.promise("input.never-on-the-wire")
 async def test_bad_input_never_reaches_the_wire(kind: str) -> None:
     """Each kind is refused with its path, what was wrong and what would be right, and nothing is sent."""
     parameters, path, said, right = BAD[kind]

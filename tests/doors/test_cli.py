@@ -76,7 +76,7 @@ async def test_call_reads_json(stripe_thread: Sandbox, tmp_path: Path, source: s
         (["call", TOOL, "--json", "amount=1", "currency=usd"], 2, "customer: required parameter is missing"),
         (["call", TOOL, "metadata=", "metadata[a]=b"], 2, "metadata: is given twice"),
         (["call", TOOL, "metadata={"], 2, "is not JSON"),
-        (["call", "postCustomers", "amount=1"], 2, "did you mean getCustomersCustomer"),
+        (["call", "postCustomers", "amount=1"], 2, "did you mean getCustomers or getCustomersCustomer"),
         (["tools", "nope"], 2, "the tools are"),
         (["call", TOOL, "amount=-5", "currency=usd", "customer=cus_none"], 3, "No such customer: 'cus_none'"),
         (["sandbox", "--port", "99999"], 2, "cannot listen on port 99999"),

@@ -217,6 +217,7 @@ async def decide(path: Path, step: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.promise("path.stays")
 async def test_attack_is_stopped(name: str, stripe: Sandbox, tmp_path: Path) -> None:
     """Each call is told what stops it, nothing moves but what every rule allows, and nothing leaves the template."""
     calls, told, moved = ATTACKS[name]

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from helpers import TOOL, admit, draft, ledger, order, records, settle, verdict
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -264,6 +265,7 @@ def spend(url: str, api_key: str, journal: str, customers: list[str], start: Any
     asyncio.run(main())
 
 
+@pytest.mark.promise("closed.budget")
 async def test_eight_processes_spend_one_budget(tmp_path: Path) -> None:
     """Never over, and at the end less than one call is left: nothing is in flight any more."""
     context = multiprocessing.get_context("spawn")

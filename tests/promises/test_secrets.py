@@ -290,6 +290,7 @@ async def test_bad_headers_and_settings_do_not_show_the_key() -> None:
         assert_unseen({"message": str(error), "locals": text})
 
 
+@pytest.mark.promise("secrets.stay")
 async def test_what_holds_the_key_is_not_pickled_and_not_shown(stripe: Sandbox) -> None:
     """Settings, an agent, its access and its headers: neither repr nor pickle has it."""
     stripe.api_key = "sk_test_planted0key"
@@ -306,6 +307,7 @@ async def test_what_holds_the_key_is_not_pickled_and_not_shown(stripe: Sandbox) 
     await agent.aclose()
 
 
+@pytest.mark.promise("secrets.stay")
 async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandbox, tmp_path: Path) -> None:
     """What succeeds is as silent as what fails."""
     stripe, customer = stripe_thread, stripe_thread.create_customer()

@@ -9,13 +9,28 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ocp_stripe_balance._stripe.wire import CUT_OFF, MAX_BODY_BYTES, MAX_CONNECT_S, Headers, Received, lost
+from ocp_stripe_balance._stripe.wire import (
+    CUT_OFF,
+    MAX_BODY_BYTES,
+    MAX_CONNECT_S,
+    Headers,
+    LostError,
+    Received,
+    UnsentError,
+    as_headers,
+    describe,
+    lost,
+)
 
 if TYPE_CHECKING:
-    from ocp_stripe_balance._stripe.request import WireRequest
+    from ocp_stripe_balance._stripe.request import Request
 
 
-class HttpxExchange:
+# Only these prove that nothing was sent; any other failure may have come after the request arrived.
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+class HttpxWire:
     """
     Hands requests straight to the transport: no cookies, no redirects, no proxy or .netrc from the environment.
     """
@@ -26,22 +41,30 @@ class HttpxExchange:
         """
         self._transport = transport
 
-    async def exchange(self, request: WireRequest, remaining_s: float) -> Received:
+    async def exchange(self, request: Request, remaining_s: float) -> Received:
         """
         The response.
         """
         connect_s = min(remaining_s / 2, MAX_CONNECT_S)
         timeout = {"connect": connect_s, "pool": connect_s, "read": remaining_s, "write": remaining_s}
-        wire = _wire(request, timeout)
+        wire = _request(request, timeout)
         # A reply that drips in would outlast the read timeout.
         deadline = asyncio.get_running_loop().time() + remaining_s
-        async with asyncio.timeout_at(deadline):
-            response = await self._transport.handle_async_request(wire)
+        error: BaseException
         try:
-            body, lost_body = await _read(response, deadline)
-        finally:
-            await response.aclose()
-        return Received(response.status_code, Headers(response.headers.raw), body, lost_body)
+            async with asyncio.timeout_at(deadline):
+                response = await self._transport.handle_async_request(wire)
+        except _UNSENT as caught:
+            error = UnsentError(describe(caught))
+        except httpx.TransportError as caught:
+            error = LostError(describe(caught))
+        else:
+            try:
+                body, lost_body = await _read(response, deadline)
+            finally:
+                await response.aclose()
+            return Received(response.status_code, Headers(response.headers.raw), body, lost_body)
+        raise error  # out here, where no frame below holds the headers
 
     async def aclose(self) -> None:
         """
@@ -50,24 +73,21 @@ class HttpxExchange:
         await self._transport.aclose()
 
 
-def _wire(request: WireRequest, timeout: dict[str, float]) -> httpx.Request:
+def _request(request: Request, timeout: dict[str, float]) -> httpx.Request:
     """
     The request as httpx has it, with the API key.
 
     Raises:
-        httpx.UnsupportedProtocol: it cannot be sent at all.
+        UnsentError: it cannot be sent at all.
     """
+    headers = as_headers(request)
     try:
         return httpx.Request(
-            request.method,
-            request.url,
-            headers=request.all_headers(),
-            content=request.body,
-            extensions={"timeout": timeout},
+            request.method, request.url, headers=headers, content=request.body, extensions={"timeout": timeout}
         )
     except (httpx.InvalidURL, ValueError) as error:
         why = str(error)
-    raise httpx.UnsupportedProtocol(why)  # out here, where no frame below holds the headers
+    raise UnsentError(why)  # out here, where no frame below holds the headers
 
 
 async def _read(response: httpx.Response, deadline: float) -> tuple[bytes, str | None]:

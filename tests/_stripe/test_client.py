@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from ocp_stripe_balance import NotSentError, OutcomeUnknownError, RejectedError, ToolError
-from ocp_stripe_balance._stripe.client import OUTCOMES, Executor, Reply, Seen, classify
-from ocp_stripe_balance._stripe.request import WireRequest
+from ocp_stripe_balance._stripe.attempts import OUTCOMES, Reply, Seen, classify
+from ocp_stripe_balance._stripe.client import StripeClient
+from ocp_stripe_balance._stripe.request import Request
 from ocp_stripe_balance.errors import RateLimitError
 from ocp_stripe_balance.sandbox import FaultKind
 
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance import OCPAgent
     from ocp_stripe_balance.sandbox import Sandbox
 
-REQUEST = WireRequest(method="POST", url="https://stripe.test/v1/x", body=b"a=b", headers={"Idempotency-Key": "k"})
-READ = WireRequest(method="GET", url="https://stripe.test/v1/x", body=b"", headers={})
+REQUEST = Request(method="POST", url="https://stripe.test/v1/x", body=b"a=b", headers={"Idempotency-Key": "k"})
+READ = Request(method="GET", url="https://stripe.test/v1/x", body=b"", headers={})
 
 Step = httpx.Response | Exception
 
@@ -90,13 +91,13 @@ IN_USE = stripe_error(409, code="idempotency_key_in_use")
 
 async def run(
     script: Script,
-    request: WireRequest = REQUEST,
+    request: Request = REQUEST,
     *,
     clock: FakeClock | None = None,
     timeout_s: float = 60,
     jitter: Callable[[], float] = lambda: 1.0,
 ) -> Reply:
-    executor = Executor(
+    executor = StripeClient(
         timeout_s=timeout_s,
         max_attempts=4,
         transport=httpx.MockTransport(script),
@@ -109,7 +110,7 @@ async def run(
         await executor.aclose()
 
 
-async def outcome(*steps: Step, request: WireRequest = REQUEST) -> str:
+async def outcome(*steps: Step, request: Request = REQUEST) -> str:
     try:
         await run(Script(*steps), request)
     except ToolError as error:
@@ -149,6 +150,7 @@ SHOWS: dict[Seen, list[Step]] = {
 
 
 @pytest.mark.parametrize(("is_tainted", "seen"), list(itertools.product([False, True], Seen)))
+@pytest.mark.promise("outcomes.taint")
 async def test_every_cell_of_the_outcome_table(is_tainted: bool, seen: Seen) -> None:
     """Whether an earlier attempt may have been executed, times what the last one showed, gives the outcome."""
     doubt: list[Step] = [httpx.ReadTimeout("lost")] if is_tainted else []
@@ -347,13 +349,14 @@ class OddError(BaseException):
         raise RuntimeError
 
 
+@pytest.mark.promise("outcomes.no-fifth")
 async def test_nothing_a_transport_raises_escapes_bare() -> None:
     """Not even a BaseException whose own words fail."""
 
     def handler(_: httpx.Request) -> httpx.Response:
         raise OddError
 
-    executor = Executor(timeout_s=5, max_attempts=1, transport=httpx.MockTransport(handler))
+    executor = StripeClient(timeout_s=5, max_attempts=1, transport=httpx.MockTransport(handler))
     with pytest.raises(OutcomeUnknownError, match="OddError"):
         await executor.execute(REQUEST, tool="t", idempotency_key="k")
     await executor.aclose()
@@ -361,8 +364,8 @@ async def test_nothing_a_transport_raises_escapes_bare() -> None:
 
 async def test_an_impossible_address_is_not_sent() -> None:
     """What cannot be an HTTP request never leaves."""
-    request = WireRequest(method="POST", url="https://xn--a/v1", body=b"", headers={})
-    executor = Executor(timeout_s=5, max_attempts=1, transport=httpx.MockTransport(Script(OK)))
+    request = Request(method="POST", url="https://xn--a/v1", body=b"", headers={})
+    executor = StripeClient(timeout_s=5, max_attempts=1, transport=httpx.MockTransport(Script(OK)))
     with pytest.raises(NotSentError):
         await executor.execute(request, tool="t", idempotency_key="k")
     await executor.aclose()
@@ -374,7 +377,7 @@ async def test_encoded_bodies_are_not_unpacked() -> None:
     with raw_server(
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
     ) as url:
-        executor = Executor(timeout_s=5, max_attempts=1)
+        executor = StripeClient(timeout_s=5, max_attempts=1)
         reply = await executor.execute(replace(REQUEST, url=url), tool="t", idempotency_key="k")
         await executor.aclose()
     assert (200, packed, None) == (reply.status, reply.body, reply.data)
@@ -429,13 +432,14 @@ def raw_server(answer: bytes, stray: bytes = b"") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
+@pytest.mark.promise("answers.own")
 async def test_stray_bytes_are_not_the_next_answer(is_busy: bool) -> None:
     """A late reply on an idle connection is dropped with the connection, also where the loop had no time to read it."""
     body = b'{"error":{"type":"invalid_request_error"}}'
     stray = b"HTTP/1.1 400 X\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     with raw_server(ok, stray) as url:
-        executor = Executor(timeout_s=5, max_attempts=1)
+        executor = StripeClient(timeout_s=5, max_attempts=1)
         request = replace(REQUEST, url=url)
         await executor.execute(request, tool="t", idempotency_key="a")
         if is_busy:
@@ -449,7 +453,7 @@ async def test_stray_bytes_are_not_the_next_answer(is_busy: bool) -> None:
 async def test_errors_lead_to_no_object_with_the_key() -> None:
     """Neither an error nor anything it was caused by holds the request's headers."""
     with raw_server(b"garbage\r\n\r\n") as url:
-        executor = Executor(timeout_s=5, max_attempts=1)
+        executor = StripeClient(timeout_s=5, max_attempts=1)
         request = replace(REQUEST, url=url, api_key=SecretStr("sk_test_planted0key"))
         with pytest.raises(OutcomeUnknownError) as caught:
             await executor.execute(request, tool="t", idempotency_key="k")
@@ -500,7 +504,7 @@ async def test_a_200_without_its_body_stays_a_success_when_retries_fail() -> Non
         seen.append(request)
         return answers[len(seen) - 1]
 
-    executor = Executor(timeout_s=60, max_attempts=4, transport=httpx.MockTransport(handler), clock=FakeClock())
+    executor = StripeClient(timeout_s=60, max_attempts=4, transport=httpx.MockTransport(handler), clock=FakeClock())
     reply = await executor.execute(REQUEST, tool="t", idempotency_key="k")
     await executor.aclose()
     assert 200 == reply.status
@@ -534,6 +538,7 @@ async def entries_after(agent: OCPAgent, stripe: Sandbox, customer: str, **more:
         "duplicate",
     ],
 )
+@pytest.mark.promise("once.key-before-bytes")
 async def test_one_fault_still_makes_one_entry(
     stripe: Sandbox,
     agent: OCPAgent,
@@ -588,6 +593,7 @@ def test_every_fault_has_a_test_of_what_is_told() -> None:
 
 
 @pytest.mark.parametrize(("executed", "entries"), [(False, 0), (True, 1)])
+@pytest.mark.promise("outcomes.taint")
 async def test_a_stored_500_is_unknown_either_way(
     stripe: Sandbox,
     agent: OCPAgent,
@@ -692,7 +698,7 @@ async def test_cancelling_while_waiting_to_retry_depends_on_what_was_sent() -> N
         (httpx.ReadError("reset"), OutcomeUnknownError),
     ):
         script = Script(step)
-        executor = Executor(timeout_s=60, max_attempts=4, transport=httpx.MockTransport(script), jitter=lambda: 1.0)
+        executor = StripeClient(timeout_s=60, max_attempts=4, transport=httpx.MockTransport(script), jitter=lambda: 1.0)
         task = asyncio.create_task(executor.execute(REQUEST, tool="t", idempotency_key="k"))
         async with asyncio.timeout(5):
             while not script.requests:

@@ -1,0 +1,273 @@
+"""
+The default way to Stripe: aiohttp, one session per event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import certifi
+from yarl import URL
+
+from ocp_stripe_balance._stripe.wire import (
+    CUT_OFF,
+    MAX_BODY_BYTES,
+    MAX_CONNECT_S,
+    Headers,
+    LostError,
+    Received,
+    UnsentError,
+    WireError,
+    as_headers,
+    describe,
+    lost,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ocp_stripe_balance._stripe.network import Network
+    from ocp_stripe_balance._stripe.request import Request
+
+_MAX_CONNECTIONS = 256
+_MAX_IDLE_S = 15.0  # servers close idle connections, and the request that meets that is lost
+# Only these prove that nothing was sent. The first is a ClientOSError, which otherwise proves nothing.
+_UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
+# Sessions that a parent process opened: a child uses none, and closes none, which the parent would notice.
+_OF_A_PARENT: list[object] = []
+
+
+class AiohttpWire:
+    """
+    Exchanges over connections that are kept open between calls.
+    """
+
+    def __init__(self, network: Network, *, max_connections: int = _MAX_CONNECTIONS) -> None:
+        """
+        Open nothing yet.
+
+        Args:
+            network: what stands between here and Stripe.
+            max_connections: how many may be in use at once in one event loop.
+        """
+        self._network = network
+        self._max_connections = max_connections
+        self._pid = os.getpid()
+        # Connections belong to the loop that made them, and an agent may be used from several.
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._ssl_context: ssl.SSLContext | None = None
+        weakref.finalize(self, _abandon, self._sessions)
+
+    async def exchange(self, request: Request, remaining_s: float) -> Received:
+        """
+        The response.
+        """
+        deadline = asyncio.get_running_loop().time() + remaining_s
+        headers, url = as_headers(request), URL(request.url, encoded=True)
+        try:
+            tls = self._tls() if url.scheme == "https" else None
+        except (OSError, ValueError) as caught:  # a file of certificates that cannot be read
+            raise UnsentError(describe(caught)) from None
+        _current.set(_Exchange(deadline))
+        session = self._session()
+        error: BaseException
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await session.request(
+                    request.method,
+                    url,
+                    data=request.body if request.body or request.method == "POST" else None,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._network.proxy_for(request.url),
+                    ssl=tls or True,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=min(remaining_s / 2, MAX_CONNECT_S)),
+                )
+        except WireError:
+            raise
+        except _UNSENT as caught:
+            error = UnsentError(_words(caught))
+        except (TimeoutError, asyncio.CancelledError):
+            raise
+        except Exception as caught:  # noqa: BLE001  whatever it raises, the request may have arrived
+            error = LostError(_words(caught))
+        else:
+            received = await _received(response, deadline)
+            if session.closed and received.lost_body is None:  # what ends with its connection may have gone on
+                return received._replace(lost_body=lost(ConnectionAbortedError("closed by this side")))
+            return received
+        raise error  # out here, where no frame below holds the headers
+
+    async def aclose(self) -> None:
+        """
+        Close all connections. What was not sent yet is not sent any more.
+        """
+        sessions = dict(self._sessions)
+        self._sessions.clear()
+        for loop, session in sessions.items():
+            if loop is asyncio.get_running_loop():
+                await session.close()
+                await asyncio.sleep(0)  # sockets are closed in the loop's next turn, which may be its last
+            else:
+                _close_elsewhere(loop, session)
+
+    def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._pid != os.getpid():
+            _OF_A_PARENT.extend(self._sessions.values())
+            self._sessions.clear()
+            self._pid = os.getpid()
+        session = self._sessions.get(loop)
+        if session is None:
+            for other in [other for other in self._sessions if other.is_closed()]:
+                _close_elsewhere(other, self._sessions.pop(other))
+            session = self._sessions[loop] = aiohttp.ClientSession(
+                connector=_Connector(limit=self._max_connections, keepalive_timeout=_MAX_IDLE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            )
+        return session
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._ssl_context is None:
+            self._ssl_context = self._network.ssl_context(certifi.where())
+        return self._ssl_context
+
+
+class _Exchange:
+    """
+    What the connector must know of the exchange that it connects for.
+    """
+
+    __slots__ = ("deadline", "is_connected")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.is_connected = False
+
+
+_current: ContextVar[_Exchange] = ContextVar("exchange")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """
+    Connects, and says of whatever goes wrong with that, that nothing was sent.
+    """
+
+    async def connect(self, *request: Any, **named: Any) -> Any:
+        """
+        A connection that is ready before the call's deadline, and that was silent while nobody asked.
+
+        One for each exchange: the library would send a GET again by itself.
+        """
+        exchange = _current.get()
+        if exchange.is_connected:
+            raise LostError("ServerDisconnectedError: the connection was lost before there was an answer")
+        try:
+            connection = await super().connect(*request, **named)
+            while _has_spoken(connection):  # what it says would be read as the answer
+                connection.close()
+                connection = await super().connect(*request, **named)
+        except (aiohttp.ClientError, TimeoutError):
+            raise
+        except Exception as error:
+            raise UnsentError(describe(error)) from error  # such as no thread for DNS
+        if asyncio.get_running_loop().time() >= exchange.deadline:  # the process was stopped: others may have the call
+            connection.close()
+            raise UnsentError("ConnectTimeout: the call's deadline had passed before it could be sent")
+        exchange.is_connected = True
+        return connection
+
+
+_USED: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _has_spoken(connection: Any) -> bool:
+    """
+    Whether a connection that was used before has something to say, also where the loop had no time to read it yet.
+    """
+    protocol = connection.protocol
+    if protocol not in _USED:
+        _USED.add(protocol)
+        return False
+    if protocol.should_close:
+        return True
+    sock = connection.transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    if not hasattr(select, "poll"):  # on Windows, where select takes any socket
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def _received(response: aiohttp.ClientResponse, deadline: float) -> Received:
+    """
+    The body up to 1 MB, and why it is not whole.
+    """
+    body, why = bytearray(), None
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    del body[MAX_BODY_BYTES:]
+                    why = CUT_OFF
+                    break
+    except Exception as error:  # noqa: BLE001  the status stands, whatever became of the body
+        why = lost(error)
+    except BaseException:
+        response.close()
+        raise
+    if why is not None:
+        response.close()
+    return Received(response.status, Headers(response.raw_headers), bytes(body), why)
+
+
+def _words(error: BaseException) -> str:
+    """
+    A failure in the words of what lies behind it.
+    """
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "ConnectTimeout: no connection in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"ConnectError: {error.os_error}"
+    return describe(error)
+
+
+def _abandon(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]) -> None:
+    """
+    Close what a wire left open that nobody closed.
+    """
+    for loop, session in sessions.items():
+        _close_elsewhere(loop, session)
+
+
+def _close_elsewhere(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
+    """
+    Close a session of another loop than the running one, which may be closed.
+    """
+    with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(lambda: loop.create_task(session.close()))
+            return
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        closing = connector.close()
+        with contextlib.suppress(RuntimeError, StopIteration):  # its loop is closed: this far it goes, and no farther
+            closing.__await__().send(None)

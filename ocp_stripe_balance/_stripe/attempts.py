@@ -1,0 +1,172 @@
+"""
+What one attempt showed, and what a call has come to by it.
+
+The rules are Stripe's: https://docs.stripe.com/error-low-level, https://docs.stripe.com/api/idempotent_requests
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ocp_stripe_balance._stripe.pace import NoTurnError
+from ocp_stripe_balance._stripe.wire import CUT_OFF, WireError
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._stripe.wire import Headers
+    from ocp_stripe_balance.errors import Outcome
+
+
+class Seen(StrEnum):
+    """
+    What one attempt showed.
+    """
+
+    SUCCEEDED = "succeeded"
+    """A 2xx: the money has moved."""
+    REFUSED = "refused"
+    """Stripe examined this very request and said no, which settles the call: a repeat is told the first result."""
+    TURNED_AWAY = "turned away"
+    """401, 403, 409, 429, or a 4xx that is not Stripe's: not executed, and silent about earlier attempts."""
+    UNSURE = "unsure"
+    """Lost reply, 5xx, or the key is in use: it may have been executed."""
+    UNSENT = "unsent"
+    """No connection was made, or none was tried because the request had no turn."""
+
+
+_SUCCESSES, _CLIENT_ERRORS = range(200, 300), range(400, 500)
+# Statuses that say, whoever sends them, that the request was not passed on or not executed (RFC 9110, section 15.5).
+_REFUSALS_OF_ANYONE = frozenset({400, 401, 403, 404, 405, 406, 407, 411, 413, 414, 415, 417, 421, 426, 429, 431, 451})
+
+# (may an earlier attempt have been executed?, what this one showed) -> what the call has come to
+OUTCOMES: dict[tuple[bool, Seen], Outcome] = {
+    (False, Seen.SUCCEEDED): "succeeded",
+    (False, Seen.REFUSED): "rejected",
+    (False, Seen.TURNED_AWAY): "rejected",
+    (False, Seen.UNSURE): "unknown",
+    (False, Seen.UNSENT): "not_sent",
+    (True, Seen.SUCCEEDED): "succeeded",
+    (True, Seen.REFUSED): "rejected",
+    (True, Seen.TURNED_AWAY): "unknown",
+    (True, Seen.UNSURE): "unknown",
+    (True, Seen.UNSENT): "unknown",
+}
+
+
+class Reply(NamedTuple):
+    """
+    One HTTP response, read.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    data: Any
+    """The JSON value of the body, or None where it is not JSON."""
+    lost_body: str | None
+    """Why the body is not whole, or None where it is."""
+    attempts: int
+
+    @property
+    def text(self) -> str:
+        """
+        The JSON of `data`: as it came, where that is UTF-8 and begins like an object, else written anew.
+        """
+        if self.body[:1] == b"{" and self.body[1:2] != b"\0":  # UTF-16 has zeros there
+            with contextlib.suppress(UnicodeDecodeError):
+                return self.body.decode()
+        return json.dumps(self.data)
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """
+        Stripe's error object, or None where the answer has none.
+        """
+        error = self.data.get("error") if isinstance(self.data, dict) else None
+        # Gateways send errors too; Stripe's have a type, such as invalid_request_error.
+        is_stripes = isinstance(error, dict) and str(error.get("type")).endswith("_error")
+        return error if is_stripes else None
+
+    @property
+    def request_id(self) -> str | None:
+        """
+        Stripe's ``req_…``, to be named to Stripe's support.
+        """
+        request_id: str | None = self.headers.get("request-id")
+        return request_id
+
+    @property
+    def is_replayed(self) -> bool:
+        """
+        Whether Stripe answered from the first request under this key instead of executing again.
+        """
+        return bool(self.headers.get("idempotent-replayed") == "true")
+
+
+class Attempt(NamedTuple):
+    """
+    What one attempt showed.
+    """
+
+    seen: Seen
+    reply: Reply | None = None
+    failure: BaseException | None = None
+
+
+def classify(status: int, error: dict[str, Any] | None) -> Seen:
+    """
+    What an HTTP answer shows about the attempt it answers; *error* is Stripe's error object, if it sent one.
+    """
+    if status in _SUCCESSES:
+        return Seen.SUCCEEDED
+    if status in {408, 424} or status not in _CLIENT_ERRORS:
+        return Seen.UNSURE
+    if error is None:  # not Stripe's answer, or one that cannot be read
+        return Seen.TURNED_AWAY if status in _REFUSALS_OF_ANYONE else Seen.UNSURE
+    if status == HTTPStatus.CONFLICT and error.get("code") == "idempotency_key_in_use":
+        return Seen.UNSURE  # a request with our key is running, and may be ours
+    if status in {401, 403, 409, 429}:
+        return Seen.TURNED_AWAY
+    return Seen.REFUSED
+
+
+def is_worth_repeating(attempt: Attempt) -> bool:
+    """
+    Whether another attempt may end otherwise: Stripe's own advice first, where it gave one.
+    """
+    reply = attempt.reply
+    if isinstance(attempt.failure, NoTurnError):
+        return False
+    if reply is None:
+        return attempt.seen is Seen.UNSENT or isinstance(attempt.failure, WireError | TimeoutError)
+    if attempt.seen is Seen.SUCCEEDED:
+        return reply.lost_body not in {None, CUT_OFF}
+    advice = reply.headers.get("stripe-should-retry")
+    if advice in {"true", "false"}:
+        return bool(advice == "true")
+    if reply.is_replayed:
+        return False  # stored, so it will be the same again
+    return reply.status in {408, 409, 429} or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def retry_after(reply: Reply | None) -> float | None:
+    """
+    Seconds Stripe asks to wait: Retry-After as seconds or as a date (RFC 9110, section 10.2.3).
+    """
+    value = reply.headers.get("retry-after") if reply else None
+    if value is None:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, OverflowError, TypeError, IndexError):  # nonsense, which has many forms
+        return None

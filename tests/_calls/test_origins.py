@@ -1,0 +1,98 @@
+"""
+A key is what its origin says: whose name for a decision it is, kept beside it and never in its text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from helpers import TOOL, connect, ledger, order, records, scripted, transaction, usual_journal
+
+from ocp_stripe_balance import NotSentError, OutcomeUnknownError, RejectedError
+from ocp_stripe_balance._domain import Key, Origin
+from ocp_stripe_balance.errors import RateLimitError
+from ocp_stripe_balance.exports import run_tool_call
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.sandbox import Sandbox
+
+
+@pytest.mark.promise("once.origin")
+async def test_a_callers_key_may_look_like_a_reversals(stripe: Sandbox, customer: str) -> None:
+    """An ordinary credit under the key rev-ticket-1 that was turned away is resumed like any other."""
+    async with await connect(stripe, max_attempts=1) as agent:
+        api = await agent.register_api("stripe")
+        stripe.faults.add("rate_limit", path="balance")
+        with pytest.raises(RateLimitError):
+            await agent.call_tool(TOOL, order(customer), idempotency_key="rev-ticket-1")
+        assert (await api.resume("rev-ticket-1")).ok
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@pytest.mark.promise("once.origin")
+async def test_a_callers_key_may_look_like_a_references() -> None:
+    """Stripe's plain no to a key that was used for another amount is that no, not an open outcome."""
+    error = {"type": "idempotency_error", "message": "Keys for idempotent requests can only be used with the same"}
+    answers = [httpx.Response(400, json={"error": error})] * 2
+    async with await scripted(lambda _: answers.pop(0)) as agent:
+        with pytest.raises(RejectedError, match="400"):
+            await agent.call_tool(TOOL, order(), idempotency_key="ref-2026-001")
+        with pytest.raises(OutcomeUnknownError, match="another journal"):
+            await agent.call_tool(TOOL, order(reference="ref-2026-001"))
+
+
+async def test_each_key_is_on_record_with_its_origin(stripe: Sandbox, customer: str) -> None:
+    """A program's, a header's, a model's, a host's, a reference's, a reversal's, and one that was drawn."""
+    call = {"id": "call_1", "name": TOOL, "arguments": order(customer, -4)}
+    async with await connect(stripe) as agent:
+        await agent.call_tool(TOOL, order(customer, -1), idempotency_key="a")
+        await agent.call_tool(TOOL, order(customer, -2), headers={"Idempotency-Key": "b"})
+        await agent.call_tool(TOOL, order(customer, -3, idempotency_key="c"))
+        await run_tool_call("json-schema", agent, call)
+        await agent.call_tool(TOOL, order(customer, -5), idempotency_key=Key("d", Origin.TOOL_CALL))
+        await agent.call_tool(TOOL, order(customer, -6, reference="ticket-1"))
+        made = await agent.call_tool(TOOL, order(customer, -7))
+        await agent.call_tool("reverseCustomerBalanceTransaction", {"transaction": made.data["id"]})
+    async with usual_journal() as journal:
+        origins = [record.intent.key.origin for record in await records(journal)]
+    assert origins == [
+        Origin.CALLER,
+        Origin.CALLER,
+        Origin.MODEL,
+        Origin.TOOL_CALL,
+        Origin.TOOL_CALL,
+        Origin.REFERENCE,
+        Origin.DRAWN,
+        Origin.REVERSAL,
+    ]
+
+
+@pytest.mark.promise("answers.surprising-success")
+async def test_a_success_that_is_cut_off_is_a_success() -> None:
+    """The status says that the money moved; what is missing is told as warnings."""
+    cut = httpx.Response(200, content=b'{"id": "cbtxn_1", "object": "customer_balance_tr')
+    odd = httpx.Response(200, json=transaction(type="of_next_year", more={"a": 1}))
+    answers = [cut, odd]
+    async with await scripted(lambda _: answers.pop(0)) as agent:
+        results = [await agent.call_tool(TOOL, order(), idempotency_key=key) for key in "ab"]
+    assert [True, True] == [bool(result.warnings) or result.data != {} for result in results]
+    assert ["succeeded"] * 2 == [result.outcome for result in results]
+
+
+@pytest.mark.promise("outcomes.no-fifth")
+@pytest.mark.parametrize("answer", [httpx.ConnectError("no"), httpx.ReadError("lost"), TimeoutError()])
+async def test_whatever_a_transport_raises_is_one_of_four(answer: BaseException) -> None:
+    """No connection is not sent; anything else may have arrived."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise answer
+
+    told: list[Any] = []
+    async with await scripted(fail, max_attempts=1) as agent:
+        try:
+            await agent.call_tool(TOOL, order())
+        except (NotSentError, OutcomeUnknownError) as error:
+            told.append(error.outcome)
+    assert ["not_sent" if isinstance(answer, httpx.ConnectError) else "unknown"] == told
