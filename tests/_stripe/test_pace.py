@@ -840,21 +840,35 @@ async def offer_twice(limit_per_s: float, seconds: float, customers: Iterable[st
             await asyncio.wait_for(until_the_end(), seconds)
 
 
+async def stalls(found: list[float]) -> None:
+    """
+    Note how late the loop is each time, until cancelled.
+    """
+    clock = asyncio.get_running_loop()
+    while True:
+        due_at = clock.time() + 0.01
+        await asyncio.sleep(0.01)
+        found.append(clock.time() - due_at)
+
+
 async def test_what_is_offered_beyond_the_limit_waits_here() -> None:
     """
-    Twice as much as the sandbox takes is offered, and hardly any 429 is seen.
+    Twice as much as the sandbox takes is offered: nine tenths of the limit get through, and hardly any 429 is seen.
 
-    Of three tries one must do: a machine that stops for 100 ms lets requests arrive together.
+    What the loop stood still is no time, because a busy machine is no failure; and of three tries one must do.
     """
-    limit_per_s, found = 100, []
+    limit_per_s, seconds, found = 25, 3, []
     for _ in range(3):
+        stood_s: list[float] = []
+        watch = asyncio.ensure_future(stalls(stood_s))
         async with Sandbox(rate_limit=limit_per_s) as stripe:
-            customers = [stripe.create_customer() for _ in range(40)]
-            await offer_twice(limit_per_s, 4, customers, stripe)
-            share_through = stripe.limits.admitted / limit_per_s / stripe.limits.counts()["seconds"]
-            share_refused = stripe.limits.refused.total() / len(stripe.requests)
-        found.append((share_through, share_refused))
-        if share_through >= 0.9 and share_refused < 0.01:
+            customers = [stripe.create_customer() for _ in range(20)]
+            await offer_twice(limit_per_s, seconds, customers, stripe)
+            through, refused = stripe.limits.admitted, stripe.limits.refused.total()
+        watch.cancel()
+        stood = sum(stood_s) / seconds
+        found.append((through, refused, stood))
+        if through >= 0.9 * limit_per_s * seconds * (1 - stood) and refused <= (0.01 + stood) * through:
             return
     assert [] == found
 
