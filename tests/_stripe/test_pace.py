@@ -15,7 +15,7 @@ import selectors
 import weakref
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 import httpx
 import pytest
@@ -33,7 +33,9 @@ from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from contextvars import Context
 
+Ts = TypeVarTuple("Ts")
 TEST_LIMITS, LIVE_LIMITS = (25.0, 25.0), (100.0, 25.0)
 START = 1000.0
 
@@ -70,8 +72,8 @@ class FakeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.ticks.now
 
-    def call_at(  # type: ignore[override]  # the same, with looser types
-        self, when: float, callback: Any, *args: Any, context: Any = None
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         self.timers.append(timer := super().call_at(when, callback, *args, context=context))
         return timer
@@ -838,21 +840,35 @@ async def offer_twice(limit_per_s: float, seconds: float, customers: Iterable[st
             await asyncio.wait_for(until_the_end(), seconds)
 
 
+async def stalls(found: list[float]) -> None:
+    """
+    Note how late the loop is each time, until cancelled.
+    """
+    clock = asyncio.get_running_loop()
+    while True:
+        due_at = clock.time() + 0.01
+        await asyncio.sleep(0.01)
+        found.append(clock.time() - due_at)
+
+
 async def test_what_is_offered_beyond_the_limit_waits_here() -> None:
     """
-    Twice as much as the sandbox takes is offered, and hardly any 429 is seen.
+    Twice as much as the sandbox takes is offered: nine tenths of the limit get through, and hardly any 429 is seen.
 
-    Of three tries one must do: a machine that stops for 100 ms lets requests arrive together.
+    What the loop stood still is no time, because a busy machine is no failure; and of three tries one must do.
     """
-    limit_per_s, found = 100, []
+    limit_per_s, seconds, found = 25, 3, []
     for _ in range(3):
+        stood_s: list[float] = []
+        watch = asyncio.ensure_future(stalls(stood_s))
         async with Sandbox(rate_limit=limit_per_s) as stripe:
-            customers = [stripe.create_customer() for _ in range(40)]
-            await offer_twice(limit_per_s, 4, customers, stripe)
-            share_through = stripe.limits.admitted / limit_per_s / stripe.limits.counts()["seconds"]
-            share_refused = stripe.limits.refused.total() / len(stripe.requests)
-        found.append((share_through, share_refused))
-        if share_through >= 0.9 and share_refused < 0.01:
+            customers = [stripe.create_customer() for _ in range(20)]
+            await offer_twice(limit_per_s, seconds, customers, stripe)
+            through, refused = stripe.limits.admitted, stripe.limits.refused.total()
+        watch.cancel()
+        stood = sum(stood_s) / seconds
+        found.append((through, refused, stood))
+        if through >= 0.9 * limit_per_s * seconds * (1 - stood) and refused <= (0.01 + stood) * through:
             return
     assert [] == found
 
