@@ -198,7 +198,7 @@ class Pacer:
         finally:
             if self._line.pop(called, None) is None:
                 self._is_called = False
-            self._call_next()
+                self._call_next()
 
     def _call_next(self) -> None:
         if self._is_called:

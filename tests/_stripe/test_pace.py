@@ -319,8 +319,11 @@ async def test_reading_does_not_wait_for_a_write_under_way() -> None:
     assert [("GET", "cus_1"), ("POST", "cus_1"), ("POST", "cus_2")] == sorted(
         (request.method, str(request.customer)) for _, request in traffic.sent
     )
+    traffic.offer(to_stripe("GET"), to_stripe("GET"), takes_s=0.5)
+    await asyncio.sleep(0.1)
+    assert 5 == len(traffic.sent)
     await traffic.end()
-    assert min(traffic.times()[3:]) >= START + 1
+    assert min(traffic.times()[5:]) >= START + 1
 
 
 @in_fake_time
@@ -394,6 +397,19 @@ async def test_the_turn_of_the_cancelled_is_the_next_ones(*, is_at_the_very_mome
     await asyncio.wait([first, second])
     assert (True, None) == (first.cancelled(), second.exception())
     assert pytest.approx([START, turn_at], abs=1e-3) == traffic.times()
+
+
+@in_fake_time
+async def test_who_is_cancelled_waiting_for_an_endpoint_takes_nothing_from_the_account() -> None:
+    """Another endpoint has that turn at once."""
+    traffic = Traffic(TEST_LIMITS)
+    traffic.pacer.slow_down(to_stripe("POST"), "endpoint-rate")
+    _, second = traffic.offer(to_stripe("POST", "cus_1"), to_stripe("POST", "cus_2"))
+    await asyncio.sleep(0.02)
+    second.cancel()
+    traffic.offer(to_stripe())
+    await asyncio.wait(traffic.tasks)
+    assert pytest.approx([START, START + 0.02], abs=1e-3) == traffic.times()
 
 
 @in_fake_time
@@ -744,6 +760,18 @@ async def test_the_lowest_of_several_settings_holds(
     assert pytest.approx(3 * total_per_s, rel=0.1) == len(traffic.sent) - before
     assert most_in_a_second(traffic.times()) <= total_per_s
     await traffic.stop()
+
+
+@in_fake_time
+async def test_a_lower_setting_gives_no_turns_of_its_own() -> None:
+    """What was used before it came counts."""
+    traffic = Traffic(TEST_LIMITS)
+    traffic.offer(*[to_stripe()] * 60)
+    for tenths in range(10):
+        await asyncio.sleep(0.11)
+        traffic.pacer.narrow(25 - tenths / 10, 25 - tenths / 10)
+    await traffic.end()
+    assert most_in_a_second(traffic.times()) <= 25
 
 
 def test_nothing_outlives_its_loop_and_no_key_is_kept() -> None:
