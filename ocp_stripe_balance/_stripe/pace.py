@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 MAX_WAITING = 1000
 _OF_STRIPE = {"test": (25.0, 25.0), "live": (100.0, 25.0)}  # requests per second in all, and to each endpoint
 _WRITES_PER_READ = 4
-_WINDOW_S = 1.02  # for a second, because a network lets requests catch up with those before them
-_CATCH_UP_S = 0.025  # what a busy event loop is late is made up for
+_WINDOW_S = 1.025  # for a second, because a network lets requests catch up with those before them
+_CATCH_UP_S = 0.015  # what a busy event loop is late is made up for
 _LOWERED, _LEAST_SHARE, _LOWER_AGAIN_S, _RECOVERED_S = 0.8, 0.2, 0.5, 5.0
 
 RateLimit = float | Literal["auto", "off"]
