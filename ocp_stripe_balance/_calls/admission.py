@@ -150,7 +150,11 @@ class Admission:
         if can_read and intent.money is not None and seen.customer is None:
             return CustomerWanted(intent)
         who, rule = "policy", "every rule"
-        if finding is not None:
+        approval = call.approval
+        if approval is not None and now < approval.proposal.expires_at:
+            book.close_proposal(approval.proposal, approval.answer, now)
+            who, rule = approval.answer.by, approval.proposal.rule
+        elif finding is not None:
             if proposal is None or not _is_approved(proposal, record, now):
                 is_new = proposal is None or proposal.state != "waiting"
                 if is_new and can_read and self._can_ask and not seen.is_of_now:
@@ -211,7 +215,7 @@ class Admission:
             expires_at=now + self.policy.approval.expires,
         )
         book.propose(proposal)
-        return Waiting(proposal, finding)
+        return Waiting(proposal, finding, is_new=True)
 
 
 def nobody_to_ask(finding: Finding) -> Finding:

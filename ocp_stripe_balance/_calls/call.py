@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._journal import Record
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance.models import Answer, Proposal
 
 _to_sorted_json = json.JSONEncoder(sort_keys=True).encode
+
+
+class Approval(NamedTuple):
+    """
+    A person's yes to one call, which no other call can use.
+    """
+
+    proposal: Proposal
+    answer: Answer
 
 
 class Call(NamedTuple):
@@ -37,6 +47,7 @@ class Call(NamedTuple):
     has_stated_effect: bool
     """Whether the caller said in words what it does."""
     access: Access
+    approval: Approval | None = None
 
 
 def scope_of(access: Access, base_url: str, mode: Mode | None = None) -> Scope:

@@ -261,6 +261,8 @@ class Waiting:
 
     proposal: Proposal
     finding: Finding
+    is_new: bool = False
+    """Whether this very call put it to a person."""
 
     def result(self) -> NoReturn:
         """

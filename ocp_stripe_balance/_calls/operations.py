@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._calls import approvers
 from ocp_stripe_balance._calls.admission import Admission
-from ocp_stripe_balance._calls.call import Call
+from ocp_stripe_balance._calls.call import Approval, Call
 from ocp_stripe_balance._calls.customers import CustomerDirectory
 from ocp_stripe_balance._calls.delivery import Delivery
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Succeeded, Waiting
@@ -198,9 +198,11 @@ class Operations:
             ending = await self._service.call(call)
             if self._approver is None or not isinstance(ending, Waiting):
                 return ending
-            undecided = await approvers.ask(self._approver, ending, self.journal)
-            if undecided is not None:
-                return undecided
+            said = await approvers.ask(self._approver, ending, self.journal)
+            if isinstance(said, Approval):
+                call = call._replace(approval=said)
+            elif said is not None:
+                return said
 
     async def _read(self, order: Order, access: Access) -> Ending:
         stop = await self._service.stop_at_gate(self._service.prepare(order, access))

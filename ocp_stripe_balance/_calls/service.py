@@ -17,6 +17,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._calls import approvers
 from ocp_stripe_balance._calls.call import Call, prepare, scope_of
 from ocp_stripe_balance._calls.endings import (
     Busy,
@@ -168,6 +169,8 @@ class Service:
                 is_ours = await self._journal.run(lambda book: book.settle(record, outcome, now()))
             is_nothing_sent = is_ours and not admitted.is_resumed
         else:
+            if isinstance(admitted, Waiting) and admitted.is_new:
+                await approvers.take_back(admitted, self._journal, "approval", "the question was cancelled")
             is_nothing_sent = isinstance(admitted, Conflict | Refused | Waiting | CustomerWanted)
         found = getattr(admitted, "record", None)
         intent = call.intent if found is None else found.intent

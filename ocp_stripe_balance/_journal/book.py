@@ -291,6 +291,15 @@ class Book:
         self.note(intent_of(decided), ruling, now, rule=decided.rule, who=answer.by, reason=answer.reason)
         return decided
 
+    def close_proposal(self, proposal: Proposal, answer: Answer, now: float) -> None:
+        """
+        Record what somebody decided about one call alone, whatever became of the row meanwhile: a no always counts.
+        """
+        ruling: Ruling = "approved" if answer.is_approved is True else "denied"
+        values = {"id": proposal.id, "state": "used" if ruling == "approved" else ruling, "now": now}
+        self._run("close_proposal", {**values, "by": answer.by, "reason": answer.reason})
+        self.note(intent_of(proposal), ruling, now, rule=proposal.rule, who=answer.by, reason=answer.reason)
+
     def withdraw(self, proposal: Proposal, ruling: Ruling, now: float, *, rule: str, reason: str) -> None:
         """
         Take a question back that nobody decided; a decision made meanwhile stays.

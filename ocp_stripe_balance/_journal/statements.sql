@@ -134,6 +134,11 @@ SELECT * FROM proposals WHERE id = :id
 -- Record what became of a proposal.
 UPDATE proposals SET state = :state, decided_at = :now, decided_by = :by, reason = :reason WHERE id = :id
 
+-- close_proposal:
+-- Record a decision that is for one call alone: its time is over at once.
+UPDATE proposals SET state = :state, decided_at = :now, decided_by = :by, reason = :reason, expires_at = :now
+WHERE id = :id AND state != 'used'
+
 -- end_proposal:
 -- Mark a proposal as used or expired; who decided stays.
 UPDATE proposals SET state = :state WHERE id = :id

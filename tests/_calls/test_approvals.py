@@ -280,10 +280,12 @@ async def test_a_yes_is_not_used_after_its_time(stripe: Sandbox, path: Path) -> 
         Two seconds go by between the first decision and the call that was waiting for it.
         """
 
-        async def run(self, work: Any) -> Any:
-            result = await super().run(work)
+        async def finish(self, work: Any) -> Any:
             is_late[0] = len(asked) == 1
-            return result
+            try:
+                return await super().finish(work)
+            finally:
+                is_late[0] = False
 
     is_late = [False]
     opened, policy = Late(path, clock=clock), {"approval": {"always": True, "expires": "1s"}}
