@@ -405,11 +405,11 @@ async def test_who_is_cancelled_waiting_for_an_endpoint_takes_nothing_from_the_a
     traffic = Traffic(TEST_LIMITS)
     traffic.pacer.slow_down(to_stripe("POST"), "endpoint-rate")
     _, second = traffic.offer(to_stripe("POST", "cus_1"), to_stripe("POST", "cus_2"))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.03)
     second.cancel()
     traffic.offer(to_stripe())
     await asyncio.wait(traffic.tasks)
-    assert pytest.approx([START, START + 0.02], abs=1e-3) == traffic.times()
+    assert pytest.approx([START, START + 0.03], abs=1e-3) == traffic.times()
 
 
 @in_fake_time
