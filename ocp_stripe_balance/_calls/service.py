@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.02
 _MAX_POLL_S = 0.25
-_CUSTOMER = "/v1/customers/{customer}"
 
 
 class Service:
