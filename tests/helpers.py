@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
 
 import httpx
 
@@ -223,6 +224,26 @@ async def decide(journal: Journal, answer: Answer) -> Proposal:
 
 def order(customer: Any = "cus_1", amount: Any = -500, currency: Any = "usd", **more: Any) -> dict[str, Any]:
     return {"customer": customer, "amount": amount, "currency": currency, **more}
+
+
+def answered(request: httpx.Request, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+    """
+    Stripe's answer to a request for an entry: the one that was asked for, but for *fields*.
+    """
+    return httpx.Response(200, json=entry_of(request.url.raw_path, request.content, **fields), headers=headers)
+
+
+def entry_of(target: bytes, body: bytes, **fields: Any) -> dict[str, Any]:
+    """
+    The entry that a request to that target asks for, but for *fields*.
+    """
+    asked = dict(parse_qsl(body.decode()))
+    customer, _, transaction_id = target.decode().partition("/customers/")[2].partition("/balance_transactions")
+    facts: dict[str, Any] = {"customer": unquote(customer)}
+    facts |= {"metadata": {"ocp_call": asked["metadata[ocp_call]"]}} if "metadata[ocp_call]" in asked else {}
+    facts |= {"amount": int(asked["amount"]), "currency": asked["currency"]} if "amount" in asked else {}
+    facts |= {"id": transaction_id[1:]} if transaction_id[1:] else {}
+    return transaction(**{**facts, **fields})
 
 
 def transaction(**fields: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TEST_KEY, TOOL, order, scripted, transaction
+from helpers import TEST_KEY, TOOL, answered, order, scripted, transaction
 
 from ocp_stripe_balance import OCPAgent, Settings, errors
 
@@ -43,7 +43,7 @@ def refuse_the_connection(_: httpx.Request) -> httpx.Response:
 
 
 async def same_key_for_two_decisions() -> Any:
-    async with await scripted(lambda _: httpx.Response(200, json=transaction())) as agent:
+    async with await scripted(answered) as agent:
         await agent.call_tool(TOOL, order(), idempotency_key="k")
         return await agent.call_tool(TOOL, order(amount=-600), idempotency_key="k")
 
@@ -150,7 +150,7 @@ async def test_the_same_call_under_the_same_key_is_no_conflict() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction(), headers={"Idempotent-Replayed": "true"} if len(sent) > 1 else {})
+        return answered(request, headers={"Idempotent-Replayed": "true"} if len(sent) > 1 else {})
 
     async with await scripted(handler) as agent:
         first = await agent.call_tool(TOOL, order(amount=-500.0), idempotency_key="k")
@@ -161,7 +161,7 @@ async def test_the_same_call_under_the_same_key_is_no_conflict() -> None:
 
 async def test_keys_of_two_accounts_are_two() -> None:
     """Stripe scopes keys by account, and so do we."""
-    async with await scripted(lambda _: httpx.Response(200, json=transaction())) as agent:
+    async with await scripted(answered) as agent:
         for account in ("acct_1", "acct_2"):
             await agent.call_tool(TOOL, order(account), headers={"Stripe-Account": account}, idempotency_key="k")
 

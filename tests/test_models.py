@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import partial
 
-import httpx
 import pytest
-from helpers import TOOL, order, scripted, transaction
+from helpers import TOOL, answered, order, scripted
 
 from ocp_stripe_balance import CustomerBalanceTransaction, ToolResult
 
 
 async def result(**fields: object) -> ToolResult:
-    async with await scripted(lambda _: httpx.Response(200, json=transaction(**fields))) as agent:
+    async with await scripted(partial(answered, **fields)) as agent:
         return await agent.call_tool(TOOL, order(), idempotency_key="k")
 
 
@@ -40,16 +40,16 @@ async def test_transaction_is_typed_and_keeps_new_fields() -> None:
 
 async def test_expanded_customer_still_has_its_id() -> None:
     """An expanded customer is an object; the ID is one attribute away."""
-    entry = (await result(customer={"id": "cus_9", "object": "customer"})).transaction
+    entry = (await result(customer={"id": "cus_1", "object": "customer"})).transaction
     assert entry is not None
-    assert "cus_9" == entry.customer_id
+    assert "cus_1" == entry.customer_id
 
 
 async def test_a_transaction_that_is_none_is_none() -> None:
     """A body of another shape has data and warnings, but no typed transaction."""
-    found = await result(amount="many")
+    found = await result(ending_balance="many")
     assert found.transaction is None
-    assert "many" == found.data["amount"]
+    assert "many" == found.data["ending_balance"]
     assert found.warnings
 
 

@@ -10,6 +10,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._domain import Intent, Key, Origin, Payload, Scope
+from ocp_stripe_balance._stripe.evidence import MARK
 from ocp_stripe_balance._stripe.request import build_request
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
     is_tagged = tags_calls and tool.moves_money
     sent = dict(arguments)
     if is_tagged:
-        sent["metadata"] = {**(arguments.get("metadata") or {}), "ocp_call": key.text}
+        sent["metadata"] = {**(arguments.get("metadata") or {}), MARK: key.text}
     request = build_request(tool, sent, base_url="", headers={})
     normal = dict(arguments)
     if moved is not None:

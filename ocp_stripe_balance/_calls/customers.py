@@ -151,9 +151,6 @@ class CustomerDirectory:
                 raise
             message = f"Nothing was sent: customer {customer_id} could not be read ({error.args[0]})"
             raise NotSentError(message, hint=_AGAIN, retryable=True, attempts=error.attempts) from None
-        if not isinstance(data, dict) or data.get("object") != "customer":
-            message = f"Nothing was sent: customer {customer_id} could not be read (the answer is not a customer)."
-            raise NotSentError(message, hint=_AGAIN, retryable=True)
         customer = _customer(data)
         # A customer without a currency gets one with its first entry, so that is asked again.
         if customer.currency is not None and not customer.is_deleted:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._calls.endings import Cancelled, Failed, Interrupted, Succeeded
 from ocp_stripe_balance._domain import Outcome, State
+from ocp_stripe_balance._stripe.evidence import expected_of
 from ocp_stripe_balance._stripe.headers import stripe_headers
 from ocp_stripe_balance._stripe.request import Request, encode_headers
 from ocp_stripe_balance._tools.validation import response_validator
@@ -18,8 +19,6 @@ from ocp_stripe_balance.errors import NotSentError, OutcomeUnknownError, Rejecte
 from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ocp_stripe_balance._calls.endings import Ending, Ready
     from ocp_stripe_balance._domain import Context
     from ocp_stripe_balance._journal import Journal, Record
@@ -79,6 +78,9 @@ class Delivery:
             template=tool.path,
             customer=record.intent.customer,
             api_key=access.api_key,
+            expected=expected_of(
+                tool, json.loads(record.intent.arguments), record.key if record.payload.is_tagged else None
+            ),
         )
 
     async def _succeed(self, tool: ToolSpec, ready: Ready, reply: Reply) -> Ending:
@@ -128,9 +130,8 @@ def result_of(tool: ToolSpec, record: Record, reply: Reply, notes: tuple[str, ..
     warnings = [*notes, reply.lost_body] if reply.lost_body else [*notes]
     if isinstance(reply.data, dict):
         warnings += response_validator(tool).warnings(reply.data)
-        warnings += _differences(tool, record, reply.data)
-    else:
-        warnings.append("the response body is not a JSON object")
+    elif not reply.lost_body:
+        warnings.append("the response body cannot be read")
     return ToolResult(
         tool=tool.name,
         moved=record.intent.money is not None,
@@ -173,24 +174,3 @@ def _known_elsewhere(record: Record) -> OutcomeUnknownError:
         tool=record.intent.tool,
         idempotency_key=record.key,
     )
-
-
-def _differences(tool: ToolSpec, record: Record, data: Mapping[str, Any]) -> list[str]:
-    """
-    Where the entry Stripe made is not the one that was asked for.
-    """
-    intent = record.intent
-    if intent.money is not None and (
-        data.get("customer"),
-        data.get("amount"),
-        data.get("currency"),
-    ) == (intent.customer, *intent.money):
-        return []
-    found, arguments = [], json.loads(intent.arguments)
-    for name, spec in tool.parameters.items():
-        sent, got = arguments.get(name), data.get(name)
-        if isinstance(got, dict):
-            got = got.get("id")
-        if spec["required"] and got is not None and str(got).lower() != str(sent).lower() and got != sent:
-            found.append(f"{name} was sent as {sent!r} and is {got!r} in the response")
-    return found

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._stripe.evidence import expected_of
 from ocp_stripe_balance._stripe.headers import stripe_headers
 from ocp_stripe_balance._stripe.request import build_request
 from ocp_stripe_balance._tools.validation import response_validator
@@ -50,7 +52,8 @@ class Reader:
         if tool.page_size is not None and "limit" in arguments:
             arguments = {**arguments, "limit": int(min(arguments["limit"], tool.page_size))}
         headers = stripe_headers(access, access.api_version, self._context, shares_context=self._shares_context)
-        return build_request(tool, arguments, base_url=self._base_url, headers=headers, api_key=access.api_key)
+        request = build_request(tool, arguments, base_url=self._base_url, headers=headers, api_key=access.api_key)
+        return replace(request, expected=expected_of(tool, arguments))
 
     async def fetch(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> ToolResult:
         """

@@ -29,13 +29,13 @@ class Seen(StrEnum):
     """
 
     SUCCEEDED = "succeeded"
-    """A 2xx: the money has moved."""
+    """A 2xx that proves it: the money has moved."""
     REFUSED = "refused"
     """Stripe examined this very request and said no, which settles the call: a repeat is told the first result."""
     TURNED_AWAY = "turned away"
     """401, 403, 409, 429, or a 4xx that is not Stripe's: not executed, and silent about earlier attempts."""
     UNSURE = "unsure"
-    """Lost reply, 5xx, or the key is in use: it may have been executed."""
+    """Lost reply, 5xx, a 2xx that proves nothing, or the key is in use: it may have been executed."""
     UNSENT = "unsent"
     """No connection was made, or none was tried because the request had no turn."""
 
@@ -117,6 +117,8 @@ class Attempt(NamedTuple):
     seen: Seen
     reply: Reply | None = None
     failure: BaseException | None = None
+    doubt: str | None = None
+    """Why its 2xx proves nothing."""
 
 
 def classify(status: int, error: dict[str, Any] | None) -> Seen:
@@ -145,14 +147,16 @@ def is_worth_repeating(attempt: Attempt) -> bool:
         return False
     if reply is None:
         return attempt.seen is Seen.UNSENT or isinstance(attempt.failure, WireError | TimeoutError)
-    if attempt.seen is Seen.SUCCEEDED:
+    if attempt.seen is Seen.SUCCEEDED or reply.lost_body is not None:
         return reply.lost_body not in {None, CUT_OFF}
     advice = reply.headers.get("stripe-should-retry")
     if advice in {"true", "false"}:
         return bool(advice == "true")
     if reply.is_replayed:
         return False  # stored, so it will be the same again
-    return reply.status in {408, 409, 429} or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    # Where a gateway answered in its place, Stripe's own answer may come through next time.
+    is_passing = reply.status in {408, 409, 429} or attempt.doubt is not None
+    return is_passing or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def retry_after(reply: Reply | None) -> float | None:

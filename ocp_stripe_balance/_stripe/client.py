@@ -293,12 +293,20 @@ class _Call:
         except BaseException as error:  # noqa: BLE001  whatever a transport raises, the request may have left
             attempt = Attempt(Seen.UNSURE, failure=error)
         else:
-            attempt = Attempt(classify(reply.status, reply.error), reply)
+            attempt = self._weighed(reply)
         if attempt.seen is Seen.SUCCEEDED and attempt.reply is not None:
             self._accepted = attempt.reply
         # A cancellation leaves _in_flight set: the request may have left.
         self._in_flight = False
         return attempt
+
+    def _weighed(self, reply: Reply) -> Attempt:
+        """
+        What an answer shows: a 2xx only what it proves.
+        """
+        seen, expected = classify(reply.status, reply.error), self._request.expected
+        doubt = expected.doubt(reply) if expected is not None and seen is Seen.SUCCEEDED else None
+        return Attempt(seen if doubt is None else Seen.UNSURE, reply, doubt=doubt)
 
     def _taint(self, attempt: Attempt) -> None:
         if attempt.seen in {Seen.UNSURE, Seen.SUCCEEDED} and not self._is_read:
@@ -323,13 +331,24 @@ class _Call:
         if outcome == "rejected" and last.reply is not None:
             raise self._rejected(last.reply) from None
         if self._is_read:
-            raise (self._rejected(last.reply) if last.reply else self._not_sent(last)) from last.failure
+            if last.reply is not None and last.doubt is None:
+                raise self._rejected(last.reply)
+            raise self._not_sent(last) from last.failure
         raise self._unknown_after(last) from last.failure
 
     def _not_sent(self, last: Attempt) -> NotSentError:
         if isinstance(last.failure, NoTurnError):
             return self._had_no_turn(last.failure)
         host = urlsplit(self._request.url).netloc
+        if last.doubt is not None and last.reply is not None:
+            what = f"{host} answered with HTTP {last.reply.status}, but not what was asked for: {last.doubt}"
+            return NotSentError(
+                f"Nothing moved: {what}.",
+                hint=_HINT_OF_DOUBT,
+                retryable=True,
+                attempts=self._attempts,
+                **self._facts,
+            )
         what = f"no answer from {host}" if last.seen is Seen.UNSURE else f"{host} cannot be reached"
         ignored = self._terms.network.ignored() if last.seen is Seen.UNSENT else []
         hint = "Check the network and the base URL, then call again with the same parameters and idempotency key."
@@ -383,6 +402,7 @@ class _Call:
         if reply is None:
             return self.unknown(f"The last of {self._times()} ended with {self._failure(last)}.")
         said = redact(_text((reply.error or {}).get("message")) or "", _bare(self._api_key))
+        said = said if last.doubt is None else f"It does not prove that the entry was made: {last.doubt}."
         message = f"The last of {self._times()} was answered with HTTP {reply.status}. {said}".strip()
         return self.unknown(message, reply)
 
@@ -410,6 +430,7 @@ class _Call:
         return "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
 
 
+_HINT_OF_DOUBT = "Call again with the same parameters. Where it stays so, a person must look at what is before Stripe."
 _HINT_OF_READS = "Mend what Stripe names and call again."
 _HINTS: dict[type[ToolError] | str, str] = {
     AuthenticationError: "A person must give this tool a valid API key; calling again will not help.",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from ocp_stripe_balance._stripe.evidence import Expected
     from ocp_stripe_balance._tools.manifest import ToolSpec
 
 _FORM = "application/x-www-form-urlencoded"
@@ -42,6 +43,8 @@ class Request:
     """Whose turn it is when requests wait."""
     api_key: SecretStr | None = None
     """Becomes the Authorization header at the last moment, so that no traceback shows it."""
+    expected: Expected | None = None
+    """What a 2xx must say to be believed; None where any is."""
 
     def all_headers(self) -> Mapping[str, str]:
         """

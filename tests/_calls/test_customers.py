@@ -15,6 +15,7 @@ import pytest
 from helpers import (
     TOOL,
     admit,
+    answered,
     client,
     connect,
     decisions,
@@ -120,7 +121,7 @@ def may_not_read(posted: list[httpx.Request]) -> Any:
             error = {"type": "invalid_request_error", "message": "lacks rak_customer_read"}
             return httpx.Response(403, json={"error": error})
         posted.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     return handler
 
@@ -150,7 +151,7 @@ async def test_what_one_key_may_not_read_another_may(stripe: Sandbox, customer: 
         if request.method == "GET":
             return httpx.Response(403, content=b"<html>blocked by a proxy</html>")
         posted.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler, **CHECK) as agent:
         headers = {"Authorization": "Bearer rk_test_restricted"}
@@ -239,7 +240,7 @@ async def test_what_may_not_be_read_says_nothing_of_other_customers() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
-            return httpx.Response(200, json=transaction())
+            return answered(request)
         if request.url.path.endswith("cus_b"):
             return httpx.Response(403, json={"error": {"type": "invalid_request_error", "message": "no"}})
         return httpx.Response(200, json={"object": "customer", "id": "cus_c", "currency": "eur"})

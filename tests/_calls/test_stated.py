@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import TOOL, order, scripted, transaction
+from helpers import TOOL, answered, order, scripted
 from hypothesis import given
 from strategies import amounts, currencies
 
@@ -85,7 +85,7 @@ async def test_it_is_never_sent_and_no_part_of_the_decision() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request.content)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         await agent.call_tool(TOOL, order(stated_effect="credit 5.00 usd"), idempotency_key="k")

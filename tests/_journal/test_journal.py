@@ -10,6 +10,7 @@ import contextlib
 import gc
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -21,12 +22,27 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, admit, age, connect, draft, ledger, order, records, scripted, settle, transaction, verdict
+from helpers import (
+    TOOL,
+    admit,
+    age,
+    answered,
+    connect,
+    draft,
+    ledger,
+    order,
+    records,
+    scripted,
+    settle,
+    transaction,
+    verdict,
+)
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -89,9 +105,9 @@ async def test_the_row_is_committed_before_the_first_byte_leaves(path: Path) -> 
     """At the moment the transport gets the request, another connection reads the whole intent."""
     seen: list[dict[str, Any]] = []
 
-    def handler(_: httpx.Request) -> httpx.Response:
+    def handler(request: httpx.Request) -> httpx.Response:
         seen.extend(rows(path))
-        return httpx.Response(200, json=transaction(), headers={"Request-Id": "req_1"})
+        return answered(request, headers={"Request-Id": "req_1"})
 
     async with await scripted(handler, journal=str(path), account="acct_1") as agent:
         await agent.call_tool(TOOL, order(description="d", reference="t-1"), idempotency_key="k")
@@ -121,9 +137,9 @@ async def test_commits_reach_the_disk_before_the_request(path: Path) -> None:
         db.set_trace_callback(lambda statement: events.append(statement.split()[0]))
         return db
 
-    def handler(_: httpx.Request) -> httpx.Response:
+    def handler(request: httpx.Request) -> httpx.Response:
         events.append("SENT")
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler, opened=Journal(path, open_database=traced)) as agent:
         await agent.call_tool(TOOL, order())
@@ -141,7 +157,7 @@ async def test_concurrent_calls_share_commits(path: Path) -> None:
         return db
 
     opened = Journal(path, open_database=traced)
-    async with await scripted(lambda _: httpx.Response(200, json=transaction()), opened=opened) as agent:
+    async with await scripted(answered, opened=opened) as agent:
         await asyncio.gather(*(agent.call_tool(TOOL, order()) for _ in range(100)))
     assert len(commits) < 100
     assert 100 == len(rows(path))
@@ -171,7 +187,7 @@ async def test_nothing_is_sent_unrecorded(path: Path) -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async def refused(journal: Path, reason: str, open_database: Any = open_database) -> None:
         opened = Journal(journal, open_database=open_database)
@@ -216,7 +232,7 @@ async def test_an_outcome_that_cannot_be_recorded_is_still_told(path: Path) -> N
         if request.headers["Idempotency-Key"] == "second":
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
                 db.execute("CREATE TRIGGER broken BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'broken'); END")
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler, opened=Journal(path)) as agent:
         await agent.call_tool(TOOL, order(), idempotency_key="first")
@@ -227,12 +243,12 @@ async def test_an_outcome_that_cannot_be_recorded_is_still_told(path: Path) -> N
 
 async def test_a_newer_file_is_refused_undamaged(path: Path) -> None:
     """A file of a later version is left as it is."""
-    async with await scripted(lambda _: httpx.Response(200, json=transaction()), journal=str(path)) as agent:
+    async with await scripted(answered, journal=str(path)) as agent:
         await agent.call_tool(TOOL, order())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("INSERT INTO migrations VALUES (99, 0)")
     before = rows(path)
-    async with await scripted(lambda _: httpx.Response(200, json=transaction()), journal=str(path)) as agent:
+    async with await scripted(answered, journal=str(path)) as agent:
         with pytest.raises(ConfigurationError, match="newer version"):
             await agent.call_tool(TOOL, order())
     assert before == rows(path)
@@ -309,7 +325,7 @@ async def test_the_same_key_with_other_parameters_is_a_conflict(second: dict[str
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         await agent.call_tool(TOOL, order(), idempotency_key="k")
@@ -406,7 +422,7 @@ async def test_keys_are_apart_by_mode_account_and_base(path: Path) -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     for more in (
         {},
@@ -933,7 +949,7 @@ async def test_a_retagged_entry_is_a_suspect(stripe: Sandbox, agent: OCPAgent, c
 @pytest.mark.promise("answers.surprising-success")
 async def test_a_replay_repeats_the_warnings(path: Path) -> None:
     """What was surprising the first time is told again."""
-    async with await scripted(lambda _: httpx.Response(200, content=b"broken"), journal=str(path)) as agent:
+    async with await scripted(partial(answered, type="of_next_year"), journal=str(path)) as agent:
         results = [await agent.call_tool(TOOL, order(), idempotency_key="k") for _ in range(2)]
     assert results[0].warnings == results[1].warnings != ()
 
@@ -1123,7 +1139,7 @@ def test_closing_in_one_thread_strands_no_work_of_another(path: Path) -> None:
 
 async def test_an_answer_that_sqlite_cannot_read_is_no_trouble_to_others(path: Path) -> None:
     """NaN is no JSON to SQLite; the entry of another call is found all the same."""
-    bodies = [b'{"id": "cbtxn_odd", "x": NaN}', json.dumps(transaction()).encode()]
+    bodies = [json.dumps(transaction(id="cbtxn_odd", x=math.nan)).encode(), json.dumps(transaction()).encode()]
     async with await scripted(lambda _: httpx.Response(200, content=bodies.pop(0)), journal=str(path)) as agent:
         for _ in range(2):
             await agent.call_tool(TOOL, order())

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
-from helpers import TEST_KEY, TOOL, UNGUARDED, order, transaction
+from helpers import TEST_KEY, TOOL, UNGUARDED, entry_of, order
 
 from ocp_stripe_balance import OCPAgent, Settings
 
@@ -29,8 +29,9 @@ class Recorder:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        self.received.append(head + await reader.readexactly(length))
-        body = json.dumps(transaction()).encode()
+        form = await reader.readexactly(length)
+        self.received.append(head + form)
+        body = json.dumps(entry_of(head.split(b" ")[1], form)).encode()
         writer.write(
             b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
         )

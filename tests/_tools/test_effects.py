@@ -42,7 +42,7 @@ def test_an_entry_is_read_by_the_names_its_effect_gives() -> None:
 
 async def test_a_tool_about_nobody_needs_no_new_code() -> None:
     """An operation that names no customer is called, previewed and paged like any other."""
-    customers = [{"id": f"cus_{n}", "object": "customer", "name": "Ada", "phone": "+1"} for n in range(2)]
+    customers = [{"id": f"cus_{n}", "object": "customer", "email": "ada@example.com", "phone": "+1"} for n in range(2)]
     pages = [
         {"object": "list", "url": "/v1/customers", "has_more": has_more, "data": [customer]}
         for customer, has_more in zip(customers, (True, False), strict=True)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import strategies
-from helpers import TOOL, order, scripted, transaction
+from helpers import TOOL, answered, order, scripted, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,7 +193,7 @@ async def test_bad_input_never_reaches_the_wire(kind: str) -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         with pytest.raises(InvalidParametersError) as caught:
@@ -297,7 +297,7 @@ async def test_what_is_right_at_the_edge_is_sent(parameters: Any) -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         body.append(request.content)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         await agent.call_tool(TOOL, parameters)

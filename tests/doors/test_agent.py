@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TEST_KEY, TOOL, TOOLS, client, ledger, order, scripted, transaction
+from helpers import TEST_KEY, TOOL, TOOLS, answered, client, ledger, order, scripted
 
 from ocp_stripe_balance import (
     APINotFound,
@@ -259,7 +259,7 @@ async def test_registering_again_with_headers_replaces_the_api() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         keys.append(request.headers["Authorization"])
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         await agent.call_tool(TOOL, order())
@@ -299,7 +299,7 @@ async def test_base_url_keeps_its_path() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         urls.append(str(request.url))
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         await agent.register_api("stripe", base_url="https://gateway.test/stripe/")
@@ -309,7 +309,7 @@ async def test_base_url_keeps_its_path() -> None:
 
 async def test_history_has_no_parameters_and_does_not_grow_for_ever() -> None:
     """The context remembers that calls were made and how they ended, not what they said."""
-    async with await scripted(lambda _: httpx.Response(200, json=transaction()), journal="off") as agent:
+    async with await scripted(answered, journal="off") as agent:
         for _ in range(1100):
             await agent.call_tool(TOOL, order("cus_secret", description="private"))
         with pytest.raises(ToolError):
@@ -355,28 +355,6 @@ async def test_closing_twice_and_calling_again_is_fine(stripe: Sandbox, customer
         await agent.aclose()
         await agent.aclose()
     assert 2 == len(await ledger(stripe, customer))
-
-
-async def test_a_success_with_surprises_is_a_success() -> None:
-    """Fields, enum values or amounts we did not expect are warnings; the money has moved."""
-    surprising = transaction(type="brand_new", amount=-499, customer={"id": "cus_2", "object": "customer"})
-    async with await scripted(lambda _: httpx.Response(200, json=surprising)) as agent:
-        result = await agent.call_tool(TOOL, order())
-    assert result.ok
-    assert surprising == result.data
-    assert any("type" in warning for warning in result.warnings)
-    assert "amount was sent as -500 and is -499 in the response" in result.warnings
-    assert "customer was sent as 'cus_1' and is 'cus_2' in the response" in result.warnings
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"id": ', b"null", b"[" * 100_000, b"\xff\xfe"])
-async def test_a_200_with_any_body_is_a_success(body: bytes) -> None:
-    """Promise 3, to its end."""
-    async with await scripted(lambda _: httpx.Response(200, content=body)) as agent:
-        result = await agent.call_tool(TOOL, order())
-    assert ({}, None) == (result.data, result.transaction)
-    assert result.warnings
-    assert f"the answer is not what {TOOL} returns" in result.describe()
 
 
 async def test_the_restricted_key_may_not_write(stripe: Sandbox, customer: str, agent: OCPAgent) -> None:

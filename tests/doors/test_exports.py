@@ -16,7 +16,7 @@ import hypothesis
 import jsonschema
 import pytest
 import sdk_double
-from helpers import TOOL, TOOLS, UNGUARDED, connect, ledger, order, run, scripted, transaction
+from helpers import TOOL, TOOLS, UNGUARDED, answered, connect, ledger, order, run, scripted
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from strategies import any_parameters, json_values, valid_parameters
@@ -341,7 +341,7 @@ async def test_pairs_that_are_none_are_explained_as_pairs(metadata: Any, path: s
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         call = {"call_id": "c", "name": TOOL, "arguments": json.dumps(order(metadata=metadata))}
@@ -447,7 +447,7 @@ def test_what_a_schema_lets_through_and_we_refuse_is_explained(form: Format, mad
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async def main() -> Any:
         async with await scripted(handler, journal="off") as agent:
@@ -502,7 +502,7 @@ async def test_whatever_a_model_sends_is_answered(form: Format, call: Any) -> No
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     theirs = sdk_double.OCPAgent()
     settings = Settings(api_key="sk_test_x", journal="off")

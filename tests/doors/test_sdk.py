@@ -18,7 +18,7 @@ import httpx
 import ocp_agent
 import pytest
 import sdk_double
-from helpers import TEST_KEY, TOOL, TOOLS, UNGUARDED, ledger, order, transaction
+from helpers import TEST_KEY, TOOL, TOOLS, UNGUARDED, answered, ledger, order
 
 from ocp_stripe_balance import (
     ConfigurationError,
@@ -193,7 +193,7 @@ async def test_headers_and_base_url_given_at_registration_hold(sdk: Any) -> None
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     agent = sdk.OCPAgent("any text\r\n", "ann")
     settings = Settings(api_key=TEST_KEY, **UNGUARDED)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import rich.traceback
-from helpers import TEST_KEY, TOOL, UNGUARDED, connect, decisions, order, records, run, scripted, transaction
+from helpers import TEST_KEY, TOOL, UNGUARDED, answered, connect, decisions, order, records, run, scripted, transaction
 from test_errors import SCENARIOS
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError, errors
@@ -215,7 +215,7 @@ async def test_a_key_in_a_parameter_is_refused(parameters: dict[str, Any], tmp_p
 
     def handler(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=transaction())
+        return answered(request)
 
     async with await scripted(handler) as agent:
         with pytest.raises(errors.InvalidParametersError, match="looks like an API key") as caught:
