@@ -30,7 +30,7 @@ from ocp_stripe_balance._stripe.network import Network, advice
 from ocp_stripe_balance._stripe.pace import NoTurnError
 from ocp_stripe_balance._stripe.wire import UnsentError, describe
 from ocp_stripe_balance._telemetry import WatchedAttempt
-from ocp_stripe_balance._text.secrets import redact, scrub
+from ocp_stripe_balance._text.secrets import redact, scrub, without
 from ocp_stripe_balance.errors import (
     AuthenticationError,
     NotSentError,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._stripe.pace import Pace, Pacer
     from ocp_stripe_balance._stripe.request import Request
-    from ocp_stripe_balance._stripe.wire import Headers, Wire
+    from ocp_stripe_balance._stripe.wire import Wire
 
 _BACKOFF_BASE_S = 0.5
 _LEAST_SHARE, _LEAST_S = 0.1, 1.0
@@ -183,15 +183,14 @@ class StripeClient:
             raise
         watched.status = received.status
         watched.end(None)
-        body, headers = _without_key(received.body, received.headers, _bare(request.api_key))
-        lost = received.lost_body
-        lost = None if lost is None else redact(lost, _bare(request.api_key))
+        secret, lost = _bare(request.api_key), received.lost_body
+        body, data = _read(received.body, secret)
         return Reply(
             status=received.status,
-            headers=headers,
+            headers=received.headers.without(secret) if secret else received.headers,
             body=body,
-            data=_json(body),
-            lost_body=lost,
+            data=data,
+            lost_body=None if lost is None else redact(lost, secret),
             attempts=attempt,
         )
 
@@ -449,15 +448,18 @@ def _bare(api_key: SecretStr | None) -> str:
     return "" if api_key is None else api_key.get_secret_value()
 
 
-def _without_key(body: bytes, headers: Headers, secret: str) -> tuple[bytes, Headers]:
+def _read(body: bytes, secret: str) -> tuple[bytes, Any]:
     """
-    The response without the API key, should a proxy or a server echo it.
+    The body and the JSON in it, without the API key, should a proxy or a server echo it.
     """
-    if not secret:
-        return body, headers
-    if secret.encode() in body:
+    if secret and secret.encode() in body:
         body = body.replace(secret.encode(), b"[api key]")
-    return body, headers.without(secret)
+    data = _json(body)
+    # Behind an escape, and in UTF-16, a search of the bytes does not see it.
+    if data is not None and secret and (b"\\" in body or b"\0" in body):
+        data = without(data, secret)
+        body = json.dumps(data).encode()
+    return body, data
 
 
 def _json(body: bytes) -> Any:

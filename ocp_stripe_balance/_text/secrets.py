@@ -21,6 +21,17 @@ def redact(text: str, secret: str | None = None) -> str:
     return _API_KEY.sub(r"\1[masked]", text)
 
 
+def without(value: Any, secret: str) -> Any:
+    """
+    A JSON value with *secret* masked, in names too.
+    """
+    if isinstance(value, str):
+        return value.replace(secret, "[api key]")
+    if isinstance(value, dict):
+        return {without(name, secret): without(item, secret) for name, item in value.items()}
+    return [without(item, secret) for item in value] if isinstance(value, list) else value
+
+
 def holds_key(text: str, secret: str | None) -> bool:
     """
     Whether the text has the API key in it, or what looks like a secret or restricted key.

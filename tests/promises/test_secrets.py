@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import rich.traceback
-from helpers import TEST_KEY, TOOL, UNGUARDED, answered, connect, decisions, order, records, run, scripted, transaction
+from helpers import (
+    TEST_KEY,
+    TOOL,
+    UNGUARDED,
+    answered,
+    connect,
+    decisions,
+    entry_of,
+    order,
+    records,
+    run,
+    scripted,
+    transaction,
+)
 from test_errors import SCENARIOS
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError, errors
@@ -167,6 +180,47 @@ async def test_no_fault_on_the_wire_shows_the_key(
     assert_unseen(
         {"log": everything_logged.text, "context": context, "headers": str(received), **files_below(tmp_path)}
     )
+
+
+ECHOES: dict[str, Callable[[str], bytes]] = {
+    "plain": str.encode,
+    "escaped": lambda text: text.replace("_", "\\u005f").replace(".", "\\u002E").encode(),
+    "escaped in part": lambda text: (
+        text.replace("k", "\\u006b", 1).replace(MARK, MARK.replace("a", "\\u0061")).encode()
+    ),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "UTF-32": lambda text: text.encode("utf-32"),
+    "with a mark before it": lambda text: text.encode("utf-8-sig"),
+}
+
+
+@pytest.mark.promise("secrets.stay")
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("status", [200, 400, 500])
+async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, tmp_path: Path) -> None:
+    """What is masked is the text that was decoded, in values and names; and what is stored is what was masked."""
+    secret = "rk_test_" + MARK + "_of.another-form"
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        entry = entry_of(request.url.raw_path, request.content, description=f"it is {secret}", **{secret: [secret]})
+        body = {"error": {"type": "card_error", "message": secret, "code": secret}} if status == 400 else entry
+        text = json.dumps(body)
+        twin = "" if status == 400 else f'"description": "{secret}", '
+        return httpx.Response(status, content=ECHOES[echo]("{" + twin + text[1:]))
+
+    told: dict[str, str] = {}
+    async with await scripted(handler, api_key=secret, max_attempts=1) as agent:
+        for turn in range(2):  # from Stripe, then from the journal
+            try:
+                result = await agent.call_tool(TOOL, order(), idempotency_key="k")
+            except errors.ToolError as error:
+                without_callers(error)
+                told |= {f"{turn} {name}": text for name, text in printed(error).items()}
+            else:
+                told |= {f"{turn} result": repr(result), f"{turn} dict": json.dumps(result.to_dict())}
+                assert "it is [api key]" == result.data["description"]
+    assert_unseen({**told, **files_below(tmp_path)})
+    assert not [name for name, text in files_below(tmp_path).items() if "another-form" in text or "u005f" in text]
 
 
 @pytest.mark.parametrize("where", ["body", "request id", "header", "rejection"])
