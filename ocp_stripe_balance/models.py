@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._tools.trimming import trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,16 +229,6 @@ class ToolResult:
             return f"the call succeeded, but the answer is not what {self.tool} returns"
         return f"{found.describe()}{again}"
 
-    def _told(self) -> dict[str, Any]:
-        """
-        The data, of customers only what our model of them has.
-        """
-        if (customer := self.customer) is not None:
-            return customer.model_dump(exclude_unset=True)
-        if customers := self.customers:
-            return {**self.data, "data": [customer.model_dump(exclude_unset=True) for customer in customers]}
-        return self.data
-
     def _noun(self, count: int) -> str:
         """
         What a list is of, by its address.
@@ -248,12 +239,12 @@ class ToolResult:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        The result as JSON for the model. Of customers, only what matters here: not the address, nor the phone.
+        The result as JSON for the model, the data without what the response schema does not know.
         """
         facts = {
             "outcome": self.outcome,
             "summary": self.describe(),
-            "data": self._told(),
+            "data": trimmed(self.tool, self.data),
             "idempotency_key": self.idempotency_key,
             "request_id": self.request_id,
             "attempts": self.attempts,

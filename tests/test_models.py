@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from functools import partial
+from typing import Any
 
 import pytest
 from helpers import TOOL, answered, order, scripted
@@ -14,8 +14,8 @@ from helpers import TOOL, answered, order, scripted
 from ocp_stripe_balance import CustomerBalanceTransaction, ToolResult
 
 
-async def result(**fields: object) -> ToolResult:
-    async with await scripted(partial(answered, **fields)) as agent:
+async def result(**fields: Any) -> ToolResult:
+    async with await scripted(lambda request: answered(request, **fields)) as agent:
         return await agent.call_tool(TOOL, order(), idempotency_key="k")
 
 

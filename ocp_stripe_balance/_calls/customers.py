@@ -94,12 +94,13 @@ class CustomerDirectory:
         is_unreadable = customer is None and time.monotonic() < self._unreadable.get(name, 0.0)
         return SeenCustomer(customer, is_unreadable)
 
-    async def read(self, call: Call, *, is_preview: bool = False) -> SeenCustomer:
+    async def read(self, call: Call, deadline: float | None, *, is_preview: bool = False) -> SeenCustomer:
         """
         The customer as Stripe has it now. Where the API key may not read it, that is told once, as a warning.
 
         Args:
             call: whose customer is read.
+            deadline: until when this call waits for it, in the loop's time; None for as long as it takes.
             is_preview: whether the call itself is still to come, which then reads and warns.
 
         Raises:
@@ -113,7 +114,10 @@ class CustomerDirectory:
             reading = self._readings[name] = asyncio.ensure_future(self._read(name, call))
             reading.add_done_callback(partial(self._forget, name))
         try:
-            return SeenCustomer(await asyncio.shield(reading), is_of_now=True)
+            async with asyncio.timeout_at(deadline):
+                return SeenCustomer(await asyncio.shield(reading), is_of_now=True)
+        except TimeoutError:
+            raise _unread(call, "the call's deadline").told_of(call.intent.tool, call.intent.key.text) from None
         except PermissionDeniedError:
             scope = name[:-1]
             warnings = () if scope in self._warned else (_UNREADABLE,)
@@ -142,15 +146,13 @@ class CustomerDirectory:
 
     async def _read(self, name: _Name, call: Call) -> KnownCustomer:
         self._known.pop(name, None)  # what is asked again may have changed
-        customer_id = call.intent.customer
         try:
             data = await self._read_from_stripe(call)
         except ToolError as error:
             # Only what is Stripe's own no: a proxy refuses too.
             if isinstance(error, RejectedError) and error.type and isinstance(error, _FINAL):
                 raise
-            message = f"Nothing was sent: customer {customer_id} could not be read ({error.args[0]})"
-            raise NotSentError(message, hint=_AGAIN, retryable=True, attempts=error.attempts) from None
+            raise _unread(call, error.args[0], error.attempts) from None
         customer = _customer(data)
         # A customer without a currency gets one with its first entry, so that is asked again.
         if customer.currency is not None and not customer.is_deleted:
@@ -159,6 +161,11 @@ class CustomerDirectory:
 
 
 _NOBODY = SeenCustomer()
+
+
+def _unread(call: Call, why: object, attempts: int = 0) -> NotSentError:
+    message = f"Nothing was sent: customer {call.intent.customer} could not be read ({why})"
+    return NotSentError(message, hint=_AGAIN, retryable=True, attempts=attempts)
 
 
 def _name_of(call: Call) -> _Name:

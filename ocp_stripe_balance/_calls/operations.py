@@ -4,6 +4,7 @@ Everything a registered API can do, composed of the rooms; imported only when th
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._calls import approvers
@@ -54,6 +55,7 @@ class Operations:
         Compose; nothing is opened before the first call.
         """
         settings, context, approver = options.settings, options.context, options.approver
+        self._timeout_s = settings.timeout
         self.journal = options.journal or Journal(settings.journal_path, clock=options.clock)
         self._approver = approver
         self._client = StripeClient(
@@ -83,7 +85,6 @@ class Operations:
         self._reversals = Reversals(
             tools=tools,
             base_url=base_url,
-            timeout_s=settings.timeout,
             journal=self.journal,
             service=self._service,
             reader=self._reader,
@@ -97,15 +98,16 @@ class Operations:
         order = self._take(tool, parameters, access, idempotency_key)
         if not isinstance(order, Order):
             return order
+        deadline = self._deadline()
         if tool.reads:
-            return await self._read(order, access)
+            return await self._read(order, access, deadline)
         if not tool.reverses:
-            return await self._make(self._service.prepare(order, access))
-        begun = await self._reversals.begin(order, access)
+            return await self._make(self._service.prepare(order, access), deadline)
+        begun = await self._reversals.begin(order, access, deadline)
         if not isinstance(begun, tuple):
             return begun
         opposite, wanted = begun
-        return await self._reversals.finish(wanted, await self._make(opposite))
+        return await self._reversals.finish(wanted, await self._make(opposite, deadline))
 
     async def iterate(self, tool: ToolSpec, parameters: object, access: Access) -> AsyncGenerator[Any, None]:
         """
@@ -139,7 +141,7 @@ class Operations:
             raise order.error
         if not tool.reverses:
             return await self._previews.preview(self._service.prepare(order, access))
-        begun = await self._reversals.begin(order, access, is_preview=True)
+        begun = await self._reversals.begin(order, access, self._deadline(), is_preview=True)
         if isinstance(begun, tuple):
             return await self._previews.preview(begun[0])
         raise begun.error
@@ -166,7 +168,7 @@ class Operations:
         if access.api_key is None:
             return _no_key("resume")
         found = await self._recovery.find(key, access)
-        return await self._make(found) if isinstance(found, Call) else found
+        return await self._make(found, self._deadline()) if isinstance(found, Call) else found
 
     async def reconcile(self, access: Access, progress: Callable[[int, int], None]) -> list[ReconcileResult]:
         """
@@ -193,29 +195,35 @@ class Operations:
         order = self._service.take(tool, parameters, access, idempotency_key)
         return order if isinstance(order, Invalid) or access.api_key is not None else _no_key(tool.name)
 
-    async def _make(self, call: Call) -> Ending:
+    def _deadline(self) -> float:
+        """
+        When what begins now must be over, its reads included, in the loop's time.
+        """
+        return asyncio.get_running_loop().time() + self._timeout_s
+
+    async def _make(self, call: Call, deadline: float) -> Ending:
         while True:
-            ending = await self._service.call(call)
+            ending = await self._service.call(call, deadline)
             if self._approver is None or not isinstance(ending, Waiting):
                 return ending
             said = await approvers.ask(self._approver, ending, self.journal)
             if isinstance(said, Approval):
-                call = call._replace(approval=said)
+                call, deadline = call._replace(approval=said), self._deadline()  # a person's time is not the call's
             elif said is not None:
                 return said
 
-    async def _read(self, order: Order, access: Access) -> Ending:
+    async def _read(self, order: Order, access: Access, deadline: float) -> Ending:
         stop = await self._service.stop_at_gate(self._service.prepare(order, access))
         if stop is not None:
             return stop
         try:
-            return Succeeded(await self._reader.fetch(order.tool, order.arguments, access))
+            return Succeeded(await self._reader.fetch(order.tool, order.arguments, access, deadline))
         except ToolError as error:
             return Failed(error, error.__cause__)
 
     async def _read_customer(self, call: Call) -> Any:
         at = {"customer": call.intent.customer}
-        return (await self._reader.fetch(self._retrieve_customer, at, call.access)).data
+        return (await self._reader.fetch(self._retrieve_customer, at, call.access, self._deadline())).data
 
 
 def _no_key(tool: str) -> Failed:

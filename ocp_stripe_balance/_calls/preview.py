@@ -58,7 +58,7 @@ class Previews:
         seen = self._customers.seen(call)
         admitted = await self._rehearse(call, seen)
         if isinstance(admitted, CustomerWanted):
-            seen = await self._customers.read(call, is_preview=True)
+            seen = await self._customers.read(call, None, is_preview=True)
             admitted = await self._rehearse(call, seen)
         return self._dry_run(call, admitted, seen.warnings)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._stripe.evidence import expected_of
 from ocp_stripe_balance._stripe.headers import stripe_headers
 from ocp_stripe_balance._stripe.request import build_request
+from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance._tools.validation import response_validator
 from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.models import ToolResult
@@ -55,9 +56,11 @@ class Reader:
         request = build_request(tool, arguments, base_url=self._base_url, headers=headers, api_key=access.api_key)
         return replace(request, expected=expected_of(tool, arguments))
 
-    async def fetch(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> ToolResult:
+    async def fetch(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float) -> ToolResult:
         """
         The answer; of a list, as many items as ``limit`` says, over as many pages as it takes, as one page.
+
+        *deadline* is one for all of them, in the loop's time.
 
         Raises:
             NotSentError: no answer in time.
@@ -66,15 +69,12 @@ class Reader:
         items: list[Any] = []
         warnings: dict[str, None] = {}
         attempts = 0
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
         async for reply, page in self._replies(tool, arguments, access, deadline):
             attempts += reply.attempts
-            warnings |= dict.fromkeys(_surprises(tool, reply))
+            warnings |= dict.fromkeys(response_validator(tool).warnings(reply.data))
             # Stripe gives newest first, whichever way it is paged.
             items = [*page, *items] if "ending_before" in arguments else [*items, *page]
-        data = reply.data if isinstance(reply.data, dict) else {}
-        if tool.page_size is not None and data:
-            data = {**data, "data": items}
+        data = reply.data if tool.page_size is None else {**reply.data, "data": items}
         return ToolResult(
             tool=tool.name,
             data=data,
@@ -87,27 +87,32 @@ class Reader:
             warnings=tuple(warnings)[:_MAX_WARNINGS],
         )
 
-    async def iterate(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access) -> AsyncGenerator[Any, None]:
+    async def iterate(
+        self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float | None = None
+    ) -> AsyncGenerator[Any, None]:
         """
         The items of a list one by one, a page at a time: up to ``limit``, or all where there is none.
+
+        All pages have until *deadline*, in the loop's time; without it, each has the time of one call.
 
         Raises:
             NotSentError: no answer in time; what came so far is good.
             RejectedError: Stripe said no.
         """
-        async for _, page in self._replies(tool, {"limit": math.inf, **arguments}, access):
+        async for _, page in self._replies(tool, {"limit": math.inf, **arguments}, access, deadline):
             for item in reversed(page) if "ending_before" in arguments else page:
                 yield item
 
     async def _replies(
-        self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float | None = None
+        self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float | None
     ) -> AsyncIterator[tuple[Reply, list[Any]]]:
         """
         The one reply, or those of a list's pages until there are ``limit`` items. Without *deadline*, each has its own.
 
         Raises:
-            NotSentError: a page cannot be read: what came so far is not taken for the whole.
+            NotSentError: a page cannot be read, or goes on where an earlier one did: what came is not the whole.
         """
+        cursors = set()
         loop = asyncio.get_running_loop()
         cursor = "ending_before" if "ending_before" in arguments else "starting_after"
         most = tool.page_size or 1
@@ -116,40 +121,24 @@ class Reader:
             remaining_s = self._timeout_s if deadline is None else max(deadline - loop.time(), 0.001)
             request = self.request(tool, asked, access)
             reply = await self._client.execute(request, tool=tool.name, idempotency_key=None, timeout_s=remaining_s)
-            page = _items(reply) if tool.page_size is not None else []
-            if page is None:
-                if reply.lost_body and asked.get("limit", 1) > 1:
+            if reply.lost_body is not None:  # of a page; of anything else, it was not believed
+                if asked.get("limit", 1) > 1:
                     most = max(int(asked["limit"]) // 4, 1)  # fewer may fit
                     continue
-                raise _unreadable(tool, reply)
+                raise _unreadable(tool, reply, reply.lost_body)
+            page = reply.data["data"] if tool.page_size is not None else []
             yield reply, page
             left = arguments.get("limit", 0) - len(page)
             if left <= 0 or not page or reply.data.get("has_more") is not True:
                 return
-            last = page[0 if cursor == "ending_before" else -1]
-            arguments = {**arguments, "limit": left, cursor: last["id"]}
+            last = page[0 if cursor == "ending_before" else -1]["id"]
+            if last in cursors:
+                raise _unreadable(tool, reply, f"the list comes to {shown(last)} again, and so to no end")
+            cursors.add(last)
+            arguments = {**arguments, "limit": left, cursor: last}
 
 
-def _surprises(tool: ToolSpec, reply: Reply) -> list[str]:
-    if reply.lost_body:
-        return [reply.lost_body]
-    if not isinstance(reply.data, dict):
-        return ["the response body is not a JSON object"]
-    return response_validator(tool).warnings(reply.data)
-
-
-def _items(reply: Reply) -> list[Any] | None:
-    """
-    The items on a page; None where the answer is no page.
-    """
-    items = reply.data.get("data") if isinstance(reply.data, dict) else None
-    if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
-        return None
-    return items
-
-
-def _unreadable(tool: ToolSpec, reply: Reply) -> NotSentError:
-    why = reply.lost_body or "it is not a list"
+def _unreadable(tool: ToolSpec, reply: Reply, why: str) -> NotSentError:
     return NotSentError(
         f"Nothing moved: a page of the list could not be read ({why}).",
         hint="Call again, for fewer at once (limit) or without expand.",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
 
 _REVERSES, _REVERSED_BY = "ocp_reverses", "ocp_reversed_by"
-_LINK_TIMEOUT_S = 10.0
+_LINK_TIMEOUT_S, _LEAST_LINK_TIMEOUT_S = 10.0, 1.0
 _FIND_OUT = "Call again with the same parameters: an entry is reversed once."
 _STAYS = "Stripe keeps this answer under the reversal's key for a day. A person can make the opposite entry."
 
@@ -83,6 +83,8 @@ class Reversal:
     customer: str
     access: Access
     scope: Scope
+    deadline: float
+    """When all of it must be over, in the loop's time."""
 
 
 class Reversals:
@@ -95,7 +97,6 @@ class Reversals:
         *,
         tools: Sequence[ToolSpec],
         base_url: str,
-        timeout_s: float,
         journal: Journal,
         service: Service,
         reader: Reader,
@@ -106,20 +107,19 @@ class Reversals:
         """
         self._tools = tools
         self._base_url = base_url
-        self._timeout_s = timeout_s
         self._journal = journal
         self._service = service
         self._reader = reader
         self._client = client
 
     async def begin(
-        self, order: Order, access: Access, *, is_preview: bool = False
+        self, order: Order, access: Access, deadline: float, *, is_preview: bool = False
     ) -> tuple[Call, Reversal] | Invalid | Refused | Failed:
         """
         The call that makes the opposite entry, and what it reverses; or why there is none.
         """
         try:
-            wanted = await self._wanted(order, access)
+            wanted = await self._wanted(order, access, deadline)
             if isinstance(wanted, Invalid):
                 return wanted
             named = replace(order, arguments={**order.arguments, "customer": wanted.customer})
@@ -141,7 +141,7 @@ class Reversals:
             return Failed(told_as_reversal(wanted.tool, error), error.__cause__)
         return await self._link(wanted, result)
 
-    async def _wanted(self, order: Order, access: Access) -> Reversal | Invalid:
+    async def _wanted(self, order: Order, access: Access, deadline: float) -> Reversal | Invalid:
         """
         What is to be reversed: whose entry it is says the order, else the journal.
 
@@ -163,6 +163,7 @@ class Reversals:
             customer=customer,
             access=access,
             scope=scope,
+            deadline=deadline,
         )
 
     async def _opposite(self, wanted: Reversal, order: Order) -> Order | Invalid:
@@ -213,7 +214,8 @@ class Reversals:
             "idempotency_key": key,
         }
         request = self._reader.request(wanted.siblings.update, mark, wanted.access)
-        timeout_s = min(self._timeout_s, _LINK_TIMEOUT_S)
+        left_s = wanted.deadline - asyncio.get_running_loop().time()
+        timeout_s = min(max(left_s, _LEAST_LINK_TIMEOUT_S), _LINK_TIMEOUT_S)
         try:
             await self._client.execute(request, tool=result.tool, idempotency_key=key, timeout_s=timeout_s)
         except ToolError as error:
@@ -233,7 +235,7 @@ class Reversals:
         The entry, if it can be reversed and was not.
         """
         at = {"customer": wanted.customer, "transaction": wanted.transaction}
-        entry = (await self._reader.fetch(wanted.siblings.retrieve, at, wanted.access)).transaction
+        entry = (await self._reader.fetch(wanted.siblings.retrieve, at, wanted.access, wanted.deadline)).transaction
         if entry is None:
             message = (
                 f"Nothing was sent: {wanted.transaction} could not be read (the answer is no balance transaction)."
@@ -251,7 +253,7 @@ class Reversals:
             raise _refused(wanted, f"it is not an adjustment but of type {entry.type}, which Stripe makes itself")
         # The mark may be missing: whoever reversed it may have been stopped before setting it.
         newer = {"customer": wanted.customer, "ending_before": wanted.transaction}
-        async for other in self._reader.iterate(wanted.siblings.list, newer, wanted.access):
+        async for other in self._reader.iterate(wanted.siblings.list, newer, wanted.access, wanted.deadline):
             if (other.get("metadata") or {}).get(_REVERSES) == wanted.transaction:
                 raise already(wanted, other["id"])
         return entry

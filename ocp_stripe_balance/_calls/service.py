@@ -87,17 +87,16 @@ class Service:
         self._customers = customers
         self._delivery = delivery
 
-    async def call(self, call: Call) -> Ending:
+    async def call(self, call: Call, deadline: float) -> Ending:
         """
-        What becomes of a prepared call, made once: sent, or answered from the one it repeats.
+        What becomes of a prepared call by *deadline*, in the loop's time: sent, or answered from the one it repeats.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.timeout
         seen = self._customers.seen(call)
         try:
             admitted = await self._admit(call, seen, deadline)
             if isinstance(admitted, CustomerWanted):
-                seen = await self._look_at_customer(call, seen)
+                seen = await self._look_at_customer(call, seen, deadline)
                 admitted = await self._admit(call, seen, deadline)
         except ToolError as error:
             return Failed(error.told_of(call.intent.tool, call.intent.key.text), error.__cause__)
@@ -133,8 +132,14 @@ class Service:
     async def _admit(self, call: Call, seen: SeenCustomer, deadline: float) -> Admitted | Cancelled | Interrupted:
         """
         Step 4; where another caller is sending this very call, its outcome is waited for until the deadline.
+
+        Raises:
+            NotSentError: the deadline has passed, or the journal cannot be used.
         """
         loop, poll_s = asyncio.get_running_loop(), _POLL_S
+        if loop.time() >= deadline:  # what was read before took all of it
+            message = "Nothing was sent: the call's deadline had passed before it could be."
+            raise NotSentError(message, hint="Call again with the same parameters.", retryable=True)
         while True:
             lease = self._journal.leases.new(self._journal.now() + self._settings.timeout)
             now = self._journal.now
@@ -175,7 +180,7 @@ class Service:
         intent = call.intent if found is None else found.intent
         return Cancelled(cancelled) if is_nothing_sent else Interrupted(intent, cancelled)
 
-    async def _look_at_customer(self, call: Call, seen: SeenCustomer) -> SeenCustomer:
+    async def _look_at_customer(self, call: Call, seen: SeenCustomer, deadline: float) -> SeenCustomer:
         """
         Step 3. Where it was known and only its balance was to be read, what is known is enough.
 
@@ -183,7 +188,7 @@ class Service:
             ToolError: there is no such customer, or it could not be read.
         """
         try:
-            return await self._customers.read(call)
+            return await self._customers.read(call, deadline)
         except ToolError as error:
             if seen.customer is not None and not isinstance(error, ResourceMissingError):
                 return seen._replace(is_of_now=True)

@@ -86,6 +86,7 @@ Window: TypeAlias = Annotated[float, BeforeValidator(_window)]
 Currency: TypeAlias = Annotated[str, BeforeValidator(_currency)]
 CurrencyOrOther: TypeAlias = Annotated[str, BeforeValidator(_currency_or_other)]
 Pattern: TypeAlias = Annotated[str, BeforeValidator(_pattern)]
+Expandable: TypeAlias = Annotated[str, Field(strict=True, pattern=r"^[a-z_]{1,64}$")]
 MetadataKey: TypeAlias = Annotated[str, Field(strict=True, pattern=r"^[^\[\]]{1,40}$")]
 
 
@@ -187,6 +188,8 @@ class Policy(BaseModel):
     """How long the same customer, amount and currency under another key counts as a suspected duplicate."""
     unreadable_customers: Literal["warn", "refuse"] = "warn"
     """What happens where the API key may not read the customer, so that the currency cannot be checked."""
+    expand: tuple[Expandable, ...] | None = None
+    """Which fields a call may expand, such as ``invoice``; None for any."""
     customers: Customers = Customers()
     require: Require = Require()
     limits: Limits = Limits()

@@ -6,6 +6,7 @@ Every rule answers about every call; the words of an answer are made when somebo
 
 from __future__ import annotations
 
+import json
 import math
 from fnmatch import fnmatchcase
 from functools import partial
@@ -95,6 +96,8 @@ def standing(policy: Policy, intent: Intent, *, allow_live: bool) -> Iterator[Fi
     yield live(policy, intent.scope.mode, allow_live=allow_live)
     if policy.customers.deny or policy.customers.allow is not None:
         yield from _customers(policy, intent.customer)
+    if policy.expand is not None:
+        yield _expand(policy.expand, intent)
 
 
 def denied(who: str, reason: str) -> Finding:
@@ -188,6 +191,18 @@ def _customers(policy: Policy, customer: str | None) -> Iterator[Finding]:
                 "customers.allow",
                 lambda: Words(f"customer {customer} is not among those the policy allows", by_hand),
             )
+
+
+def _expand(allowed: tuple[str, ...], intent: Intent) -> Finding:
+    # Of a list, what is expanded is in its data; of anything expanded, the policy names the first field.
+    asked = [
+        field.removeprefix("data.").partition(".")[0] for field in json.loads(intent.arguments).get("expand") or ()
+    ]
+    denied_fields = [field for field in dict.fromkeys(asked) if field not in allowed]
+    if not denied_fields:
+        return Finding("allowed", "expand", lambda: Words("nothing is expanded that may not be"))
+    message = f"the policy does not let {' and '.join(denied_fields)} be expanded"
+    return Finding("refused", "expand", lambda: Words(message, "Call again without it: the ID is in the answer."))
 
 
 def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:

@@ -41,6 +41,11 @@ def in_words(policy: Policy, *, allow_live: bool) -> list[tuple[str, str]]:
         ("directions", _directions(policy)),
         ("currencies", "Any currency." if policy.currencies is None else f"Only {_list(policy.currencies)}."),
         ("customers", _customers(policy)),
+        *(
+            []
+            if policy.expand is None
+            else [("expand", f"Of what an answer names, {_list(policy.expand)} may be expanded.")]
+        ),
         *(("call limit", sentence) for sentence in _limits(policy)),
         *((f"budgets[{number}]", _budget(budget)) for number, budget in enumerate(policy.budgets)),
     ]

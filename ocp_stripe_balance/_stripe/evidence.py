@@ -48,7 +48,7 @@ class Expected(NamedTuple):
         """
         if reply.lost_body is None and reply.data is not None:
             return self._doubt_of_list(reply.data) if self.is_list else self._doubt_of(reply.data)
-        if self.is_list:
+        if self.is_list and reply.lost_body is not None:
             return None  # whoever reads it asks for a shorter page
         return (reply.lost_body or "it cannot be read") if self.is_read else self._doubt_of_piece(reply)
 

@@ -243,7 +243,8 @@ async def test_what_may_not_be_read_says_nothing_of_other_customers() -> None:
             return answered(request)
         if request.url.path.endswith("cus_b"):
             return httpx.Response(403, json={"error": {"type": "invalid_request_error", "message": "no"}})
-        return httpx.Response(200, json={"object": "customer", "id": "cus_c", "currency": "eur"})
+        customer = request.url.path.rpartition("/")[2]
+        return httpx.Response(200, json={"object": "customer", "id": customer, "currency": "eur"})
 
     policy = {**NO_DUPLICATES, "unreadable_customers": "refuse"}
     async with await scripted(handler, customer_check="on", policy=policy) as agent:

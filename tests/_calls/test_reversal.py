@@ -10,12 +10,14 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from helpers import TOOL, client, connect, decide, ledger, order, proposals, records, run
+from helpers import TOOL, client, connect, decide, ledger, order, proposals, records, run, scripted, transaction
 
 from ocp_stripe_balance import (
     ApprovalRequiredError,
     InvalidParametersError,
+    NotSentError,
     OCPAgent,
     OutcomeUnknownError,
     PolicyRefusedError,
@@ -390,3 +392,48 @@ def test_the_command_line_reverses(stripe_thread: Sandbox, tmp_path: Path, monke
     assert "customer: is missing, and the journal has no call that made cbtxn_unknown" in nobody.stderr
     resumed = run("journal", "list", stripe=stripe_thread).stdout
     assert "debit 5.00 usd" in resumed
+
+
+@pytest.mark.parametrize("is_preview", [False, True])
+async def test_one_deadline_holds_for_all_that_a_reversal_reads(is_preview: bool) -> None:
+    """A ledger that goes on and on is not read past the call's time, and nothing is sent after it."""
+    pages: list[int] = []
+    posted: list[httpx.Request] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            posted.append(request)
+        if not request.url.path.endswith("/balance_transactions"):
+            return httpx.Response(200, json=transaction(id="cbtxn_1"))
+        pages.append(1)
+        await asyncio.sleep(0.1)
+        items = [transaction(id=f"cbtxn_n{len(pages)}")]
+        return httpx.Response(200, json={"object": "list", "data": items, "has_more": True, "url": "/v1/x"})
+
+    slow: Any = handler
+    async with await scripted(slow, timeout=0.5) as agent, asyncio.timeout(10):
+        calling: Any = agent.call_tool
+        with pytest.raises(NotSentError) as caught:
+            await calling(REVERSE, {"customer": "cus_1", "transaction": "cbtxn_1"}, dry_run=is_preview)
+    assert ([], True, True) == (posted, caught.value.retryable, len(pages) < 8)
+
+
+async def test_a_customer_is_waited_for_until_the_deadline_of_the_call() -> None:
+    """Not for the whole time that the reading itself may take, which another call began."""
+    asked: list[httpx.Request] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        is_entry = "/balance_transactions/" in request.url.path
+        await asyncio.sleep(1.5 if is_entry else 0 if "balance" in request.url.path else 30)
+        body = transaction(id="cbtxn_1") if is_entry else {"object": "list", "data": [], "has_more": False, "url": "/"}
+        return httpx.Response(200, json=body)
+
+    slow: Any = handler
+    loop = asyncio.get_running_loop()
+    async with await scripted(slow, timeout=2, customer_check="on") as agent:
+        began = loop.time()
+        with pytest.raises(NotSentError, match="could not be read"):
+            await agent.call_tool(REVERSE, {"customer": "cus_1", "transaction": "cbtxn_1"})
+        assert loop.time() - began < 3
+    assert {"GET"} == {request.method for request in asked}

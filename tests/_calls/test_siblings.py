@@ -90,6 +90,63 @@ async def test_reading_a_customer_hands_the_model_no_more_than_it_needs(agent: O
     assert {"id", "object", "name", "email", "balance", "currency", "livemode", "metadata"} == told
 
 
+async def test_what_is_expanded_is_trimmed_at_every_depth() -> None:
+    """Of an object in an answer the model reads what the schema knows, and the program what Stripe sent."""
+    customer = {
+        "id": "cus_1",
+        "object": "customer",
+        "email": "a@example.com",
+        "metadata": {"plan": "gold"},
+        "phone": "SECRET",
+        "address": {"line1": "SECRET"},
+        "invoice_credit_balance": {"usd": 5, "eur": {"line1": "SECRET"}},
+    }
+    invoice = {"id": "in_1", "object": "invoice", "total": 5, "customer": customer, "number": ["SECRET"]}
+    entry = transaction(customer=customer, invoice=invoice, description={"of": "SECRET"}, tomorrow="SECRET")
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        is_list = request.url.path.endswith("/balance_transactions") and request.method == "GET"
+        page = {"object": "list", "url": "/v1/x", "has_more": False, "data": [entry], "more": customer}
+        return httpx.Response(200, json=page if is_list else entry)
+
+    calls = {
+        TOOL: order(expand=["customer", "invoice.customer"]),
+        RETRIEVE: {"customer": "cus_1", "transaction": entry["id"]},
+        LIST: {"customer": "cus_1"},
+        UPDATE: {"customer": "cus_1", "transaction": entry["id"], "description": "x"},
+    }
+    known = {name: customer[name] for name in ("id", "object", "email", "metadata")}
+    async with await scripted(handler) as agent:
+        for tool, parameters in calls.items():
+            result = await agent.call_tool(tool, parameters)
+            assert "SECRET" in json.dumps(result.data)
+            told = result.to_dict()["data"]
+            assert "SECRET" not in json.dumps(told)
+            first = told["data"][0] if tool == LIST else told
+            assert {**known, "invoice_credit_balance": {"usd": 5}} == first["customer"]
+            assert {"id": "in_1", "object": "invoice", "total": 5} == first["invoice"]
+
+
+async def test_a_policy_says_what_a_read_may_expand() -> None:
+    """The rule holds for tools that only read, and for what a list holds."""
+    async with await scripted(lambda _: httpx.Response(500), policy={"expand": ["invoice"]}) as agent:
+        for tool, field in ((LIST, "data.customer"), (RETRIEVE, "customer"), (CUSTOMER, "invoice_credit_balance")):
+            at = {"customer": "cus_1", "transaction": "cbtxn_1"} if tool == RETRIEVE else {"customer": "cus_1"}
+            with pytest.raises(PolicyRefusedError, match="be expanded") as caught:
+                await agent.call_tool(tool, {**at, "expand": [field]})
+            assert "expand" == caught.value.rule
+
+
+async def test_a_list_that_comes_to_no_end_is_none() -> None:
+    """A cursor that was there before would go round for ever."""
+    page = {"object": "list", "data": [transaction(), transaction(id="b")], "has_more": True, "url": "/v1/x"}
+    async with await scripted(lambda _: httpx.Response(200, json=page)) as agent:
+        with pytest.raises(NotSentError, match="to no end"):
+            await agent.call_tool(LIST, {"customer": "cus_1", "limit": 50})
+        with pytest.raises(NotSentError, match="to no end"):
+            assert [None] * 4 == [None async for _ in agent.iterate_tool(LIST, {"customer": "cus_1"})]
+
+
 async def test_a_list_pages_by_itself(stripe: Sandbox, agent: OCPAgent, customer: str) -> None:
     """As many as the limit says, in one answer, with the order and has_more of a single page."""
     ids = await entries(agent, customer, 205)
@@ -312,7 +369,7 @@ async def test_a_list_with_a_page_that_cannot_be_read_is_none() -> None:
     page = {"object": "list", "data": [transaction()], "has_more": True, "url": "/v1/x"}
     for broken in (b"<html>", b'{"object": "list", "data": "nonsense"}', b"[]", b'{"object": "list", "data": [{}]}'):
         pages = [httpx.Response(200, json=page), httpx.Response(200, content=broken)] * 2
-        async with await scripted(partial(popped, pages)) as agent:
+        async with await scripted(partial(popped, pages), max_attempts=1) as agent:
             with pytest.raises(NotSentError, match="Nothing moved"):
                 await agent.call_tool(LIST, {"customer": "cus_1", "limit": 50})
             items = agent.iterate_tool(LIST, {"customer": "cus_1"})

@@ -17,7 +17,8 @@ NAME = "ocp_stripe_balance"
 FLOORS = [
     {"_text"},
     {"errors", "_domain"},
-    {"models", "_tools"},
+    {"_tools"},
+    {"models"},
     {"_policy", "_journal"},
     {"settings"},
     {"_telemetry"},

@@ -39,7 +39,7 @@ def whole(status: int = 200, *, without: str = "", **fields: Any) -> Answer:
     )
 
 
-def body(content: bytes, status: int = 200, **headers: str) -> Answer:
+def body(content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
     return lambda _: httpx.Response(status, content=content, headers=headers)
 
 
@@ -94,7 +94,7 @@ ANSWERS: dict[str, tuple[Answer, tuple[str, ...]]] = {
     "cut within its type": (of(lambda right: json.dumps(right).encode().partition(b"action")[0]), WRITES),
     "cut before the last brace": (of(lambda right: json.dumps(right).encode()[:-1]), WRITES),
     "lost at once, with Stripe's headers": (lost(0, STRIPES), WRITES),
-    "cut at once, with Stripe's headers": (body(b"{", **STRIPES), WRITES),
+    "cut at once, with Stripe's headers": (body(b"{", headers=STRIPES), WRITES),
     "lost at once": (lost(0), ()),
     "a page that is cut, with Stripe's headers": (lost(0, STRIPES, PAGE), ()),
     "another entry that is cut": (lost(0, None, b'{"id": "x", "object": "customer", "ba'), ()),
@@ -102,14 +102,14 @@ ANSWERS: dict[str, tuple[Answer, tuple[str, ...]]] = {
         of(lambda right: json.dumps({**right, "customer": "cus_2"}).encode()[:-1], STRIPES),
         (),
     ),
-    "a page": (body(PAGE, **{"Content-Type": "text/html"}), ()),
-    "a page with Stripe's headers": (body(PAGE, **STRIPES), ()),
-    "an error under 200": (body(ERROR, **STRIPES), ()),
-    "202 and an empty object": (body(b"{}", 202, **STRIPES), ()),
-    "204": (body(b"", 204, **STRIPES), ()),
+    "a page": (body(PAGE, headers={"Content-Type": "text/html"}), ()),
+    "a page with Stripe's headers": (body(PAGE, headers=STRIPES), ()),
+    "an error under 200": (body(ERROR, headers=STRIPES), ()),
+    "202 and an empty object": (body(b"{}", 202, STRIPES), ()),
+    "204": (body(b"", 204, STRIPES), ()),
     "nothing": (body(b""), ()),
-    "null": (body(b"null", **STRIPES), ()),
-    "a list": (body(b"[]", **STRIPES), ()),
+    "null": (body(b"null", headers=STRIPES), ()),
+    "a list": (body(b"[]", headers=STRIPES), ()),
     "a text": (body(b'"OK"'), ()),
     "nonsense": (body(b"\xff\xfe"), ()),
     "too deep": (body(b"[" * 100_000), ()),
@@ -213,7 +213,8 @@ async def test_a_ledger_settles_a_call_only_by_its_entry(name: str) -> None:
 @pytest.mark.parametrize("way", ["again", "resume", "reconcile"])
 async def test_what_proved_nothing_is_settled_later(way: str) -> None:
     """A gateway's page under 200 burns no reference: the call is sent again under its key, or found in the ledger."""
-    is_up, made = [False], []
+    is_up = [False]
+    made: list[dict[str, Any]] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
