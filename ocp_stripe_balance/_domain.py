@@ -20,6 +20,7 @@ class Scope(NamedTuple):
     """
 
     base_url: str
+    """The server, in the one spelling that names it (`settings.server_of`)."""
     mode: str
     account: str
     """The connected account, or empty for the API key's own."""
@@ -160,6 +161,8 @@ class Intent(NamedTuple):
     """The business reason, where one was given."""
     arguments: str
     """The validated parameters as JSON, names sorted, without the key."""
+    has_stated_effect: bool = False
+    """Whether the caller said in words what it does."""
 
     @property
     def effect(self) -> str:

@@ -13,7 +13,7 @@ import time
 from importlib.metadata import distribution, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-from ocp_stripe_balance._host.contract import API, AgentContext, APIOptions
+from ocp_stripe_balance._host.contract import API, AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance._text.secrets import concealed
 from ocp_stripe_balance.errors import (
@@ -94,8 +94,7 @@ class OCPAgent:
         self._transport = transport
         self._approver = approver
         self._asks_always = asks_always
-        self._journal = journal
-        self._clock = clock
+        self._journal = SharedJournal(self._settings, journal, clock)
         self._apis: dict[str, API] = {}
         self._replaced: list[API] = []
 
@@ -135,7 +134,6 @@ class OCPAgent:
                 approver=self._approver,
                 asks_always=self._asks_always,
                 journal=self._journal,
-                clock=self._clock,
             )
         )
         if name in self._apis:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._host.contract import AgentContext, APIOptions
+from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._journal import Decision, Journal, Record
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
@@ -182,7 +182,7 @@ class BackOffice:
                     base_url=None,
                     headers={},
                     transport=None,
-                    journal=self._journal,
+                    journal=SharedJournal(self.settings, self._journal),
                 )
             )
         return self._stripe

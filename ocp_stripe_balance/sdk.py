@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._host.contract import APIOptions
+from ocp_stripe_balance._host.contract import APIOptions, SharedJournal
 from ocp_stripe_balance._text.secrets import concealed
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.errors import ConfigurationError, ToolError
@@ -100,6 +100,7 @@ class Registration:
         self._settings = settings
         self._transport = transport
         self._approver = approver
+        self._journal = SharedJournal(settings)
         self.is_sync = sync
         self._apis = [self._api()]
         self._spec: Any = None
@@ -231,6 +232,7 @@ class Registration:
                 base_url=base_url,
                 headers=concealed(headers or {}),
                 transport=self._transport,
+                journal=self._journal,
                 approver=self._approver,
             )
         )

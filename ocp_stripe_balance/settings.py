@@ -4,9 +4,11 @@ The settings, read from the environment once, where an agent or the command line
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import os
+import posixpath
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, SupportsIndex
@@ -259,10 +261,27 @@ def check_api_base(url: str) -> str:
         msg = f"{parts.hostname} cannot be a host's name"
         raise ValueError(msg)
     # One spelling, because keys in the journal belong to a base URL.
-    default_port = {"https": 443, "http": 80}[parts.scheme]
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port = f":{parts.port}" if parts.port not in {None, default_port} else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
+    port = parts.port if parts.port != {"https": 443, "http": 80}[parts.scheme] else None
+    path = posixpath.normpath("/" + parts.path.lstrip("/"))
+    return _joined(parts.scheme, parts.hostname.removesuffix("."), port, path)
+
+
+def server_of(base_url: str) -> str:
+    """
+    The one name of the server that a valid base URL leads to; keys and budgets belong to it.
+
+    This machine has many names: ``localhost``, ``127.0.0.1`` and ``::1`` are one, or each would have a budget.
+    """
+    parts = urlsplit(base_url)
+    host = str(parts.hostname)
+    return _joined(parts.scheme, "127.0.0.1" if is_loopback(host) else host, parts.port, parts.path)
+
+
+def _joined(scheme: str, host: str, port: int | None, path: str) -> str:
+    with contextlib.suppress(ValueError):
+        host = str(ipaddress.ip_address(host))
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}{'' if port is None else f':{port}'}{path}".rstrip("/")
 
 
 def check_header(name: str, value: str) -> str:
@@ -297,7 +316,8 @@ def _is_host(host: str) -> bool:
     except ValueError:
         labels = host.removesuffix(".").split(".")
         is_name = all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", label) for label in labels)
-        return is_name and not labels[-1].isdigit() and not any(label.startswith("xn--") for label in labels)
+        is_number = re.fullmatch(r"\d+|0x[0-9a-f]*", labels[-1])  # what some would read as an address
+        return is_name and not is_number and not any(label.startswith("xn--") for label in labels)
     return True
 
 
@@ -306,9 +326,10 @@ def is_loopback(host: str) -> bool:
     Whether a host is this machine, by its address or as ``localhost``.
     """
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return host.removesuffix(".") == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _refuse_two_keys() -> None:

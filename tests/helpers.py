@@ -158,7 +158,6 @@ def draft(
         ),
         payload=Payload("/p", b"", "v", is_tagged=True),
         arguments={},
-        has_stated_effect=False,
         access=Access(api_key=None, account=None, api_version="v"),
     )
 

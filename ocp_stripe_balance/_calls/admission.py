@@ -67,7 +67,6 @@ class Admission:
         return Case(
             intent=call.intent,
             arguments=call.arguments,
-            has_stated_effect=call.has_stated_effect,
             allow_live=self._allow_live,
             customer=seen.customer,
             is_unreadable=seen.is_unreadable,

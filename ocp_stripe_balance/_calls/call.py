@@ -45,17 +45,15 @@ class Call(NamedTuple):
     payload: Payload
     arguments: Mapping[str, Any]
     """The validated parameters."""
-    has_stated_effect: bool
-    """Whether the caller said in words what it does."""
     access: Access
     approval: Approval | None = None
 
 
-def scope_of(access: Access, base_url: str, mode: Mode | None = None) -> Scope:
+def scope_of(access: Access, server: str, mode: Mode | None = None) -> Scope:
     """
     Within what the keys of a caller with that access belong to one call: in the mode of its API key, or in *mode*.
     """
-    return Scope(base_url, mode or access.mode, access.account or "")
+    return Scope(server, mode or access.mode, access.account or "")
 
 
 def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_calls: bool) -> Call:
@@ -93,10 +91,10 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
             money=moved,
             reference=reference,
             arguments=_to_sorted_json(normal),
+            has_stated_effect=order.stated_effect is not None,
         ),
         payload=Payload(request.url, request.body, access.api_version, is_tagged),
         arguments=arguments,
-        has_stated_effect=order.stated_effect is not None,
         access=access,
     )
 
@@ -110,7 +108,6 @@ def recorded(record: Record, tool: ToolSpec, access: Access) -> Call:
         intent=record.intent,
         payload=record.payload,
         arguments=json.loads(record.intent.arguments),
-        has_stated_effect=True,  # it is on record, so it said what the policy demands
         access=access,
     )
 

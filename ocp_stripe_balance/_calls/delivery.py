@@ -33,10 +33,13 @@ class Delivery:
     Steps 6 and 7 of a call: its bytes to Stripe under one key until it is settled, and the outcome on record.
     """
 
-    def __init__(self, journal: Journal, client: StripeClient, context: Context, *, shares_context: bool) -> None:
+    def __init__(
+        self, base_url: str, journal: Journal, client: StripeClient, context: Context, *, shares_context: bool
+    ) -> None:
         """
         Prepare.
         """
+        self._base_url = base_url
         self._journal = journal
         self._client = client
         self._context = context
@@ -68,11 +71,11 @@ class Delivery:
         """
         The recorded bytes as a request.
         """
-        payload, base_url = record.payload, record.intent.scope.base_url
+        payload = record.payload
         sent = stripe_headers(access, payload.api_version, self._context, shares_context=self._shares_context)
         return Request(
             method=tool.method,
-            url=base_url + payload.path,
+            url=self._base_url + payload.path,
             body=payload.body,
             headers={**sent, **encode_headers(tool, {"idempotency_key": record.key})},
             template=tool.path,

@@ -19,12 +19,12 @@ from ocp_stripe_balance._calls.reads import Reader
 from ocp_stripe_balance._calls.recovery import Recovery
 from ocp_stripe_balance._calls.reversal import Reversals
 from ocp_stripe_balance._calls.service import Service
-from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance._stripe.client import StripeClient
 from ocp_stripe_balance._stripe.network import Network
 from ocp_stripe_balance._stripe.pace import pace_of
 from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
+from ocp_stripe_balance.settings import server_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -54,9 +54,10 @@ class Operations:
         """
         Compose; nothing is opened before the first call.
         """
+        server = server_of(base_url)
         settings, context, approver = options.settings, options.context, options.approver
         self._timeout_s = settings.timeout
-        self.journal = options.journal or Journal(settings.journal_path, clock=options.clock)
+        self.journal = options.journal.opened()
         self._approver = approver
         self._client = StripeClient(
             timeout_s=settings.timeout,
@@ -64,15 +65,15 @@ class Operations:
             network=Network.of(settings),
             transport=options.transport,
             has_details=settings.trace_details,
-            pace=pace_of(settings.rate_limit, base_url),
+            pace=pace_of(settings.rate_limit, server),
         )
         self._reader = Reader(base_url, context, settings, self._client)
         self._retrieve_customer = tool_at(tools, "GET", _CUSTOMER)
         self._customers = CustomerDirectory(self._read_customer, is_on=settings.customer_check == "on")
         admission = Admission(settings, can_ask=approver is not None, asks_always=options.asks_always)
-        delivery = Delivery(self.journal, self._client, context, shares_context=settings.share_context)
+        delivery = Delivery(base_url, self.journal, self._client, context, shares_context=settings.share_context)
         self._service = Service(
-            base_url=base_url,
+            server=server,
             settings=settings,
             context=context,
             journal=self.journal,
@@ -81,10 +82,10 @@ class Operations:
             delivery=delivery,
         )
         self._previews = Previews(self.journal, admission, self._customers, delivery, self._reader)
-        self._recovery = Recovery(tools, base_url, self.journal, self._reader)
+        self._recovery = Recovery(tools, server, self.journal, self._reader)
         self._reversals = Reversals(
             tools=tools,
-            base_url=base_url,
+            server=server,
             journal=self.journal,
             service=self._service,
             reader=self._reader,

@@ -31,12 +31,12 @@ class Recovery:
     The calls on record of one registered API.
     """
 
-    def __init__(self, tools: Sequence[ToolSpec], base_url: str, journal: Journal, reader: Reader) -> None:
+    def __init__(self, tools: Sequence[ToolSpec], server: str, journal: Journal, reader: Reader) -> None:
         """
         Prepare.
         """
         self._tools = tools
-        self._base_url = base_url
+        self._server = server
         self._journal = journal
         self._reader = reader
 
@@ -47,11 +47,11 @@ class Recovery:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        scope = scope_of(access, self._base_url)
+        scope = scope_of(access, self._server)
         record = await self._journal.run(lambda book: book.find_key(key, scope))
         if record is None:
             hint = "ocp-stripe-balance journal list shows the calls there are"
-            message = f"the journal has no call of that key for {self._base_url} in {scope.mode} mode"
+            message = f"the journal has no call of that key for {self._server} in {scope.mode} mode"
             return Invalid([Problem(path="key", message=message, hint=hint)])
         if record.intent.key.origin is Origin.REVERSAL and record.state.nothing_moved:
             message = "is of a reversal of which nothing moved, and the entry may have been reversed meanwhile"
@@ -69,7 +69,7 @@ class Recovery:
             NotSentError: the journal cannot be used.
         """
         mode, now = access.mode, self._journal.now
-        found = await self._journal.run(lambda book: book.open_calls(self._base_url, mode))
+        found = await self._journal.run(lambda book: book.open_calls(self._server, mode))
         records = [record for record in found if not is_alive(record, now())]
         settlements = []
         for done, record in enumerate(records, 1):

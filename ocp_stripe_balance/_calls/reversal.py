@@ -96,7 +96,7 @@ class Reversals:
         self,
         *,
         tools: Sequence[ToolSpec],
-        base_url: str,
+        server: str,
         journal: Journal,
         service: Service,
         reader: Reader,
@@ -106,7 +106,7 @@ class Reversals:
         Prepare.
         """
         self._tools = tools
-        self._base_url = base_url
+        self._server = server
         self._journal = journal
         self._service = service
         self._reader = reader
@@ -148,7 +148,7 @@ class Reversals:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        transaction, scope = order.arguments["transaction"], scope_of(access, self._base_url)
+        transaction, scope = order.arguments["transaction"], scope_of(access, self._server)
         customer: str | None = order.tool.customer_of(order.arguments)
         if customer is None:
             customer = await self._journal.run(lambda book: book.customer_of(transaction, scope))

@@ -59,7 +59,7 @@ class Service:
     def __init__(  # noqa: PLR0913  what it is composed of
         self,
         *,
-        base_url: str,
+        server: str,
         settings: Settings,
         context: Context,
         journal: Journal,
@@ -71,7 +71,7 @@ class Service:
         Compose; nothing is opened before the first call.
 
         Args:
-            base_url: where Stripe answers.
+            server: the name of the one that answers, within which keys and budgets are counted.
             settings: of the agent.
             context: of the agent, as it is when a call is made.
             journal: the record of calls.
@@ -79,7 +79,7 @@ class Service:
             customers: the customers as Stripe has them.
             delivery: the way to Stripe, and the outcome on record.
         """
-        self._base_url = base_url
+        self._server = server
         self._settings = settings
         self._context = context
         self._journal = journal
@@ -126,7 +126,7 @@ class Service:
         """
         user = self._context.user
         caller = Caller(self._context.context_id, self._context.agent_type, None if user is None else str(user))
-        scope = scope_of(access, self._base_url, mode)
+        scope = scope_of(access, self._server, mode)
         return prepare(order, access, scope, caller, tags_calls=self._settings.tag_calls)
 
     async def _admit(self, call: Call, seen: SeenCustomer, deadline: float) -> Admitted | Cancelled | Interrupted:

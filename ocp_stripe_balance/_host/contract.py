@@ -4,6 +4,7 @@ What a host of agents and the APIs it registers know of each other: who the agen
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import deque
@@ -97,6 +98,34 @@ class AgentContext:
         }
 
 
+class SharedJournal:
+    """
+    The one record of an agent: an API that is registered again remembers what was paid before.
+    """
+
+    def __init__(
+        self, settings: Settings, given: Journal | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """
+        Open nothing yet; *given* stands in place of the one that the settings name.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._journal = given
+        self._lock = threading.Lock()  # the first calls of two event loops have one journal too
+
+    def opened(self) -> Journal:
+        """
+        The journal, made when a call first needs it.
+        """
+        from ocp_stripe_balance._journal import Journal  # SQLite, which only a call needs
+
+        with self._lock:
+            if self._journal is None:
+                self._journal = Journal(self._settings.journal_path, clock=self._clock)
+            return self._journal
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APIOptions:
     """
@@ -108,10 +137,9 @@ class APIOptions:
     base_url: str | None
     headers: Mapping[str, str] = field(repr=False)
     transport: httpx.AsyncBaseTransport | None
+    journal: SharedJournal
     approver: Callable[[Proposal], Awaitable[Answer]] | None = None
     asks_always: bool = False
-    journal: Journal | None = None
-    clock: Callable[[], float] = time.time
 
 
 class API(Protocol):

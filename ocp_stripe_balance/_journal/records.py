@@ -115,6 +115,7 @@ def record_of(row: sqlite3.Row) -> Record:
         money=_money_of(row),
         reference=row["reference"],
         arguments=row["arguments"],
+        has_stated_effect=bool(row["has_stated_effect"]),
     )
     outcome = Outcome(
         state=State(row["state"]),
@@ -210,6 +211,7 @@ def about(intent: Intent) -> dict[str, Any]:
         "currency": currency,
         "reference": intent.reference,
         "arguments": intent.arguments,
+        "has_stated_effect": int(intent.has_stated_effect),
         "context_id": context_id,
         "agent_type": agent_type,
         "user": user,

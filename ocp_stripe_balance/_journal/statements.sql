@@ -4,11 +4,11 @@
 -- Record a call as under way.
 INSERT INTO calls (
     base_url, mode, account, key, key_origin, tool, customer, moves_money, amount, currency, reference, arguments,
-    path, body, api_version, is_tagged, context_id, agent_type, "user",
+    has_stated_effect, path, body, api_version, is_tagged, context_id, agent_type, "user",
     state, is_final, attempts, created_at, updated_at, spent_at, owner, owner_host, owner_pid, lease_until
 ) VALUES (
     :base_url, :mode, :account, :key, :key_origin, :tool, :customer, :moves_money, :amount, :currency, :reference,
-    :arguments, :path, :body, :api_version, :is_tagged, :context_id, :agent_type, :user,
+    :arguments, :has_stated_effect, :path, :body, :api_version, :is_tagged, :context_id, :agent_type, :user,
     'sending', 0, 0, :now, :now, :until, :owner, :owner_host, :owner_pid, :until
 )
 

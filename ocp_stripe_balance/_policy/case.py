@@ -161,7 +161,6 @@ class Case(NamedTuple):
     intent: Intent
     arguments: Mapping[str, Any]
     """The validated parameters."""
-    has_stated_effect: bool
     allow_live: bool
     """The setting."""
     customer: KnownCustomer | None = None

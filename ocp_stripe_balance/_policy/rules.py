@@ -214,7 +214,7 @@ def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
         (
             require.stated_effect,
             "stated_effect",
-            case.has_stated_effect,
+            case.intent.has_stated_effect,
             "the effect you were asked for, in the form 'credit 5.00 USD'",
         ),
         (require.reference, "reference", case.intent.reference, "the business reason, such as 'ticket-812'"),
