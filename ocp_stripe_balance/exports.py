@@ -15,6 +15,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ocp_stripe_balance._domain import Key, Origin
+from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.plain import nearest, shown
 from ocp_stripe_balance._tools.dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
 from ocp_stripe_balance._tools.manifest import load_manifest
@@ -198,23 +199,10 @@ def _parsed(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments
     try:
-        return json.loads(arguments or "{}", object_pairs_hook=_without_twins)
+        return parsed(arguments or "{}")
     except (ValueError, RecursionError) as error:
         problem = Problem(path="arguments", message=f"is not JSON ({error})", hint="write one JSON object")
         raise InvalidParametersError([problem]) from None
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """
-    A JSON object; of two values under one name, nobody knows which was meant.
-
-    Raises:
-        ValueError: there are two.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is given twice")
-    return found
 
 
 def _read(form: Format, call: Any) -> tuple[Any, Any, Any]:

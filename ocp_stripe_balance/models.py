@@ -69,7 +69,7 @@ class CustomerBalanceTransaction(BaseModel):
         The entry in a sentence.
         """
         after = money.to_text(self.ending_balance, self.currency)
-        return f"{self.id}: {self.effect} to {self.customer_id}; the balance was {after} after it"
+        return escaped(f"{self.id}: {self.effect} to {self.customer_id}; the balance was {after} after it")
 
     @property
     def customer_id(self) -> str:
@@ -106,12 +106,12 @@ class Customer(BaseModel):
         """
         The customer in a sentence.
         """
+        who = escaped(f"{self.id} ({self.name})" if self.name and not self.deleted else self.id)
         if self.deleted:
-            return f"{self.id} was deleted"
-        who = f"{self.id} ({self.name})" if self.name else self.id
+            return f"{who} was deleted"
         if self.balance is None or self.currency is None:
             return f"{who}: no currency yet, and no balance"
-        return f"{who}: the balance is {money.to_text(self.balance, self.currency)}"
+        return f"{who}: the balance is {escaped(money.to_text(self.balance, self.currency))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +219,7 @@ class ToolResult:
         again = " (the stored result of the first request under this key)" if self.replayed else ""
         if self.moved and (entry := self.transaction) is not None:
             now = money.to_text(entry.ending_balance, entry.currency)
-            return f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}"
+            return escaped(f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}")
         listed = self.transactions if self.transactions is not None else self.customers
         if listed is not None:
             more = "; there are more" if self.data.get("has_more") else ""

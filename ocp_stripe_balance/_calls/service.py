@@ -95,7 +95,7 @@ class Service:
         seen = self._customers.seen(call)
         try:
             admitted = await self._admit(call, seen, deadline)
-            if isinstance(admitted, CustomerWanted):
+            while isinstance(admitted, CustomerWanted):
                 seen = await self._look_at_customer(call, seen, deadline)
                 admitted = await self._admit(call, seen, deadline)
         except ToolError as error:
@@ -187,6 +187,9 @@ class Service:
         Raises:
             ToolError: there is no such customer, or it could not be read.
         """
+        known = self._customers.seen(call)
+        if seen.customer is None and known.customer is not None:
+            return known  # it was read meanwhile, for another call
         try:
             return await self._customers.read(call, deadline)
         except ToolError as error:

@@ -24,6 +24,7 @@ Per = Literal["customer", "user", "agent_type", "context", "all"]
 OTHER = "other"
 DEFAULT_LIMIT = Decimal("1000.00")
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_MAX_AMOUNT = 10**9
 _MAX_WINDOW_S = 366 * 86400
 _CURRENCY_WINDOW_S = 600.0
 
@@ -33,13 +34,13 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def _amount(value: object) -> Decimal:
-    if isinstance(value, Decimal) and value.is_finite() and value >= 0:
+    if isinstance(value, Decimal) and value.is_finite() and 0 <= value < _MAX_AMOUNT and value == round(value, 3):
         return value
-    if not isinstance(value, str):
+    if not isinstance(value, str | Decimal):
         raise _wrong(
             f'{shown(value)} could be read as cents; write it as text in the currency\'s units, such as "20.00"'
         )
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", value, re.ASCII):
+    if isinstance(value, Decimal) or not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", value, re.ASCII):
         raise _wrong(
             f"{shown(value)} is not an amount; write digits and perhaps a point, without sign, currency or thousands "
             'separator, such as "1000.00"'

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._policy.amounts import budget_rule, limit_rule, moment, rate_rule, span, threshold_rule
 from ocp_stripe_balance._policy.case import Finding, Words, decide
+from ocp_stripe_balance._text.plain import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +109,7 @@ def denied(who: str, reason: str) -> Finding:
         "refused",
         "approval",
         lambda: Words(
-            f"{who} denied it" + (f": {reason}" if reason else ""),
+            escaped(f"{who} denied it" + (f": {reason}" if reason else "")),
             "Accept the decision: do not ask again with other words or another key. A person can take it up.",
         ),
     )
@@ -307,6 +308,6 @@ def _duplicate(window_s: float, intent: Intent, past: Past) -> Finding:
 
 
 def _denied_before(denial: EarlierDenial) -> Finding:
-    reason = f": {denial.reason}" if denial.reason else ""
-    message = f"{denial.who} denied {denial.effect} for this customer at {moment(denial.at)}{reason}"
+    reason = f": {escaped(denial.reason)}" if denial.reason else ""
+    message = f"{escaped(denial.who)} denied {denial.effect} for this customer at {moment(denial.at)}{reason}"
     return Finding("ask", "denied before", lambda: Words(message))

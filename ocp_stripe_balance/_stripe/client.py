@@ -30,6 +30,7 @@ from ocp_stripe_balance._stripe.network import Network, advice
 from ocp_stripe_balance._stripe.pace import NoTurnError
 from ocp_stripe_balance._stripe.wire import UnsentError, describe
 from ocp_stripe_balance._telemetry import WatchedAttempt
+from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance._text.secrets import redact, scrub, without
 from ocp_stripe_balance.errors import (
     AuthenticationError,
@@ -472,4 +473,4 @@ def _json(body: bytes) -> Any:
 
 
 def _text(value: object) -> str | None:
-    return value[:2000] if isinstance(value, str) else None
+    return escaped(value[:2000]) if isinstance(value, str) else None

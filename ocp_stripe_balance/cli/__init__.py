@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy import live
+from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.cli import approvals, journal, policy
@@ -391,7 +392,7 @@ def _parameters(tool: ToolSpec, options: argparse.Namespace) -> Any:
         raise _fail("--json", "there are both a JSON source and KEY=VALUE parameters", "pass one of the two")
     try:
         source = sys.stdin.read() if options.json_source == "-" else Path(options.json_source).read_text("utf-8")
-        return json.loads(source)
+        return parsed(source)
     except (OSError, UnicodeDecodeError) as error:
         hint = "pass a file with one JSON object, or - for standard input"
         raise _fail("--json", f"{options.json_source!r} cannot be read ({error})", hint) from error
@@ -413,15 +414,17 @@ def _assigned(tool: ToolSpec, assignments: Sequence[str]) -> dict[str, Any]:
             )
         name, key = match[1], match[2]
         kind = tool.parameters.get(name, {}).get("type")
-        if kind in {"array", "object"} and value[:1] in {"[", "{"} and key is None:
+        is_json = kind in {"array", "object"} and value[:1] in {"[", "{"} and key is None
+        is_twin = name in parameters and (is_json or kind != "array")
+        if is_twin and (key is None or not isinstance(parameters[name], dict) or key in parameters[name]):
+            raise _fail(name, "is given twice", "pass it once")
+        if is_json:
             parameters[name] = _json_value(name, value)
         elif kind == "array":
             parameters.setdefault(name, []).extend(value.split(",") if key is None else [value])
         elif kind == "object" and key is not None and isinstance(parameters.get(name, {}), dict):
             part = _part(tool, name, key)
             parameters.setdefault(name, {})[key] = int(value) if part == "integer" and _is_integer(value) else value
-        elif name in parameters:
-            raise _fail(name, "is given twice", "pass it once")
         elif _is_integer(value) and (kind == "integer" or _part(tool, name, None) == "integer"):
             parameters[name] = int(value)
         else:
@@ -446,7 +449,7 @@ def _part(tool: ToolSpec, name: str, key: str | None) -> str | None:
 
 def _json_value(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return parsed(text)
     except (ValueError, RecursionError) as error:
         raise _fail(
             name, f"{text[:60]!r} is not JSON ({error})", "write metadata[key]=value or expand[]=field"

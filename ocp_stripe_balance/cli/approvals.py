@@ -52,7 +52,8 @@ async def run(options: argparse.Namespace) -> int:
         proposal = await office.proposal(options.key)
         if options.action != "show":
             return await _decide(office, proposal, options)
-        print(printable(f"{'proposal':<12} {proposal.id}, {_standing(proposal)}\n{proposal.describe()}"))
+        print(printable(f"{'proposal':<12} {proposal.id}, {_standing(proposal)}"))
+        print(printable(proposal.describe(), keep="\n"))
         for line in await _since(office, proposal):
             print(printable(line))
         return 0
@@ -76,7 +77,7 @@ def ask_at(question: str) -> bool:
     """
     interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # waiting for a line blocks the loop
     try:
-        print(printable(question), end="", file=sys.stderr, flush=True)
+        print(printable(question, keep="\n"), end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
     finally:
         signal.signal(signal.SIGINT, interrupted)
@@ -112,7 +113,9 @@ async def _decide(office: BackOffice, proposal: Proposal, options: argparse.Name
     is_yes = options.action == "approve"
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not options.yes:
-        say("\n".join([proposal.describe(), *await _since(office, proposal)]))
+        say(proposal.describe(), keep="\n")
+        for line in await _since(office, proposal):
+            say(line)
         if not is_at_terminal:
             raise NotSentError("Nothing was decided: there is no terminal to ask at.", hint="Read it, then add --yes.")
         if not ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N] "):

@@ -71,15 +71,15 @@ def show_error(error: ToolError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(error.to_dict(), indent=2), file=sys.stderr)
     else:
-        say(f"{error.outcome}: {error}")
+        say(f"{error.outcome}: {error}", keep="\n")
 
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def say(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)
+def say(text: str, *, keep: str = "") -> None:
+    print(printable(text, keep=keep), file=sys.stderr, flush=True)
 
 
 def wrap(text: str, indent: str = "    ", further: str | None = None) -> str:
@@ -87,8 +87,10 @@ def wrap(text: str, indent: str = "    ", further: str | None = None) -> str:
     return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
 
 
-def printable(text: str) -> str:
+def printable(text: str, *, keep: str = "") -> str:
     """
-    Control characters and terminal escapes shown instead of obeyed, keys masked.
+    Control characters, line breaks and terminal escapes shown instead of obeyed, keys masked.
+
+    Line breaks of our own are in *keep*, where text of others has none: a customer's name must not add a line.
     """
-    return redact(escaped(text, keep="\n"))
+    return redact(escaped(text, keep=keep))

@@ -4,12 +4,12 @@ The policy on the command line: check explains a file, explain says what would b
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.cli.output import print_json, printable, say, wrap
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
@@ -59,7 +59,7 @@ async def _check(options: argparse.Namespace) -> int:
     settings = Settings(policy=None) if options.file else Settings()
     policy = load_policy(options.file) if options.file else settings.policy_in_force
     name = options.file or ("The policy in force" if settings.policy else "No policy is set. The default")
-    print(printable(f"{name} is valid. A call is sent only where every line allows it.\n"))
+    print(printable(f"{name} is valid. A call is sent only where every line allows it."), end="\n\n")
     for topic, sentence in in_words(policy, allow_live=settings.allow_live):
         print(wrap(printable(f"{topic:<12}{sentence}"), "  ", "              "))
     if noted := remarks(policy):
@@ -116,7 +116,7 @@ def _parameters(source: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{source} cannot be read: {error}.") from error
     try:
-        return json.loads(text)
+        return parsed(text)
     except (ValueError, RecursionError) as error:
         problem = Problem(path=source, message=f"is not JSON ({error})", hint="write one object of parameters")
         raise InvalidParametersError([problem]) from error
