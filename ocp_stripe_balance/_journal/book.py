@@ -45,12 +45,15 @@ class Book:
         self._db = db
         self._statements = statements()
         self._kept_s = 0.0
+        self.noted: tuple[int, str, str] | None = None
+        """Number, key and context of the newest decision noted in this transaction."""
 
     def begin(self) -> None:
         """
         Begin a transaction that nobody else can write in.
         """
         self._db.execute("BEGIN IMMEDIATE")
+        self.noted = None
 
     def commit(self) -> None:
         """
@@ -77,13 +80,14 @@ class Book:
         """
         Undo everything that is done within.
         """
+        noted = self.noted
         self._db.execute("SAVEPOINT preview")
         try:
             yield
         finally:
             self._db.execute("ROLLBACK TO preview")
             self._db.execute("RELEASE preview")
-            self._kept_s = 0.0
+            self._kept_s, self.noted = 0.0, noted
 
     # Calls
 
@@ -240,7 +244,8 @@ class Book:
         Add a decision to the audit.
         """
         facts = {"at": now, "decision": ruling, "rule": rule, "who": who, "reason": reason}
-        self._run("insert_decision", {**about(intent), **facts})
+        number = self._run("insert_decision", {**about(intent), **facts}).lastrowid
+        self.noted = (number or 0, intent.key.text, intent.caller.context_id)
 
     def decisions(self, key: str | None = None) -> list[Decision]:
         """

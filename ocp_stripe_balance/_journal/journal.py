@@ -7,22 +7,39 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import threading
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.lease import Leases
-from ocp_stripe_balance._journal.sqlite import open_database
+from ocp_stripe_balance._journal.sqlite import open_database, open_shared
+from ocp_stripe_balance._journal.store import UnprovedError, store_of
 from ocp_stripe_balance._journal.writer import Writer
 from ocp_stripe_balance.errors import NotSentError, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from ocp_stripe_balance._journal.writer import Item
 
 _T = TypeVar("_T")
+_PATIENCE_S = 30.0
+# Work that can be done at once is done also for who is cancelled: it may repeat a call, and is told what became of it.
+_GRACE_S = 0.25
+
+
+class Written(NamedTuple, Generic[_T]):
+    """
+    What became of something that is to be on record.
+    """
+
+    result: _T | None
+    gap: str = ""
+    """Why it is not on record yet; empty where it is."""
+    cancelled: asyncio.CancelledError | None = None
+    """What came meanwhile."""
 
 
 class Journal:
@@ -38,7 +55,8 @@ class Journal:
         path: Path | None,
         *,
         clock: Callable[[], float] = time.time,
-        open_database: Callable[[Path | None], sqlite3.Connection] = open_database,
+        open_database: Callable[[Path | None], sqlite3.Connection] = open_shared,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         """
         Prepare; nothing is opened before the first use.
@@ -47,25 +65,30 @@ class Journal:
             path: the file, made with its folder where it is missing; None for a record in memory.
             clock: the time in seconds since the Unix epoch.
             open_database: how the database is opened, for tests.
+            patience_s: how long a work waits for its turn where its caller does not say.
         """
         self.path = path
         self.now = clock
         self.leases = Leases()
         self._open_database = open_database
+        self._patience_s = patience_s
         self._writer: Writer | None = None
         self._memory: Book | None = None
-        self._lock = threading.Lock()  # an agent may be used from several event loops
 
-    async def run(self, work: Callable[[Book], _T]) -> _T:
+    async def run(self, work: Callable[[Book], _T], deadline: float | None = None) -> _T:
         """
-        The result of *work*, committed; a cancelled caller is told so once it is done.
+        The result of *work*, committed; a cancelled caller is told so once it is done, or will never be done.
+
+        Args:
+            work: what is to be done.
+            deadline: in the loop's time; a work that has not begun by then is never done.
 
         Raises:
             NotSentError: the journal cannot be used.
         """
-        result, cancelled = await self.finish(work)
-        if cancelled is not None:
-            raise cancelled
+        result, stop = await self.finish(work, deadline)
+        if stop is not None:
+            raise stop
         return result
 
     async def preview(self, work: Callable[[Book], _T]) -> _T:
@@ -82,53 +105,79 @@ class Journal:
 
         return await self.run(undone)
 
-    async def finish(self, work: Callable[[Book], _T]) -> tuple[_T, asyncio.CancelledError | None]:
+    async def finish(
+        self, work: Callable[[Book], _T], deadline: float | None = None
+    ) -> tuple[_T, asyncio.CancelledError | NotSentError | None]:
         """
-        The result of *work*, and the cancellation that came meanwhile: a write that began is waited for.
+        The result of *work*, and why it must not be acted upon all the same: the caller was cancelled meanwhile, or it
+        was committed and others may not see it.
 
         Raises:
-            NotSentError: the journal cannot be used.
-            asyncio.CancelledError: it cannot be used, and the caller was cancelled.
+            NotSentError: the journal cannot be used, or could not until *deadline*.
+            asyncio.CancelledError: the same, and the caller was cancelled.
         """
         if self.path is None:
             return self._run_in_memory(work), None
+        item = self._submit(work, is_owed=False)
+        cancelled = await _wait(item, self._patience_s, deadline)
         try:
-            with self._lock:
-                if self._writer is None or self._writer.pid != os.getpid():  # threads do not survive a fork
-                    self._writer = Writer(partial(self._open_database, self.path))
-                waiter = self._writer.submit(work)
-        except RuntimeError as error:  # no thread can be started
-            raise self._unusable(error) from error
-        cancelled = None
-        while not waiter.done():
-            try:
-                await asyncio.shield(waiter)
-            except asyncio.CancelledError as error:
-                cancelled = error
-            except Exception:  # noqa: BLE001, S110  raised below
-                pass
-        try:
-            return waiter.result(), cancelled
+            return item.waiter.result(), cancelled
         except ToolError:
             raise
+        except UnprovedError as error:
+            unproved: Any = error.result
+            return unproved, cancelled or self._unusable(error)
         except Exception as error:
             if cancelled is not None:
                 raise cancelled from error
             raise self._unusable(error) from error
 
+    async def owe(self, work: Callable[[Book], _T], deadline: float) -> Written[_T]:
+        """
+        What became of *work* by *deadline*: a cancelled caller does not wait longer either. Where it is not on record by
+        then, it is put there as soon as the journal can be used, until it is closed.
+        """
+        try:
+            if self.path is None:
+                return Written(self._run_in_memory(work))
+            item = self._submit(work, is_owed=True)
+        except NotSentError as error:
+            return Written(None, str(error.__cause__))
+        cancelled = await _wait(item, self._patience_s, deadline)
+        try:
+            return Written(item.waiter.result(), cancelled=cancelled)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is told
+            return Written(None, f"{self.path}: {error}", cancelled)
+
     async def aclose(self) -> None:
         """
-        Write what is left and close the file; what is in memory stays.
+        Write what is left and close the file, in a few seconds at most; what is in memory stays.
         """
-        with self._lock:  # nothing is submitted behind the end
+        with forks.lock:  # nothing is submitted behind the end
             writer, self._writer = self._writer, None
-            if writer is not None:
+            if writer is not None and writer.pid == os.getpid():
                 writer.stop()
-        if writer is not None:
-            await asyncio.to_thread(writer.join)
+        if writer is not None and writer.pid == os.getpid():
+            await writer.ended()
+
+    def _submit(self, work: Callable[[Book], Any], *, is_owed: bool) -> Item:
+        """
+        Hand *work* to the thread of this process.
+
+        Raises:
+            NotSentError: no thread can be started.
+        """
+        forks.notice()
+        try:
+            with forks.lock:
+                if self._writer is None or self._writer.pid != os.getpid():  # threads do not survive a fork
+                    self._writer = Writer(store_of(Path(str(self.path))), self._open_database)
+                return self._writer.submit(work, is_owed=is_owed)
+        except RuntimeError as error:
+            raise self._unusable(error) from error
 
     def _run_in_memory(self, work: Callable[[Book], Any]) -> Any:
-        with self._lock:
+        with forks.lock:
             book = self._memory = self._memory or Book(self._open_database(None))
             book.begin()
             try:
@@ -143,11 +192,13 @@ class Journal:
 
     def _unusable(self, error: Exception) -> NotSentError:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
+        hint = getattr(error, "hint", "")
+        why = str(error) if hint else f"{name}: {error}"
         return NotSentError(
-            f"The journal at {self.path} cannot be used ({name}: {error}), so this attempt sent nothing.",
+            f"The journal at {self.path} cannot be used ({why}), so this attempt sent nothing.",
             hint=(
-                "A person must make room, or mend the file that OCP_STRIPE_JOURNAL names. Then call again with the "
-                "same key: what became of earlier attempts is in the journal."
+                f"{hint or 'A person must make room, or mend the file that OCP_STRIPE_JOURNAL names.'} Then call again "
+                "with the same key: what became of earlier attempts is in the journal."
             ),
             retryable=True,
         )
@@ -156,7 +207,27 @@ class Journal:
         """
         Let the thread end with a journal that nobody closed.
         """
-        if self._writer is not None:
+        if self._writer is not None and self._writer.pid == os.getpid():
             self._writer.stop()
         if self._memory is not None:
             self._memory.close()
+
+
+async def _wait(item: Item, patience_s: float, deadline: float | None) -> asyncio.CancelledError | None:
+    """
+    Wait until a work is done, or is given up at *deadline*; the cancellation that came meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    timer = loop.call_at(loop.time() + patience_s if deadline is None else deadline, item.give_up)
+    cancelled = None
+    while not item.waiter.done():
+        try:
+            await asyncio.shield(item.waiter)
+        except asyncio.CancelledError as error:
+            if cancelled is None:
+                loop.call_later(_GRACE_S, item.give_up)
+            cancelled = error
+        except Exception:  # noqa: BLE001, S110  it is raised by who reads the result
+            pass
+    timer.cancel()
+    return cancelled

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _BUSY_TIMEOUT_S = 30.0
 
 
-def open_database(path: Path | None) -> sqlite3.Connection:
+def open_database(path: Path | None, patience_s: float = _BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """
     The journal in a file, which is made where it is missing; without *path*, one in this process's memory.
 
-    In memory the same rules hold, until the process ends.
+    In memory the same rules hold, until the process ends. Others that have it locked are waited for so long.
 
     Raises:
         ConfigurationError: a newer version of this package wrote it.
@@ -31,15 +31,15 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         sqlite3.Error: it cannot be opened.
     """
     if path is None:
-        db = _connect(":memory:")
+        db = _connect(":memory:", patience_s)
         _migrate(db, ":memory:")
         return db
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-    db = _connect(str(path))
+    db = _connect(str(path), patience_s)
     try:
-        _switch_to_wal(db)
+        _switch_to_wal(db, patience_s)
         db.execute("PRAGMA synchronous = FULL")  # each commit is on the disk before it returns
         _migrate(db, str(path))
     except BaseException:
@@ -48,18 +48,46 @@ def open_database(path: Path | None) -> sqlite3.Connection:
     return db
 
 
-def _connect(name: str) -> sqlite3.Connection:
-    # In memory, it is used by the threads of every event loop, one at a time.
-    db = sqlite3.connect(name, isolation_level=None, timeout=_BUSY_TIMEOUT_S, check_same_thread=name != ":memory:")
+def open_shared(path: Path | None) -> sqlite3.Connection:
+    """
+    The same, for who waits for others himself.
+    """
+    return open_database(path, patience_s=0)
+
+
+def copy(db: sqlite3.Connection, target: Path) -> None:
+    """
+    All that is in a database, in a new private file, on the disk when this returns.
+
+    Raises:
+        FileExistsError: there is one.
+        OSError: it cannot be made.
+        sqlite3.Error: it cannot be written, or what was written is not whole.
+    """
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as made:
+            db.backup(made)
+            (verdict,) = made.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(f"the copy is not whole: {verdict}")
+    except BaseException:
+        target.unlink()
+        raise
+
+
+def _connect(name: str, patience_s: float) -> sqlite3.Connection:
+    # It is used by one thread at a time: of the writers, of whoever forks, and in memory of every event loop.
+    db = sqlite3.connect(name, isolation_level=None, timeout=patience_s, check_same_thread=False)
     db.row_factory = sqlite3.Row
     return db
 
 
-def _switch_to_wal(db: sqlite3.Connection) -> None:
+def _switch_to_wal(db: sqlite3.Connection, patience_s: float) -> None:
     """
     Wait for other processes that open the new file at the same moment: SQLite itself does not, for this switch.
     """
-    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -71,12 +99,23 @@ def _switch_to_wal(db: sqlite3.Connection) -> None:
             return
 
 
+def _version(db: sqlite3.Connection) -> int:
+    """
+    How many migrations it has; a reader waits for nobody.
+    """
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'").fetchone() is None:
+        return 0
+    return int(db.execute("SELECT COALESCE(MAX(version), 0) FROM migrations").fetchone()[0])
+
+
 def _migrate(db: sqlite3.Connection, name: str) -> None:
+    known = migrations()
+    if _version(db) == len(known):
+        return
     db.execute("BEGIN IMMEDIATE")
     try:
         db.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
-        (version,) = db.execute("SELECT COALESCE(MAX(version), 0) FROM migrations").fetchone()
-        known = migrations()
+        version = _version(db)
         if version > len(known):
             raise ConfigurationError(  # noqa: TRY301  the transaction is to be rolled back
                 f"The journal at {name} was written by a newer version of this package (format {version}, "

@@ -1,109 +1,239 @@
 """
-The thread that owns the connection, and commits what has gathered in one transaction.
+The thread that works on a journal's file, and commits what has gathered in one transaction.
+
+It waits for locks before it takes up any work, so whoever does not want to wait any longer can take a work back: it is
+done, or it is never done, and its caller knows which.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import queue
+import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.file import BusyError
+from ocp_stripe_balance._journal.store import UnprovedError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
 
-    Item = tuple[Callable[[Book], Any], asyncio.Future[Any]]
+    from ocp_stripe_balance._journal.book import Book
+    from ocp_stripe_balance._journal.store import Opener, Store
+
     News = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 _MAX_BATCH = 256
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.0005, 0.02
+_OWED_PAUSE_S = 0.2
+_TAKEN_S = 0.02
+CLOSE_S = 2.0
+"""How long closing waits for what is owed."""
+_log = logging.getLogger("ocp_stripe_balance.journal")
+
+
+class Item:
+    """
+    One work, until it is done or taken back.
+    """
+
+    __slots__ = ("_free", "is_alone", "is_owed", "not_before", "waiter", "work")
+
+    def __init__(self, work: Callable[[Book], Any], *, is_owed: bool) -> None:
+        """
+        Prepare; *is_owed* says that it must be done, also where nobody waits for it any more.
+        """
+        self.work = work
+        self.waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.is_owed = is_owed
+        self.is_alone = False
+        """Whether it is done in a transaction of its own."""
+        self.not_before = 0.0
+        self._free = [True]
+
+    def take(self) -> bool:
+        """
+        Whether it is the taker's now: the writer's to do, or its caller's to leave. Only one of them gets it.
+        """
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+    def again(self, not_before: float = 0.0) -> None:
+        """
+        Let it be tried again, in a transaction of its own: nothing was done.
+        """
+        self.is_alone, self.not_before = True, not_before
+        self._free.append(True)
+
+    @property
+    def is_free(self) -> bool:
+        """
+        Whether it is still to be done: its caller has not taken it back.
+        """
+        return bool(self._free)
+
+    def give_up(self) -> None:
+        """
+        Tell the caller that it was not done in time; one that is being done right now ends by itself.
+        """
+        if self.waiter.done():
+            return
+        if self.is_owed or self.take():
+            self.waiter.set_exception(BusyError())
+        else:
+            self.waiter.get_loop().call_later(_TAKEN_S, self.give_up)
 
 
 class Writer:
     """
-    The thread that owns the connection.
+    The thread of one journal.
     """
 
-    def __init__(self, open_database: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, store: Store, opener: Opener) -> None:
         """
-        Start the thread, which opens the database when the first work comes.
+        Start the thread, which opens the file when the first work comes.
         """
         self.pid = os.getpid()
-        self._open = open_database
-        self._book: Book | None = None
+        self._store = store
+        self._opener = opener
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._ends_at: float | None = None
+        self._ended = threading.Event()
+        self._closers: list[asyncio.Future[None]] = []
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Book], Any]) -> asyncio.Future[Any]:
+    def submit(self, work: Callable[[Book], Any], *, is_owed: bool = False) -> Item:
         """
-        The result of *work* once it is committed. It may be run twice, and only what it did last counts.
+        Have *work* done. It may be run twice, and only what it did last counts.
         """
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put((work, waiter))
-        return waiter
+        item = Item(work, is_owed=is_owed)
+        self._queue.put(item)
+        return item
 
     def stop(self) -> None:
         """
-        Let the thread end once it has done what was submitted.
+        Let the thread end once it has done what was submitted, or after two seconds.
         """
+        self._ends_at = time.monotonic() + CLOSE_S
         self._queue.put(None)
 
-    def join(self) -> None:
+    async def ended(self) -> None:
         """
-        Wait until the thread has ended.
+        Wait until the thread has closed the file, but not long.
         """
-        self._thread.join()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closers.append(waiter)
+        if not self._ended.is_set():
+            await asyncio.wait([waiter], timeout=CLOSE_S + 1)
+        if self._ended.is_set():
+            self._thread.join(1)
 
     def _run(self) -> None:
-        is_open = True
-        while is_open:
-            batch = []
-            item = self._queue.get()
+        items: list[Item] = []
+        pause_s: float | None = None
+        with self._store.lock:
+            self._store.users += 1
+        try:
+            while self._gather(items, pause_s):
+                pause_s = self._serve(items, pause_s)
+        finally:
+            try:
+                self._leave(items)
+            finally:
+                self._ended.set()
+                _tell([(waiter, None, None) for waiter in self._closers])
+
+    def _gather(self, items: list[Item], pause_s: float | None) -> bool:
+        """
+        Add what was submitted, waiting for it so long (without *pause_s*, for ever); False where all is over.
+        """
+        with contextlib.suppress(queue.Empty):
+            item = self._queue.get(timeout=0 if pause_s is None and self._ends_at is not None else pause_s)
             while item is not None:
-                batch.append(item)
-                if len(batch) >= _MAX_BATCH:
-                    break
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            is_open = item is not None
-            if batch:
-                self._serve(batch)
-        if self._book is not None:
-            self._book.close()
+                items.append(item)
+                item = self._queue.get_nowait()
+        return self._ends_at is None or (bool(items) and time.monotonic() < self._ends_at)
 
-    def _serve(self, batch: list[Item]) -> None:
+    def _serve(self, items: list[Item], pause_s: float | None) -> float | None:
         """
-        Run a batch in one transaction; where that fails, each work in its own.
+        Do what is there, in as few transactions as possible; how long to wait with what is left, None where nothing is.
+        """
+        while True:
+            now = time.monotonic()
+            items[:] = [item for item in items if item.is_free]
+            ready = [item for item in items if item.not_before <= now]
+            batch = [item for item in ready if not item.is_alone][:_MAX_BATCH] or ready[:1]
+            if not batch:
+                return min((item.not_before - now for item in items), default=None)
+            try:
+                with self._store.lock:
+                    self._attempt(batch)
+            except BusyError:
+                return min((pause_s or _FIRST_PAUSE_S) * 1.5, _MAX_PAUSE_S)
+
+    def _attempt(self, batch: list[Item]) -> None:
+        """
+        One transaction; what is to be tried again is free again.
+
+        Raises:
+            BusyError: others have the file; nothing was taken.
         """
         try:
-            book = self._book = self._book or Book(self._open())
-            book.begin()
+            book = self._store.begin(self._opener)
+        except BusyError:
+            raise
         except BaseException as error:  # noqa: BLE001  handed to those who wait
-            _fail(batch, error)
+            self._fail([(item, error) for item in batch if item.take()])
             return
+        taken = [item for item in batch if item.take()]
+        results: list[Any] = []
         try:
-            results = [work(book) for work, _ in batch]
-            book.commit()
+            results += [item.work(book) for item in taken]
+            self._store.commit()
+        except UnprovedError as error:
+            self._fail([(each, UnprovedError(error, result)) for each, result in zip(taken, results, strict=True)])
         except BaseException as error:  # noqa: BLE001  handed to those who wait
-            book.roll_back()
-            if len(batch) == 1:
-                _fail(batch, error)
-                return
-            for item in batch:
-                self._serve([item])
+            self._store.roll_back()
+            if len(taken) == 1:
+                self._fail([(taken[0], error)])
+            else:
+                for item in taken:
+                    item.again()
         else:
-            _tell([(waiter, result, None) for (_, waiter), result in zip(batch, results, strict=True)])
+            _tell([(item.waiter, result, None) for item, result in zip(taken, results, strict=True)])
 
+    def _fail(self, failed: list[tuple[Item, BaseException]]) -> None:
+        """
+        Tell those who wait; what is owed is tried again, at the end only where it was the file that failed.
+        """
+        for item, error in failed:
+            is_hopeless = self._ends_at is not None and isinstance(error, sqlite3.Error)
+            if item.is_owed and not is_hopeless:
+                item.again(time.monotonic() + _OWED_PAUSE_S)
+            elif item.is_owed:
+                _log.warning("an outcome is not on record (%s); journal reconcile finds it", error)
+        _tell([(item.waiter, None, error) for item, error in failed])
 
-def _fail(batch: list[Item], error: BaseException) -> None:
-    _tell([(waiter, None, error) for _, waiter in batch])
+    def _leave(self, items: list[Item]) -> None:
+        """
+        Close the file where nobody else uses it, and tell whoever still waits.
+        """
+        for item in items:
+            if item.is_owed:
+                _log.warning("an outcome is not on record, the journal was closed before; journal reconcile finds it")
+        _tell([(item.waiter, None, BusyError()) for item in items if item.take()])
+        with self._store.lock:
+            self._store.users -= 1
+            if self._store.users == 0:
+                self._store.close()
 
 
 def _tell(news: list[News]) -> None:

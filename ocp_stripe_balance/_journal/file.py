@@ -1,0 +1,245 @@
+"""
+Which files a journal's path names now, and whether they are where all processes can share them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # Windows, where SQLite's locks belong to the open file and need no help
+    fcntl = None  # type: ignore[assignment]
+
+_RESTART = (
+    "A person must put the file with the newest records back. Where there is none: stop every process that uses the "
+    "journal, look at Stripe's ledger for what the file lacks, and start them again."
+)
+
+
+class BusyError(Exception):
+    """
+    Another program holds the journal's lock.
+    """
+
+    hint = "Another program holds it open for writing (a database browser, a backup): close it, and call again."
+
+    def __init__(self) -> None:
+        """
+        Say so.
+        """
+        super().__init__("another program holds its lock")
+
+
+class MisplacedError(Exception):
+    """
+    What stands at the path is not what everybody else reads, and a person must mend that.
+    """
+
+    def __init__(self, message: str, hint: str = _RESTART) -> None:
+        """
+        Say what is so, and what a person must do.
+        """
+        super().__init__(message)
+        self.hint = hint
+
+
+class Files(NamedTuple):
+    """
+    The files that a path names at one moment.
+    """
+
+    ids: tuple[int, ...]
+    """Device and inode of the database, its ``-wal`` and its ``-shm``."""
+    version: tuple[int, int]
+    """Size and time of the last change of the database, which only checkpoints write."""
+    links: int
+    mode: int
+
+    @property
+    def main(self) -> tuple[int, ...]:
+        """
+        Device and inode of the database.
+        """
+        return self.ids[:2]
+
+
+class Place:
+    """
+    The path of a journal, and the folder it is in, whose lock is the turn to write.
+
+    SQLite's own locks are lost when a program closes any other descriptor of the file, as where it copies it; the
+    folder's is not.
+    """
+
+    def __init__(self, path: Path, *, makes_folder: bool) -> None:
+        """
+        Open the folder, which is made where it is missing and *makes_folder* says so.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.path = path
+        self.real = os.path.realpath(path)
+        self._wal, self._shm = self.real + "-wal", self.real + "-shm"
+        self._folder = os.path.dirname(self.real)
+        if makes_folder:
+            Path(self._folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd: int | None = None
+        with contextlib.suppress(OSError):  # one that may not be listed has no turn
+            self._fd = os.open(self._folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        self._id = _id_of(self._folder)
+
+    def look(self) -> Files | None:
+        """
+        The files that the path names now; None where one of them is missing.
+        """
+        try:
+            main, wal, shm = os.stat(self.path), os.stat(self._wal), os.stat(self._shm)
+        except OSError:
+            return None
+        ids = (main.st_dev, main.st_ino, wal.st_dev, wal.st_ino, shm.st_dev, shm.st_ino)
+        return Files(ids, (main.st_size, main.st_mtime_ns), main.st_nlink, main.st_mode)
+
+    def main(self) -> tuple[int, ...] | None:
+        """
+        Device and inode of the database that the path names now.
+        """
+        return _id_of(self.path)
+
+    @property
+    def has_wal(self) -> bool:
+        """
+        Whether there is a ``-wal`` beside the database.
+        """
+        return _id_of(self._wal) is not None
+
+    @property
+    def is_there(self) -> bool:
+        """
+        Whether the folder is still the one that was opened.
+        """
+        return self._id is not None and _id_of(self._folder) == self._id
+
+    @property
+    def is_held(self) -> bool:
+        """
+        Whether our descriptors are still ours: a program that becomes a daemon may close them all.
+        """
+        if self._fd is None:
+            return True
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._id
+
+    def take_turn(self) -> None:
+        """
+        Be the only one of our processes that writes.
+
+        Raises:
+            BusyError: another one does.
+        """
+        if self._fd is not None and fcntl is not None:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError from None
+            except OSError:  # a file system without such locks: SQLite's are what there is
+                pass
+
+    def give_turn(self) -> None:
+        """
+        Let others write.
+        """
+        if self._fd is not None and fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """
+        Close the folder.
+        """
+        if self._fd is not None and self.is_held:
+            os.close(self._fd)
+        self._fd = None
+
+    def check(self) -> None:
+        """
+        Look whether a database at the path is shared with everybody who opens it.
+
+        Raises:
+            MisplacedError: it is not.
+        """
+        is_empty = not _size_of(self.real)
+        if is_empty and _size_of(self._wal):
+            raise MisplacedError(
+                f"the file is missing, and {self._wal} beside it still has records of it",
+                "A person must put the file back where it was; both belong together.",
+            )
+        if _is_mounted(self.real):
+            raise MisplacedError(
+                "the file itself is mounted, so that each container writes into a -wal of its own beside it",
+                "Mount the folder that it is in.",
+            )
+        check_links(0 if is_empty else os.stat(self.real).st_nlink)
+
+    def put_back(self, copy: Path, mode: int) -> None:
+        """
+        Let a whole copy be the file at the path, where there is none; the turn is ours.
+        """
+        copy.chmod(mode & 0o777)
+        try:
+            os.link(copy, self.real)  # never over a file that somebody made meanwhile
+        except FileExistsError:
+            return
+        finally:
+            copy.unlink()
+        for name in (self._wal, self._shm):  # the copy has what is in them
+            Path(name).unlink(missing_ok=True)
+
+
+def check_links(links: int) -> None:
+    """
+    Look whether a database has one name only: SQLite finds its ``-wal`` by the name.
+
+    Raises:
+        MisplacedError: it has several.
+    """
+    if links > 1:
+        raise MisplacedError(
+            f"the file has {links} names (hard links), and a -wal beside each",
+            "Remove the other names; 'ocp-stripe-balance journal backup' makes a copy.",
+        )
+
+
+def _id_of(path: str | Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _is_mounted(path: str) -> bool:
+    """
+    Whether something is mounted at that very path, where the system says so.
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return False
+    points = (line.split(" ")[4] for line in lines)
+    return path in {re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), point) for point in points}

@@ -1,0 +1,415 @@
+"""
+The one connection that this process has to a journal's file, and the proof that it is what everybody else reads.
+
+Every transaction looks before it writes, and again after its commit, whether the path, its ``-wal`` and its ``-shm``
+name the very files that are held, and whether the last decision that this process knows of is in them. Where they do
+not, it goes on only with what has all that was on record:
+
+| what happened                                    | what is done                                               |
+|--------------------------------------------------|------------------------------------------------------------|
+| the file was deleted, its folder is there        | what is held is put back, whole, and opened                |
+| its ``-wal`` was deleted, or was given up for us | what is held is written into the file, and that is opened  |
+| another file, which has all that was on record   | it is opened: another process has put it back              |
+| anything else                                    | refused, until the files are back, or a person has mended  |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import sqlite3
+import struct
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.file import BusyError, Files, MisplacedError, Place, check_links
+from ocp_stripe_balance._journal.forks import forks
+from ocp_stripe_balance._journal.sqlite import copy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Opener = Callable[[Path], sqlite3.Connection]
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NEWEST = "SELECT number, key, context_id FROM decisions ORDER BY number DESC LIMIT 1"
+_THAT_ONE = "SELECT number, key, context_id FROM decisions WHERE number = ?"
+_SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # the bytes of SQLite's shared lock
+
+Decided = tuple[int, str, str]
+"""Number, key and context of a decision, none of which is ever deleted: proof that the file goes on where it was."""
+
+
+class _Held(NamedTuple):
+    """
+    What is open.
+    """
+
+    place: Place
+    book: Book
+    db: sqlite3.Connection
+    files: Files
+
+
+class UnprovedError(Exception):
+    """
+    It was committed, but not where the path leads now.
+    """
+
+    def __init__(self, cause: Exception, result: object = None) -> None:
+        """
+        Because of *cause*; *result* is what the work came to.
+        """
+        super().__init__(str(cause))
+        self.hint = getattr(cause, "hint", "")
+        self.result = result
+
+
+class Store:
+    """
+    A journal's file, as this process has it: one connection for all agents and threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Prepare; nothing is opened yet.
+        """
+        self.lock = threading.Lock()
+        self.users = 0
+        self._path = path
+        self._held: _Held | None = None
+        self._was_opened = False
+        self._known: Decided | None = None
+        """The newest decision that this process has seen on record, here or before the fork."""
+        self._known_in_main: Decided | None = None
+        """The same, of what checkpoints have written: it is there whatever becomes of the ``-wal``."""
+        self._version: tuple[int, int] | None = None
+        """Of the database, when it was looked into last."""
+        self._verdict: MisplacedError | None = None
+        """What cannot be mended while this process runs."""
+
+    def begin(self, opener: Opener) -> Book:
+        """
+        Begin a transaction on what everybody else reads.
+
+        Raises:
+            BusyError: another program is writing; nothing was begun.
+            MisplacedError: the path does not lead there.
+            ToolError: a newer version wrote it.
+            OSError: it cannot be opened.
+            sqlite3.Error: it cannot be opened or read.
+        """
+        forks.notice()
+        if self._verdict is not None:
+            raise self._verdict
+        place = self._held.place if self._held else Place(self._path, makes_folder=not self._was_opened)
+        if not place.is_held:
+            self._verdict = MisplacedError(
+                "the program closed the descriptors of the journal, as daemons do",
+                "Make the agent after that, or begin the process anew.",
+            )
+            raise self._verdict
+        try:
+            place.take_turn()
+            held = self._held = self._held or self._opened(place, opener)
+            held.book.begin()
+            found = place.look()
+            if found is None or found.ids != held.files.ids:
+                held.book.roll_back()
+                held = self._held = self._moved(held, opener)
+                held.book.begin()
+                found = held.files
+            self._prove(held, found)
+        except BaseException as error:
+            if self._held is None:
+                place.close()
+            else:
+                self._held.book.roll_back()
+                self._held.place.give_turn()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise BusyError from error
+            raise
+        return held.book
+
+    def commit(self) -> None:
+        """
+        Let what was done hold, and prove again that others see it.
+
+        Raises:
+            UnprovedError: it was committed, but others may not see it.
+            sqlite3.Error: it was not.
+        """
+        held = self._held
+        assert held is not None  # noqa: S101  between begin and here nobody closes it
+        held.book.commit()
+        try:
+            found = held.place.look()
+            if found is None or found.ids != held.files.ids:
+                raise UnprovedError(_gone(held.place))
+            if held.book.noted is not None:
+                self._known = held.book.noted
+            if found.version != self._version:  # our own checkpoint
+                self._look_into_main(held, found.version)
+        except (MisplacedError, sqlite3.Error) as error:
+            raise UnprovedError(error) from error
+        finally:
+            held.place.give_turn()
+
+    def roll_back(self) -> None:
+        """
+        Undo what was done since `begin`.
+        """
+        if self._held is not None:
+            self._held.book.roll_back()
+            self._held.place.give_turn()
+
+    def close(self) -> None:
+        """
+        Close the file, where nobody uses it any more; *lock* is held.
+        """
+        if self._held is not None:
+            with contextlib.suppress(BusyError):
+                self._held.place.take_turn()
+            self.rest()
+            if self._held is not None:  # records are in nothing else, or its descriptors are somebody else's by now
+                _keep_for_ever(self._held.db)
+                self._held.place.close()
+                self._held = None
+
+    def rest(self) -> None:
+        """
+        Close the file, so that it can be opened again; left open where records are in nothing else.
+        """
+        if self._held is None:
+            return
+        held, found = self._held, self._held.place.look()
+        if not held.place.is_held:
+            return
+        try:
+            if found is None or found.ids != held.files.ids:
+                self._make_whole(held)
+                self._let_go(held)
+            else:
+                held.db.close()
+                held.place.close()
+        except (MisplacedError, sqlite3.Error, OSError):
+            return
+        self._held = None
+
+    def inherit(self) -> None:
+        """
+        Begin anew in a child.
+        """
+        self.lock, self.users = threading.Lock(), 0
+        if self._held is not None:
+            _keep_for_ever(self._held.db)
+            self._held = None
+            self._verdict = MisplacedError(
+                "this process was forked while its parent had the journal open, in a way that Python was not told of or "
+                "that a transaction outlasted",
+                "Begin this process anew, or make its first call after the fork.",
+            )
+
+    # Opening
+
+    def _opened(self, place: Place, opener: Opener) -> _Held:
+        """
+        What the path names, opened, with all in it that this process knows.
+
+        Raises:
+            MisplacedError: it is not what everybody reads, or lacks what this process knows.
+        """
+        before = place.main()
+        if before is None and self._was_opened:
+            raise _gone(place)
+        place.check()
+        db = opener(place.path)
+        try:
+            db.execute("PRAGMA busy_timeout = 0")  # whoever waits does so where it can be told to stop
+            newest = db.execute(_NEWEST).fetchone()
+            found = place.look()
+            if found is None or before not in {None, found.main}:
+                raise BusyError  # noqa: TRY301  it is being changed right now
+            held = _Held(place, Book(db), db, found)
+            _check_has(db, self._known)
+            self._look_into_main(held, found.version)
+        except BaseException:
+            db.close()
+            raise
+        self._known = tuple(newest) if newest else self._known
+        self._was_opened = True
+        return held
+
+    def _prove(self, held: _Held, found: Files) -> None:
+        """
+        Look whether what is held has what this process knows: the file may have been written over.
+        """
+        check_links(found.links)
+        newest = held.db.execute(_NEWEST).fetchone()
+        if self._known is not None and (newest is None or tuple(newest) != self._known):
+            _check_has(held.db, self._known)
+        if newest is not None:
+            self._known = tuple(newest)
+        if found.version != self._version:
+            self._look_into_main(held, found.version)
+
+    def _look_into_main(self, held: _Held, version: tuple[int, int]) -> None:
+        """
+        Look whether the database was written by checkpoints only: what it had once, it has for ever.
+        """
+        with _read_only(held.place) as main:
+            try:
+                _check_has(main, self._known_in_main)
+                newest = main.execute(_NEWEST).fetchone()
+            except sqlite3.OperationalError:  # it has no tables yet: all is in the -wal
+                if self._known_in_main is not None:
+                    raise
+                newest = None
+        self._known_in_main = tuple(newest) if newest else None
+        self._version = version
+
+    # What is not where it was
+
+    def _moved(self, held: _Held, opener: Opener) -> _Held:
+        """
+        What is to be used in place of what is held; the turn is ours.
+
+        Raises:
+            MisplacedError: nothing is known to have all that was on record.
+        """
+        self._make_whole(held)
+        if held.place.main() == held.files.main:
+            self._let_go(held)  # SQLite knows files by their inode, so it cannot have this one twice
+            self._held = None
+            opened = self._opened(held.place, opener)
+        else:
+            held.place.give_turn()  # the folder may be the same
+            place = Place(self._path, makes_folder=False)
+            try:
+                place.take_turn()
+                opened = self._opened(place, opener)
+            except BaseException:
+                place.close()
+                raise
+            self._let_go(held)
+        return opened
+
+    def _make_whole(self, held: _Held) -> None:
+        """
+        See to it that the path names a file with all that is held.
+
+        Raises:
+            MisplacedError: it does not.
+        """
+        self._known = held.db.execute(_NEWEST).fetchone() or self._known
+        self._known = None if self._known is None else tuple(self._known)
+        place, main = held.place, held.place.main()
+        if main is None:
+            if not place.is_there:
+                raise _gone(place)
+            made = Path(f"{place.real}.{secrets.token_hex(4)}")
+            copy(held.db, made)
+            place.put_back(made, held.files.mode)
+        elif main == held.files.main:
+            if not place.has_wal:
+                held.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            with _read_only(place) as found:
+                _check_has(found, self._known)
+
+    def _let_go(self, held: _Held) -> None:
+        """
+        Give up a connection whose names others use now: closed the usual way, SQLite would delete their ``-wal``.
+        """
+        if hasattr(held.db, "setconfig"):  # from Python 3.12 on
+            held.db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+            held.db.close()
+        elif held.place.main() == held.files.main:
+            with _shared(held.place):
+                held.db.close()
+        else:
+            _keep_for_ever(held.db)
+        held.place.close()
+
+
+def store_of(path: Path) -> Store:
+    """
+    The one of that path in this process; `forks.lock` is held.
+    """
+    name = os.path.abspath(path)  # noqa: PTH100  links stay as they are
+    if name not in _stores:
+        _stores[name] = Store(Path(name))
+        forks.add(_stores[name])
+    return _stores[name]
+
+
+_stores: dict[str, Store] = {}
+
+
+def _gone(place: Place) -> MisplacedError:
+    if not place.is_there:
+        return MisplacedError(
+            f"its folder is not there any more, or is not the one that this process opened ({place.real})",
+            "A person must give it back: mount it again, or put it where it was.",
+        )
+    return MisplacedError("the file was removed, or another stands in its place")
+
+
+def _check_has(db: sqlite3.Connection, known: Decided | None) -> None:
+    """
+    Look whether a decision is on record.
+
+    Raises:
+        MisplacedError: it is not.
+    """
+    if known is None:
+        return
+    found = db.execute(_THAT_ONE, (known[0],)).fetchone()
+    if found is None or tuple(found) != known:
+        raise MisplacedError(
+            "the file lacks what this process recorded: it was written over or replaced by an older one, or by another"
+        )
+
+
+@contextlib.contextmanager
+def _read_only(place: Place) -> Iterator[sqlite3.Connection]:
+    """
+    The database without its ``-wal``, without a lock, and without losing those that this process has.
+    """
+    db = sqlite3.connect(f"file:{quote(place.real)}?immutable=1", uri=True)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+@contextlib.contextmanager
+def _shared(place: Place) -> Iterator[None]:
+    """
+    Let nobody lock the database for himself alone, not even this process's own connections.
+    """
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        yield
+        return
+    fd = os.open(place.real, os.O_RDONLY)
+    try:
+        lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _keep_for_ever(db: sqlite3.Connection) -> None:
+    """
+    Let a connection never be closed, also not at the end of the process.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
