@@ -15,13 +15,13 @@ from ocp_stripe_balance._stripe.evidence import expected_of
 from ocp_stripe_balance._stripe.headers import stripe_headers
 from ocp_stripe_balance._stripe.request import Request, encode_headers
 from ocp_stripe_balance._tools.validation import response_validator
-from ocp_stripe_balance.errors import NotSentError, OutcomeUnknownError, RejectedError, ToolError
+from ocp_stripe_balance.errors import OutcomeUnknownError, RejectedError, ToolError
 from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._calls.endings import Ending, Ready
     from ocp_stripe_balance._domain import Context
-    from ocp_stripe_balance._journal import Journal, Record
+    from ocp_stripe_balance._journal import Journal, Record, Written
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._stripe.attempts import Reply
     from ocp_stripe_balance._stripe.client import StripeClient
@@ -50,6 +50,7 @@ class Delivery:
         Send a call that is on record as ours to send, within *remaining_s* seconds.
         """
         record = ready.record
+        deadline = asyncio.get_running_loop().time() + remaining_s
         try:
             reply = await self._client.execute(
                 self.request(tool, record, access),
@@ -60,12 +61,13 @@ class Delivery:
             )
         except ToolError as error:
             told = _known_elsewhere(record) if _is_another_request(record, error) else error
-            is_recorded = await self._record(record, _outcome_of(told))
+            is_recorded = await self._record(record, _outcome_of(told), deadline)
             return Failed(told, error.__cause__) if is_recorded else Interrupted(record.intent, error)
         except asyncio.CancelledError as error:
-            is_recorded = await self._record(record, Outcome(State.NOT_SENT, note="cancelled before it was sent"))
+            outcome = Outcome(State.NOT_SENT, note="cancelled before it was sent")
+            is_recorded = await self._record(record, outcome, deadline)
             return Cancelled(error) if is_recorded else Interrupted(record.intent, error)
-        return await self._succeed(tool, ready, reply)
+        return await self._succeed(tool, ready, reply, deadline)
 
     def request(self, tool: ToolSpec, record: Record, access: Access) -> Request:
         """
@@ -86,7 +88,7 @@ class Delivery:
             ),
         )
 
-    async def _succeed(self, tool: ToolSpec, ready: Ready, reply: Reply) -> Ending:
+    async def _succeed(self, tool: ToolSpec, ready: Ready, reply: Reply, deadline: float) -> Ending:
         record = ready.record
         result = result_of(tool, record, reply, ready.notes)
         transaction_id = result.data.get("id") if record.intent.money is not None else None
@@ -100,30 +102,33 @@ class Delivery:
             transaction_id=transaction_id if isinstance(transaction_id, str) else None,
             warnings=result.warnings,
         )
-        now = self._journal.now
-        try:
-            await self._journal.run(lambda book: book.settle(record, outcome, now()))
-        except NotSentError as error:
-            warning = f"the outcome is not in the journal: {error.args[0]}"
-            return Succeeded(replace(result, warnings=(*result.warnings, warning)))
-        except asyncio.CancelledError as error:
-            message = "The call was cancelled after it had succeeded; the result is in the journal."
+        written = await self._owe(record, outcome, deadline)
+        if written.cancelled is not None:
+            where = f"not in the journal yet ({written.gap})" if written.gap else "in the journal"
+            message = f"The call was cancelled after it had succeeded; the result is {where}."
             unknown = OutcomeUnknownError(message, tool=tool.name, idempotency_key=record.key)
-            return Failed(unknown, error)
+            return Failed(unknown, written.cancelled)
+        if written.gap:
+            warning = f"the outcome is not in the journal yet: {written.gap}"
+            return Succeeded(replace(result, warnings=(*result.warnings, warning)))
         return Succeeded(result)
 
-    async def _record(self, record: Record, outcome: Outcome) -> bool:
+    async def _record(self, record: Record, outcome: Outcome, deadline: float) -> bool:
         """
         Record an outcome that is no success; False where another caller may have the call by now.
 
         Whoever has it may have moved money. A journal that fails leaves the row as it is: it may have been sent, and
         may be taken over after the lease.
         """
-        now = self._journal.now
-        try:
-            return await self._journal.run(lambda book: book.settle(record, outcome, now()))
-        except (NotSentError, asyncio.CancelledError):
-            return now() < record.lease.until
+        written = await self._owe(record, outcome, deadline)
+        return self._journal.now() < record.lease.until if written.gap else bool(written.result)
+
+    async def _owe(self, record: Record, outcome: Outcome, deadline: float) -> Written[bool]:
+        """
+        What became of the outcome of a call that is over: it is waited for until *deadline*, and for a second at least.
+        """
+        now, soon = self._journal.now, asyncio.get_running_loop().time() + 1.0
+        return await self._journal.owe(lambda book: book.settle(record, outcome, now()), max(deadline, soon))
 
 
 def result_of(tool: ToolSpec, record: Record, reply: Reply, notes: tuple[str, ...]) -> ToolResult:

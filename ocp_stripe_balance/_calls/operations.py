@@ -168,8 +168,9 @@ class Operations:
         """
         if access.api_key is None:
             return _no_key("resume")
-        found = await self._recovery.find(key, access)
-        return await self._make(found, self._deadline()) if isinstance(found, Call) else found
+        deadline = self._deadline()
+        found = await self._recovery.find(key, access, deadline)
+        return await self._make(found, deadline) if isinstance(found, Call) else found
 
     async def reconcile(self, access: Access, progress: Callable[[int, int], None]) -> list[ReconcileResult]:
         """

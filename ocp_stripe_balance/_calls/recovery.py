@@ -40,15 +40,15 @@ class Recovery:
         self._journal = journal
         self._reader = reader
 
-    async def find(self, key: str, access: Access) -> Call | Invalid:
+    async def find(self, key: str, access: Access, deadline: float) -> Call | Invalid:
         """
-        The recorded call of that key, to be made again.
+        The recorded call of that key, to be made again, found by *deadline*.
 
         Raises:
             NotSentError: the journal cannot be read.
         """
         scope = scope_of(access, self._server)
-        record = await self._journal.run(lambda book: book.find_key(key, scope))
+        record = await self._journal.run(lambda book: book.find_key(key, scope), deadline)
         if record is None:
             hint = "ocp-stripe-balance journal list shows the calls there are"
             message = f"the journal has no call of that key for {self._server} in {scope.mode} mode"

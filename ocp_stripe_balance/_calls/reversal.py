@@ -151,7 +151,7 @@ class Reversals:
         transaction, scope = order.arguments["transaction"], scope_of(access, self._server)
         customer: str | None = order.tool.customer_of(order.arguments)
         if customer is None:
-            customer = await self._journal.run(lambda book: book.customer_of(transaction, scope))
+            customer = await self._journal.run(lambda book: book.customer_of(transaction, scope), deadline)
         if customer is None:
             message = f"is missing, and the journal has no call that made {transaction}"
             hint = "pass the ID of the customer on whose balance the entry is"
@@ -176,7 +176,7 @@ class Reversals:
         scope = wanted.scope
         name = json.dumps([scope.account, scope.mode, wanted.transaction])
         key = "rev-" + hashlib.sha256(name.encode()).hexdigest()
-        begun = await self._journal.run(lambda book: book.find_key(key, scope))
+        begun = await self._journal.run(lambda book: book.find_key(key, scope), wanted.deadline)
         if begun is not None and begun.state is State.SUCCEEDED:
             raise already(wanted, begun.transaction_id)
         if begun is not None and begun.state.is_open:
@@ -184,7 +184,7 @@ class Reversals:
         else:
             arguments = _arguments_of_opposite(await self._entry(wanted), wanted.customer, order.arguments)
             now = self._journal.now()
-            asked = await self._journal.run(lambda book: book.standing_proposal(key, scope, now))
+            asked = await self._journal.run(lambda book: book.standing_proposal(key, scope, now), wanted.deadline)
             if asked is not None and asked.state in {"waiting", "approved"}:
                 arguments = asked.parameters  # the words that a person reads, or has read, stand
         if order.stated_effect is not None:

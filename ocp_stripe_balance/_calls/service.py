@@ -13,7 +13,6 @@ The way of a call, straight down: each step returns a value, and nothing calls b
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from ocp_stripe_balance._calls.endings import (
     Waiting,
 )
 from ocp_stripe_balance._calls.order import Order, take_order
-from ocp_stripe_balance._domain import Caller, Outcome, State
+from ocp_stripe_balance._domain import Caller, Origin, Outcome, State
 from ocp_stripe_balance._tools.validation import parameter_validator
 from ocp_stripe_balance.errors import NotSentError, ResourceMissingError, ToolError
 
@@ -49,6 +48,8 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.02
 _MAX_POLL_S = 0.25
+# What is put on record after the call is over is waited for no longer; it is written all the same.
+_AFTERWARDS_S = 1.0
 
 
 class Service:
@@ -129,7 +130,9 @@ class Service:
         scope = scope_of(access, self._server, mode)
         return prepare(order, access, scope, caller, tags_calls=self._settings.tag_calls)
 
-    async def _admit(self, call: Call, seen: SeenCustomer, deadline: float) -> Admitted | Cancelled | Interrupted:
+    async def _admit(
+        self, call: Call, seen: SeenCustomer, deadline: float
+    ) -> Admitted | Cancelled | Interrupted | Failed:
         """
         Step 4; where another caller is sending this very call, its outcome is waited for until the deadline.
 
@@ -143,11 +146,15 @@ class Service:
         while True:
             lease = self._journal.leases.new(self._journal.now() + self._settings.timeout)
             now = self._journal.now
-            admitted, cancelled = await self._journal.finish(
-                lambda book: self._admission.admit(book, call, seen, lease, now())  # noqa: B023  it is run before the next
-            )
-            if cancelled is not None:
-                return await self._give_up(call, admitted, cancelled)
+            try:
+                admitted, stop = await self._journal.finish(
+                    lambda book: self._admission.admit(book, call, seen, lease, now()),  # noqa: B023  it is run before the next
+                    deadline,
+                )
+            except asyncio.CancelledError as error:
+                return _cancelled_unread(call, error)
+            if stop is not None:
+                return await self._give_up(call, admitted, stop)
             if not isinstance(admitted, Busy):
                 return admitted
             poll_s = min(poll_s * 1.5, _MAX_POLL_S, max(deadline - loop.time(), 0.0))
@@ -159,26 +166,31 @@ class Service:
                 return admitted
 
     async def _give_up(
-        self, call: Call, admitted: Admitted, cancelled: asyncio.CancelledError
-    ) -> Cancelled | Interrupted:
+        self, call: Call, admitted: Admitted, stop: asyncio.CancelledError | NotSentError
+    ) -> Cancelled | Interrupted | Failed:
         """
-        What a caller is told who was cancelled meanwhile: a plain cancellation only where nothing can have moved.
+        What a caller is told who was cancelled meanwhile, or whose row others may not see.
+
+        That nothing was sent only where nothing can have moved.
         """
         if isinstance(admitted, Ready):
             record, now = admitted.record, self._journal.now
             state = State.UNKNOWN if admitted.is_resumed else State.NOT_SENT
-            outcome = Outcome(state, note="cancelled before it was sent")
-            is_ours = True
-            with contextlib.suppress(NotSentError, asyncio.CancelledError):
-                is_ours = await self._journal.run(lambda book: book.settle(record, outcome, now()))
-            is_nothing_sent = is_ours and not admitted.is_resumed
+            outcome = Outcome(state, note="stopped before it was sent")
+            deadline = asyncio.get_running_loop().time() + _AFTERWARDS_S
+            written = await self._journal.owe(lambda book: book.settle(record, outcome, now()), deadline)
+            is_nothing_sent = written.result is not False and not admitted.is_resumed
         else:
             if isinstance(admitted, Waiting) and admitted.is_new:
                 await approvers.take_back(admitted, self._journal, "approval", "the question was cancelled")
             is_nothing_sent = isinstance(admitted, Conflict | Refused | Waiting | CustomerWanted)
         found = getattr(admitted, "record", None)
         intent = call.intent if found is None else found.intent
-        return Cancelled(cancelled) if is_nothing_sent else Interrupted(intent, cancelled)
+        if not is_nothing_sent:
+            return Interrupted(intent, stop)
+        if isinstance(stop, NotSentError):
+            return Failed(stop.told_of(intent.tool, intent.key.text), stop.__cause__)
+        return Cancelled(stop)
 
     async def _look_at_customer(self, call: Call, seen: SeenCustomer, deadline: float) -> SeenCustomer:
         """
@@ -211,6 +223,22 @@ class Service:
         """
         Put a refusal in the audit; it holds also where that fails.
         """
-        now = self._journal.now()
-        with contextlib.suppress(NotSentError):
-            await self._journal.run(lambda book: book.note(call.intent, "refused", now, rule=rule, reason=reason))
+        now, deadline = self._journal.now(), asyncio.get_running_loop().time() + _AFTERWARDS_S
+        written = await self._journal.owe(
+            lambda book: book.note(call.intent, "refused", now, rule=rule, reason=reason), deadline
+        )
+        if written.cancelled is not None:
+            raise written.cancelled
+
+
+def _cancelled_unread(call: Call, error: asyncio.CancelledError) -> Cancelled | Interrupted:
+    """
+    What a caller is told who was cancelled before the journal could be asked whether the call was sent before.
+    """
+    if call.intent.key.origin is Origin.DRAWN:  # it was never told to anybody
+        return Cancelled(error)
+    return Interrupted(
+        call.intent,
+        error,
+        "The call was cancelled and sent nothing, but the journal could not be asked whether it was sent before.",
+    )

@@ -122,7 +122,9 @@ class SharedJournal:
 
         with self._lock:
             if self._journal is None:
-                self._journal = Journal(self._settings.journal_path, clock=self._clock)
+                self._journal = Journal(
+                    self._settings.journal_path, clock=self._clock, patience_s=self._settings.timeout
+                )
             return self._journal
 
 

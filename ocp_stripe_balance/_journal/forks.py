@@ -1,9 +1,10 @@
 """
-What a process must not take along when it forks: SQLite keeps its locks per process and file, so a child that inherits
-an open database believes for ever that it holds them, and nobody else sees that it does.
+What a process must not take along when it forks.
 
-So what is open is closed right before a fork, by whoever forks, and opened again when it is next used, by parent and
-child each for itself. Nobody waits long for that: where a transaction does not end in time, the child refuses.
+SQLite keeps its locks per process and file: a child that inherits an open database believes for ever that it holds
+them, and nobody else sees that it does. So what is open is closed right before a fork, by whoever forks, and opened
+again when it is next used, by parent and child each for itself. Nobody waits long
+for that: where a transaction does not end in time, the child refuses.
 """
 
 from __future__ import annotations

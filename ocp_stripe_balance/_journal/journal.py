@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.lease import Leases
-from ocp_stripe_balance._journal.sqlite import open_database, open_shared
+from ocp_stripe_balance._journal.sqlite import open_shared
 from ocp_stripe_balance._journal.store import UnprovedError, store_of
 from ocp_stripe_balance._journal.writer import Writer
 from ocp_stripe_balance.errors import NotSentError, ToolError
@@ -109,8 +109,9 @@ class Journal:
         self, work: Callable[[Book], _T], deadline: float | None = None
     ) -> tuple[_T, asyncio.CancelledError | NotSentError | None]:
         """
-        The result of *work*, and why it must not be acted upon all the same: the caller was cancelled meanwhile, or it
-        was committed and others may not see it.
+        The result of *work*, and why it must not be acted upon all the same, if there is a reason.
+
+        The caller was cancelled meanwhile, or it was committed and others may not see it.
 
         Raises:
             NotSentError: the journal cannot be used, or could not until *deadline*.
@@ -119,23 +120,20 @@ class Journal:
         if self.path is None:
             return self._run_in_memory(work), None
         item = self._submit(work, is_owed=False)
-        cancelled = await _wait(item, self._patience_s, deadline)
-        try:
-            return item.waiter.result(), cancelled
-        except ToolError:
-            raise
-        except UnprovedError as error:
-            unproved: Any = error.result
-            return unproved, cancelled or self._unusable(error)
-        except Exception as error:
-            if cancelled is not None:
-                raise cancelled from error
-            raise self._unusable(error) from error
+        (result, error), cancelled = await _wait(item, self._patience_s, deadline)
+        if error is None:
+            return result, cancelled
+        if isinstance(error, UnprovedError):
+            return result, cancelled or self._unusable(error)
+        if isinstance(error, ToolError) or not isinstance(error, Exception):
+            raise error
+        raise cancelled or self._unusable(error) from error
 
     async def owe(self, work: Callable[[Book], _T], deadline: float) -> Written[_T]:
         """
-        What became of *work* by *deadline*: a cancelled caller does not wait longer either. Where it is not on record by
-        then, it is put there as soon as the journal can be used, until it is closed.
+        What became of *work* by *deadline*; a cancelled caller does not wait longer either.
+
+        Where it is not on record by then, it is put there as soon as the journal can be used, until it is closed.
         """
         try:
             if self.path is None:
@@ -143,11 +141,10 @@ class Journal:
             item = self._submit(work, is_owed=True)
         except NotSentError as error:
             return Written(None, str(error.__cause__))
-        cancelled = await _wait(item, self._patience_s, deadline)
-        try:
-            return Written(item.waiter.result(), cancelled=cancelled)
-        except Exception as error:  # noqa: BLE001  whatever it is, it is told
-            return Written(None, f"{self.path}: {error}", cancelled)
+        (result, error), cancelled = await _wait(item, self._patience_s, deadline)
+        if error is None:
+            return Written(result, cancelled=cancelled)
+        return Written(None, f"{self.path}: {error}", cancelled)
 
     async def aclose(self) -> None:
         """
@@ -213,9 +210,11 @@ class Journal:
             self._memory.close()
 
 
-async def _wait(item: Item, patience_s: float, deadline: float | None) -> asyncio.CancelledError | None:
+async def _wait(
+    item: Item, patience_s: float, deadline: float | None
+) -> tuple[tuple[Any, BaseException | None], asyncio.CancelledError | None]:
     """
-    Wait until a work is done, or is given up at *deadline*; the cancellation that came meanwhile.
+    What a work came to, or why it did not until *deadline*; and the cancellation that came meanwhile.
     """
     loop = asyncio.get_running_loop()
     timer = loop.call_at(loop.time() + patience_s if deadline is None else deadline, item.give_up)
@@ -227,7 +226,5 @@ async def _wait(item: Item, patience_s: float, deadline: float | None) -> asynci
             if cancelled is None:
                 loop.call_later(_GRACE_S, item.give_up)
             cancelled = error
-        except Exception:  # noqa: BLE001, S110  it is raised by who reads the result
-            pass
     timer.cancel()
-    return cancelled
+    return item.waiter.result(), cancelled

@@ -68,12 +68,16 @@ def copy(db: sqlite3.Connection, target: Path) -> None:
     try:
         with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as made:
             db.backup(made)
-            (verdict,) = made.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(f"the copy is not whole: {verdict}")
+            _check_whole(made)
     except BaseException:
         target.unlink()
         raise
+
+
+def _check_whole(db: sqlite3.Connection) -> None:
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(f"the copy is not whole: {verdict}")
 
 
 def _connect(name: str, patience_s: float) -> sqlite3.Connection:

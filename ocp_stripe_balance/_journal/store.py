@@ -21,6 +21,7 @@ import os
 import secrets
 import sqlite3
 import struct
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,13 +66,12 @@ class UnprovedError(Exception):
     It was committed, but not where the path leads now.
     """
 
-    def __init__(self, cause: Exception, result: object = None) -> None:
+    def __init__(self, cause: Exception) -> None:
         """
-        Because of *cause*; *result* is what the work came to.
+        Because of *cause*.
         """
         super().__init__(str(cause))
         self.hint = getattr(cause, "hint", "")
-        self.result = result
 
 
 class Store:
@@ -149,7 +149,8 @@ class Store:
             sqlite3.Error: it was not.
         """
         held = self._held
-        assert held is not None  # noqa: S101  between begin and here nobody closes it
+        if held is None:
+            raise sqlite3.ProgrammingError("nothing was begun")
         held.book.commit()
         try:
             found = held.place.look()
@@ -214,8 +215,8 @@ class Store:
             _keep_for_ever(self._held.db)
             self._held = None
             self._verdict = MisplacedError(
-                "this process was forked while its parent had the journal open, in a way that Python was not told of or "
-                "that a transaction outlasted",
+                "this process was forked while its parent had the journal open: Python was not told of the fork, or a "
+                "transaction outlasted it",
                 "Begin this process anew, or make its first call after the fork.",
             )
 
@@ -237,11 +238,9 @@ class Store:
             db.execute("PRAGMA busy_timeout = 0")  # whoever waits does so where it can be told to stop
             newest = db.execute(_NEWEST).fetchone()
             found = place.look()
-            if found is None or before not in {None, found.main}:
-                raise BusyError  # noqa: TRY301  it is being changed right now
-            held = _Held(place, Book(db), db, found)
+            held = _Held(place, Book(db), db, _steady(found, before))
             _check_has(db, self._known)
-            self._look_into_main(held, found.version)
+            self._look_into_main(held, held.files.version)
         except BaseException:
             db.close()
             raise
@@ -329,8 +328,8 @@ class Store:
         """
         Give up a connection whose names others use now: closed the usual way, SQLite would delete their ``-wal``.
         """
-        if hasattr(held.db, "setconfig"):  # from Python 3.12 on
-            held.db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        if sys.version_info >= (3, 12):
+            held.db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
             held.db.close()
         elif held.place.main() == held.files.main:
             with _shared(held.place):
@@ -344,7 +343,7 @@ def store_of(path: Path) -> Store:
     """
     The one of that path in this process; `forks.lock` is held.
     """
-    name = os.path.abspath(path)  # noqa: PTH100  links stay as they are
+    name = str(path.absolute())
     if name not in _stores:
         _stores[name] = Store(Path(name))
         forks.add(_stores[name])
@@ -352,6 +351,18 @@ def store_of(path: Path) -> Store:
 
 
 _stores: dict[str, Store] = {}
+
+
+def _steady(found: Files | None, before: tuple[int, ...] | None) -> Files:
+    """
+    The files that were opened, where they are the same as before.
+
+    Raises:
+        BusyError: they are being changed right now.
+    """
+    if found is None or before not in {None, found.main}:
+        raise BusyError
+    return found
 
 
 def _gone(place: Place) -> MisplacedError:

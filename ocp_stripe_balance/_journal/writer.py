@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._journal.book import Book
     from ocp_stripe_balance._journal.store import Opener, Store
 
-    News = tuple[asyncio.Future[Any], Any, BaseException | None]
+    Waiter = asyncio.Future[tuple[Any, BaseException | None]]
+    News = tuple[Waiter, Any, BaseException | None]
 
 _MAX_BATCH = 256
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.0005, 0.02
@@ -49,7 +50,7 @@ class Item:
         Prepare; *is_owed* says that it must be done, also where nobody waits for it any more.
         """
         self.work = work
-        self.waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.waiter: Waiter = asyncio.get_running_loop().create_future()
         self.is_owed = is_owed
         self.is_alone = False
         """Whether it is done in a transaction of its own."""
@@ -86,7 +87,7 @@ class Item:
         if self.waiter.done():
             return
         if self.is_owed or self.take():
-            self.waiter.set_exception(BusyError())
+            self.waiter.set_result((None, BusyError()))
         else:
             self.waiter.get_loop().call_later(_TAKEN_S, self.give_up)
 
@@ -106,7 +107,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._ends_at: float | None = None
         self._ended = threading.Event()
-        self._closers: list[asyncio.Future[None]] = []
+        self._closers: list[Waiter] = []
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -129,7 +130,7 @@ class Writer:
         """
         Wait until the thread has closed the file, but not long.
         """
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: Waiter = asyncio.get_running_loop().create_future()
         self._closers.append(waiter)
         if not self._ended.is_set():
             await asyncio.wait([waiter], timeout=CLOSE_S + 1)
@@ -191,7 +192,7 @@ class Writer:
         except BusyError:
             raise
         except BaseException as error:  # noqa: BLE001  handed to those who wait
-            self._fail([(item, error) for item in batch if item.take()])
+            self._fail([(item, None, error) for item in batch if item.take()])
             return
         taken = [item for item in batch if item.take()]
         results: list[Any] = []
@@ -199,28 +200,28 @@ class Writer:
             results += [item.work(book) for item in taken]
             self._store.commit()
         except UnprovedError as error:
-            self._fail([(each, UnprovedError(error, result)) for each, result in zip(taken, results, strict=True)])
+            self._fail([(item, result, error) for item, result in zip(taken, results, strict=True)])
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             self._store.roll_back()
             if len(taken) == 1:
-                self._fail([(taken[0], error)])
+                self._fail([(taken[0], None, error)])
             else:
                 for item in taken:
                     item.again()
         else:
             _tell([(item.waiter, result, None) for item, result in zip(taken, results, strict=True)])
 
-    def _fail(self, failed: list[tuple[Item, BaseException]]) -> None:
+    def _fail(self, failed: list[tuple[Item, Any, BaseException]]) -> None:
         """
         Tell those who wait; what is owed is tried again, at the end only where it was the file that failed.
         """
-        for item, error in failed:
+        for item, _, error in failed:
             is_hopeless = self._ends_at is not None and isinstance(error, sqlite3.Error)
             if item.is_owed and not is_hopeless:
                 item.again(time.monotonic() + _OWED_PAUSE_S)
             elif item.is_owed:
                 _log.warning("an outcome is not on record (%s); journal reconcile finds it", error)
-        _tell([(item.waiter, None, error) for item, error in failed])
+        _tell([(item.waiter, result, error) for item, result, error in failed])
 
     def _leave(self, items: list[Item]) -> None:
         """
@@ -250,9 +251,5 @@ def _tell(news: list[News]) -> None:
 
 def _settle(news: list[News]) -> None:
     for waiter, result, error in news:
-        if waiter.done():
-            continue
-        if error is None:
-            waiter.set_result(result)
-        else:
-            waiter.set_exception(error)
+        if not waiter.done():
+            waiter.set_result((result, error))

@@ -280,10 +280,10 @@ async def test_a_yes_is_not_used_after_its_time(stripe: Sandbox, path: Path) -> 
         Two seconds go by between the first decision and the call that was waiting for it.
         """
 
-        async def finish(self, work: Any) -> Any:
+        async def finish(self, work: Any, deadline: float | None = None) -> Any:
             is_late[0] = len(asked) == 1
             try:
-                return await super().finish(work)
+                return await super().finish(work, deadline)
             finally:
                 is_late[0] = False
 
