@@ -7,13 +7,14 @@ times in seconds since the Unix epoch; the ``facts_of_…`` functions give both 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._journal import Decision, Journal, Record
+from ocp_stripe_balance._journal import Decision, Journal, Record, back_up
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.plugin import StripeAPI
@@ -21,6 +22,7 @@ from ocp_stripe_balance.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
@@ -145,6 +147,16 @@ class BackOffice:
         return await self._journal.run(
             lambda book: book.prune(before, now, with_references=with_references, keep_s=keep_s)
         )
+
+    async def backup(self, target: Path) -> Path:
+        """
+        The path of a whole copy of the journal, private and on the disk; calls may go on meanwhile.
+
+        Raises:
+            NotSentError: the journal cannot be read, or the copy not be made: there may be a file of that name.
+        """
+        await self.check()
+        return await asyncio.to_thread(back_up, self._journal.path, target)
 
     async def check(self) -> None:
         """

@@ -19,6 +19,7 @@ from ocp_stripe_balance._journal.records import (
     about,
     at_key,
     decision_of,
+    held_by,
     intent_of,
     proposal_of,
     record_of,
@@ -113,34 +114,20 @@ class Book:
         """
         Record a call as under way.
         """
-        owner, owner_host, owner_pid, until = lease
-        held: dict[str, Any] = {
-            "owner": owner,
-            "owner_host": owner_host,
-            "owner_pid": owner_pid,
-            "until": until,
-            "now": now,
-        }
+        held = held_by(lease) | {"now": now}
         path, body, api_version, is_tagged = payload
         held |= {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
         self._run("insert_call", {**about(intent), **held})
-        return Record(intent, payload, Outcome(State.SENDING), lease, now, now, until)
+        return Record(intent, payload, Outcome(State.SENDING), lease, now, now, lease.until)
 
     def take_over(self, record: Record, lease: Lease, now: float) -> Record:
         """
         Let the owner of *lease* send a recorded call again.
         """
-        owner, owner_host, owner_pid, until = lease
-        held: dict[str, Any] = {
-            "owner": owner,
-            "owner_host": owner_host,
-            "owner_pid": owner_pid,
-            "until": until,
-            "now": now,
-        }
+        held = held_by(lease) | {"now": now}
         self._run("take_over", {**at_key(record.intent), **held})
         outcome = record.outcome._replace(state=State.SENDING)
-        return record._replace(outcome=outcome, lease=lease, spent_at=until, updated_at=now)
+        return record._replace(outcome=outcome, lease=lease, spent_at=lease.until, updated_at=now)
 
     def delete(self, record: Record) -> None:
         """

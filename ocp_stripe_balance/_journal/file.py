@@ -67,6 +67,13 @@ class Files(NamedTuple):
         """
         return self.ids[:2]
 
+    @property
+    def wal(self) -> tuple[int, ...]:
+        """
+        Device and inode of the ``-wal``.
+        """
+        return self.ids[2:4]
+
 
 class Place:
     """
@@ -111,12 +118,11 @@ class Place:
         """
         return _id_of(self.path)
 
-    @property
-    def has_wal(self) -> bool:
+    def wal(self) -> tuple[int, ...] | None:
         """
-        Whether there is a ``-wal`` beside the database.
+        Device and inode of the ``-wal`` beside it.
         """
-        return _id_of(self._wal) is not None
+        return _id_of(self._wal)
 
     @property
     def is_there(self) -> bool:

@@ -5,6 +5,7 @@ The journal as the rest of the package uses it: units of work, each in one trans
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.lease import Leases
-from ocp_stripe_balance._journal.sqlite import open_shared
+from ocp_stripe_balance._journal.sqlite import copy, open_shared
 from ocp_stripe_balance._journal.store import UnprovedError, store_of
 from ocp_stripe_balance._journal.writer import Writer
 from ocp_stripe_balance.errors import NotSentError, ToolError
@@ -139,8 +140,8 @@ class Journal:
             if self.path is None:
                 return Written(self._run_in_memory(work))
             item = self._submit(work, is_owed=True)
-        except NotSentError as error:
-            return Written(None, str(error.__cause__))
+        except NotSentError as unusable:
+            return Written(None, str(unusable.__cause__))
         (result, error), cancelled = await _wait(item, self._patience_s, deadline)
         if error is None:
             return Written(result, cancelled=cancelled)
@@ -208,6 +209,27 @@ class Journal:
             self._writer.stop()
         if self._memory is not None:
             self._memory.close()
+
+
+def back_up(path: Path | None, target: Path) -> Path:
+    """
+    The path of a whole copy of a journal, private and on the disk; others may write meanwhile.
+
+    Raises:
+        NotSentError: it cannot be made; a file that is there is never written over.
+    """
+    if path is None:
+        raise NotSentError("There is no journal to copy: it is kept in memory only.")
+    made = target.absolute()
+    hint = "Name a file that is not there yet, in a folder that is."
+    if any(made.resolve() == Path(f"{path.resolve()}{end}") for end in ("", "-wal", "-shm", "-journal")):
+        raise NotSentError(f"{made} is the journal itself, or belongs to it.", hint=hint)
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
+            copy(db, made)
+    except (OSError, sqlite3.Error) as error:
+        raise NotSentError(f"No copy was made at {made}: {error}.", hint=hint) from error
+    return made
 
 
 async def _wait(

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._journal.process import began
 from ocp_stripe_balance._journal.records import Lease
 
 if TYPE_CHECKING:
@@ -29,25 +30,23 @@ def host() -> str:
     return socket.gethostname()
 
 
+_NAME = secrets.token_hex(8)
+"""Of this process and those that are forked from it; another process with its ID has another."""
+_numbers = itertools.count()
+
+
 class Leases:
     """
-    The leases of one journal object, each with a name of its own among those of all processes and hosts.
+    The leases of this process, each with a name of its own among those of all processes and hosts.
     """
-
-    def __init__(self) -> None:
-        """
-        Draw the name that all of them share.
-        """
-        self._name = secrets.token_hex(8)
-        self._numbers = itertools.count()
 
     def new(self, until: float) -> Lease:
         """
         A lease of this process, which it loses a little after *until*.
         """
         pid = os.getpid()
-        owner = f"{host()}:{pid}:{self._name}-{next(self._numbers)}"
-        return Lease(owner, host(), pid, until + _LEASE_MARGIN_S)
+        owner = f"{host()}:{pid}:{_NAME}-{next(_numbers)}"
+        return Lease(owner, host(), pid, until + _LEASE_MARGIN_S, _began_of_ours(pid))
 
 
 def is_alive(record: Record, now: float) -> bool:
@@ -62,10 +61,12 @@ def is_alive(record: Record, now: float) -> bool:
         return False
     if lease.host != host() or lease.pid is None:
         return True
-    try:
-        os.kill(lease.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    if lease.pid == os.getpid():  # or of one that had the same ID before this one began
+        return lease.owner.rpartition(":")[2].startswith(f"{_NAME}-")
+    found = began(lease.pid)
+    return found is not None and (not found or not lease.began or found == lease.began)
+
+
+@cache
+def _began_of_ours(pid: int) -> str | None:
+    return began(pid) or None

@@ -37,6 +37,8 @@ class Lease(NamedTuple):
     pid: int | None = None
     until: float = 0.0
     """Seconds since the Unix epoch."""
+    began: str | None = None
+    """When that process began, where that is known."""
 
 
 class Record(NamedTuple):
@@ -150,7 +152,7 @@ def record_of(row: sqlite3.Row) -> Record:
         intent=intent,
         payload=Payload(row["path"], row["body"], row["api_version"], bool(row["is_tagged"])),
         outcome=outcome,
-        lease=Lease(row["owner"], row["owner_host"], row["owner_pid"], row["lease_until"]),
+        lease=Lease(row["owner"], row["owner_host"], row["owner_pid"], row["lease_until"], row["owner_began"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         spent_at=row["spent_at"],
@@ -207,6 +209,20 @@ def at_key(intent: Intent) -> dict[str, Any]:
     """
     base_url, mode, account = intent.scope
     return {"key": intent.key.text, "base_url": base_url, "mode": mode, "account": account}
+
+
+def held_by(lease: Lease) -> dict[str, Any]:
+    """
+    The values of the columns that say who sends a call.
+    """
+    owner, owner_host, owner_pid, until, owner_began = lease
+    return {
+        "owner": owner,
+        "owner_host": owner_host,
+        "owner_pid": owner_pid,
+        "owner_began": owner_began,
+        "until": until,
+    }
 
 
 def about(intent: Intent) -> dict[str, Any]:

@@ -5,18 +5,19 @@
 INSERT INTO calls (
     base_url, mode, account, key, key_origin, tool, customer, moves_money, amount, currency, reference, arguments,
     has_stated_effect, path, body, api_version, is_tagged, context_id, agent_type, "user",
-    state, is_final, attempts, created_at, updated_at, spent_at, owner, owner_host, owner_pid, lease_until
+    state, is_final, attempts, created_at, updated_at, spent_at, owner, owner_host, owner_pid, owner_began,
+    lease_until
 ) VALUES (
     :base_url, :mode, :account, :key, :key_origin, :tool, :customer, :moves_money, :amount, :currency, :reference,
     :arguments, :has_stated_effect, :path, :body, :api_version, :is_tagged, :context_id, :agent_type, :user,
-    'sending', 0, 0, :now, :now, :until, :owner, :owner_host, :owner_pid, :until
+    'sending', 0, 0, :now, :now, :until, :owner, :owner_host, :owner_pid, :owner_began, :until
 )
 
 -- take_over:
 -- Let another owner send a recorded call again.
 UPDATE calls SET
-    state = 'sending', owner = :owner, owner_host = :owner_host, owner_pid = :owner_pid, lease_until = :until,
-    spent_at = :until, updated_at = :now
+    state = 'sending', owner = :owner, owner_host = :owner_host, owner_pid = :owner_pid, owner_began = :owner_began,
+    lease_until = :until, spent_at = :until, updated_at = :now
 WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
 
 -- delete_call:
@@ -29,7 +30,7 @@ UPDATE calls SET
     state = :state, is_final = :is_final, attempts = attempts + :attempts, status = :status,
     request_id = :request_id, answer = :answer, transaction_id = :transaction_id, note = :note, warnings = :warnings,
     updated_at = :now, spent_at = CASE WHEN :is_found_later THEN spent_at ELSE :now END,
-    owner = '', owner_host = NULL, owner_pid = NULL, lease_until = 0
+    owner = '', owner_host = NULL, owner_pid = NULL, owner_began = NULL, lease_until = 0
 WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
     AND NOT is_final AND (:is_final OR owner = :owner)
 

@@ -319,7 +319,10 @@ class Store:
             copy(held.db, made)
             place.put_back(made, held.files.mode)
         elif main == held.files.main:
-            if not place.has_wal:
+            wal = place.wal()
+            if wal == held.files.wal:
+                return  # all that is held is there
+            if wal is None:
                 held.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with _read_only(place) as found:
                 _check_has(found, self._known)

@@ -1,5 +1,5 @@
 """
-The journal on the command line: list, show, reconcile, resume, export and prune.
+The journal on the command line: list, show, reconcile, resume, export, backup and prune.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy import moment
@@ -54,6 +55,9 @@ def add_parser(commands: Any) -> None:
     resume.add_argument("--json", dest="as_json", action="store_true", help="the result as JSON")
 
     actions.add_parser("export", help="every call and every decision as a line of JSON")
+
+    backup = actions.add_parser("backup", help="a whole copy in a new file, also while calls are made")
+    backup.add_argument("file", metavar="FILE", type=Path, help="where to; it must not be there yet")
 
     prune = actions.add_parser("prune", help="delete settled calls")
     prune.add_argument("--before", required=True, metavar="TIME", help=_TIME_HELP)
@@ -157,6 +161,13 @@ async def _export(_options: argparse.Namespace) -> int:
     return 0
 
 
+async def _backup(options: argparse.Namespace) -> int:
+    async with BackOffice() as office:
+        made = await office.backup(options.file)
+    say(f"Copied to {made}.")
+    return 0
+
+
 async def _prune(options: argparse.Namespace) -> int:
     before = _moment(options.before, "--before")
     async with BackOffice() as office:
@@ -173,6 +184,7 @@ _ACTIONS = {
     "reconcile": _reconcile,
     "resume": _resume,
     "export": _export,
+    "backup": _backup,
     "prune": _prune,
 }
 

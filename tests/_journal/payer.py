@@ -1,0 +1,131 @@
+"""
+A process that pays as it is told, line by line, with one agent on one journal; used by the tests of the journal's file.
+
+    pay NAME          5.00 for that reference; prints the outcome
+    fork NAME...      a child for each, at once, each pays one; prints the outcomes
+    daemon NAME       goes on in a grandchild, while the launcher ends, as daemons do; then as pay
+    c-fork NAME       a child by a fork that Python is not told of; prints what it is told
+    threads NAME...   as fork, each by a thread of its own, all at the same moment
+    closing NAME      a fork while the journal is being closed
+    copy FOLDER       the program copies the journal's folder
+    close             closes the agent; prints how long it took
+    shut              closes every descriptor but the standard ones
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from helpers import TOOL, order
+
+from ocp_stripe_balance import OCPAgent, Settings, ToolError
+
+url, api_key, journal, customer, limit, timeout = sys.argv[1:7]
+policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": limit}}]}
+settings = Settings(
+    api_key=api_key, api_base=url, journal=journal, policy=policy, timeout=float(timeout), rate_limit="off"
+)
+agent = OCPAgent(settings=settings)
+
+
+async def pay(name: str) -> str:
+    await agent.register_api("stripe")
+    try:
+        result = await agent.call_tool(TOOL, order(customer, reference=name))
+    except ToolError as error:
+        return f"{error.reason}: {' '.join(str(error).split())}"
+    return " ".join((result.outcome, *result.warnings))
+
+
+def forked(name: str, fork: Any = os.fork) -> tuple[int, int]:
+    """
+    A child that pays, and where it says what came of it.
+    """
+    reading, writing = os.pipe()
+    pid = fork()
+    if pid == 0:
+        try:
+            told = asyncio.run(pay(name))
+        except BaseException as error:
+            told = repr(error)
+        os.write(writing, told.encode())
+        os._exit(0)
+    os.close(writing)
+    return pid, reading
+
+
+def told_by(pid: int, reading: int) -> str:
+    told = os.read(reading, 65536).decode()
+    os.close(reading)
+    os.waitpid(pid, 0)
+    return told
+
+
+def together(names: list[str]) -> list[str]:
+    barrier, told = threading.Barrier(len(names)), []
+
+    def one(name: str) -> None:
+        barrier.wait()
+        told.append(told_by(*forked(name)))
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return told
+
+
+async def closing(name: str) -> str:
+    task = asyncio.ensure_future(agent.aclose())
+    await asyncio.sleep(0)  # it has begun
+    child = forked(name)
+    await task
+    return told_by(*child)
+
+
+async def close() -> str:
+    began = time.monotonic()
+    await agent.aclose()
+    return f"{time.monotonic() - began:.3f}"
+
+
+def main() -> None:
+    for line in sys.stdin:
+        what, *names = line.split()
+        if what == "pay":
+            answers = [asyncio.run(pay(names[0]))]
+        elif what == "fork":
+            answers = [told_by(*child) for child in [forked(name) for name in names]]
+        elif what == "daemon":
+            if os.fork():
+                os._exit(0)
+            answers = [asyncio.run(pay(names[0]))]
+        elif what == "c-fork":
+            answers = [told_by(*forked(names[0], ctypes.PyDLL(None).fork))]
+        elif what == "threads":
+            answers = together(names)
+        elif what == "closing":
+            answers = [asyncio.run(closing(names[0]))]
+        elif what == "copy":
+            shutil.copytree(Path(journal).parent, names[0])
+            answers = ["copied"]
+        elif what == "close":
+            answers = [asyncio.run(close())]
+        else:
+            os.closerange(3, 256)
+            answers = ["shut"]
+        sys.stdout.write("".join(f"{answer}\n" for answer in answers))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

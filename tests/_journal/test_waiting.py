@@ -1,0 +1,231 @@
+"""
+Nobody waits for the journal longer than its own deadline, and what was told is what is so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from helpers import TOOL, admit, answered, connect, draft, ledger, order, records, scripted, settle
+
+from ocp_stripe_balance import NotSentError, OutcomeUnknownError
+from ocp_stripe_balance._domain import Outcome, State
+from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal.sqlite import open_database
+from ocp_stripe_balance.errors import ToolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+@contextlib.contextmanager
+def locked(path: Path, how: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+    """
+    Another program holds the write lock, until the block ends.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)) as db:
+        db.execute(f"BEGIN {how}")
+        yield db
+
+
+async def states(path: Path) -> list[str]:
+    journal = Journal(path)
+    found = [str(record.state) for record in await records(journal)]
+    await journal.aclose()
+    return found
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+async def test_a_locked_journal_ends_a_call_at_its_deadline(
+    stripe: Sandbox, customer: str, path: Path, is_new: bool
+) -> None:
+    """Many calls at once all end then, nothing is sent, and nothing is done later; also where it is to be opened first."""
+    async with await connect(stripe, journal=str(path), timeout=0.6) as agent:
+        if not is_new:
+            await agent.call_tool(TOOL, order(customer))
+        with locked(path):
+            began = time.monotonic()
+            told = await asyncio.gather(
+                *(agent.call_tool(TOOL, order(customer, amount=-n)) for n in range(1, 9)), return_exceptions=True
+            )
+            took = time.monotonic() - began
+        assert all(isinstance(each, NotSentError) and "another program holds its lock" in str(each) for each in told)
+        assert took < 3
+        await agent.call_tool(TOOL, order(customer, amount=-99))
+    assert ["succeeded"] * (1 if is_new else 2) == await states(path)
+    assert (1 if is_new else 2) == len(await ledger(stripe, customer))
+
+
+async def test_a_cancelled_caller_waits_for_no_lock(stripe: Sandbox, customer: str, path: Path) -> None:
+    """A timeout of the caller's own ends the call at once; what it wanted is never done."""
+    async with await connect(stripe, journal=str(path)) as agent:
+        await agent.call_tool(TOOL, order(customer))
+        with locked(path):
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await agent.call_tool(TOOL, order(customer, amount=-1))
+            with pytest.raises(OutcomeUnknownError, match="could not be asked whether it was sent before"):
+                async with asyncio.timeout(0.2):
+                    await agent.call_tool(TOOL, order(customer, amount=-1), idempotency_key="k")
+            assert time.monotonic() - began < 3
+        await agent.call_tool(TOOL, order(customer, amount=-2))
+    assert ["succeeded"] * 2 == await states(path)
+
+
+async def test_a_work_that_was_given_up_is_never_done(path: Path) -> None:
+    """Its caller was told so: whichever of the two is first, the other knows."""
+    journal, done = Journal(path), []
+    await records(journal)
+    loop = asyncio.get_running_loop()
+    for number in range(150):
+        work = journal.run(lambda _, number=number: done.append(number), loop.time() + number % 30 / 20_000)  # type: ignore[misc]
+        try:
+            await work
+        except NotSentError:
+            await records(journal)
+            assert number not in done
+        else:
+            assert number in done
+    await journal.aclose()
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "rejected", "unknown"])
+async def test_an_outcome_under_a_lock_is_told_truthfully_and_written_later(path: Path, outcome: str) -> None:
+    """Nobody is told that nothing was sent; it is on record as soon as the other program is done."""
+    with contextlib.ExitStack() as lock:
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            lock.enter_context(locked(path))
+            if outcome == "rejected":
+                return httpx.Response(
+                    404, json={"error": {"type": "invalid_request_error", "code": "resource_missing"}}
+                )
+            return answered(request) if outcome == "succeeded" else httpx.Response(500)
+
+        async with await scripted(handler, journal=str(path), timeout=0.5, max_attempts=1) as agent:
+            try:
+                told: dict[str, Any] = (await agent.call_tool(TOOL, order(), idempotency_key="k")).to_dict()
+            except ToolError as error:
+                told = error.to_dict()
+            assert outcome == told["outcome"]
+            assert "sent nothing" not in str(told)
+            assert "nothing was sent" not in str(told).lower()
+            assert outcome != "succeeded" or "not in the journal yet" in str(told["warnings"])
+            assert [("sending",)] == sqlite3.connect(path).execute("SELECT state FROM calls").fetchall()
+            lock.close()
+    assert [outcome] == await states(path)
+
+
+async def test_closing_under_a_lock_ends_soon(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two seconds for all outcomes that are owed together; what is then not on record is said."""
+    journal = Journal(path)
+    admitted = [await admit(journal, draft(f"k{number}")) for number in range(3)]
+    loop = asyncio.get_running_loop()
+
+    def settled(book: Any, record: Any) -> bool:
+        return bool(book.settle(record, Outcome(State.SUCCEEDED, is_final=True), 1.0))
+
+    with locked(path), caplog.at_level(logging.WARNING):
+        for each in admitted:
+            written = await journal.owe(lambda book, each=each: settled(book, each.record), loop.time() + 0.05)  # type: ignore[misc]
+            assert "another program holds its lock" in written.gap
+        began = time.monotonic()
+        await journal.aclose()
+        assert time.monotonic() - began < 4
+    assert 3 == caplog.text.count("an outcome is not on record")
+    assert ["sending"] * 3 == await states(path)
+
+
+async def test_closing_ends_where_the_file_cannot_be_closed(path: Path) -> None:
+    """Whatever goes wrong there, nobody hangs."""
+
+    class Stuck(sqlite3.Connection):
+        def close(self) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def opened(file: Path | None) -> sqlite3.Connection:
+        open_database(file).close()
+        db = sqlite3.connect(str(file), isolation_level=None, check_same_thread=False, factory=Stuck)
+        db.row_factory = sqlite3.Row
+        return db
+
+    journal = Journal(path, open_database=opened)
+    await records(journal)
+    await asyncio.wait_for(journal.aclose(), 5)
+
+
+async def test_two_agents_of_one_process_do_not_close_each_others_file(path: Path) -> None:
+    """They share it; the last one closes it."""
+    one, two = Journal(path), Journal(path)
+    await settle(one, (await admit(one, draft("a"))).record, State.SUCCEEDED)
+    await records(two)
+    await one.aclose()
+    assert path.with_name("journal-wal").exists()
+    assert 1 == len(await records(two))
+    await two.aclose()
+    assert not path.with_name("journal-wal").exists()
+
+
+GARBAGE = """
+import asyncio, gc, os, sys, threading, time
+from helpers import TOOL, order
+from ocp_stripe_balance import OCPAgent, Settings
+url, key, journal, customer = sys.argv[1:]
+
+def opened():
+    return [name for name in map(os.readlink, (f'/proc/self/fd/{n}' for n in os.listdir('/proc/self/fd')
+        if os.path.lexists(f'/proc/self/fd/{n}'))) if os.path.dirname(journal) in name]
+
+def is_clean():
+    until = time.monotonic() + 5
+    while time.monotonic() < until and (opened() or [t for t in threading.enumerate() if t.name == 'journal']):
+        gc.collect()
+        time.sleep(0.01)
+    return not opened() and not [t for t in threading.enumerate() if t.name == 'journal']
+
+async def one(number):
+    agent = OCPAgent(settings=Settings(api_key=key, api_base=url, journal=journal, rate_limit='off'))
+    await agent.register_api('stripe')
+    await agent.call_tool(TOOL, order(customer, -100, reference=f'r{number}'))
+    return agent
+
+for number in range(5):
+    asyncio.run(one(number))
+assert is_clean(), opened()
+agent = asyncio.run(one(6))
+pid = os.fork()
+if pid == 0:
+    assert not opened(), opened()
+    asyncio.run(one(7))
+    del agent
+    os._exit(0 if is_clean() else 1)
+assert 0 == os.waitpid(pid, 0)[1]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_agents_that_nobody_closes_leave_nothing_open(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """No thread and no descriptor, in the process and in a child of it."""
+    where = (stripe_thread.url, stripe_thread.api_key, str(tmp_path / "state" / "journal"))
+    words = [sys.executable, "-W", "ignore", "-c", GARBAGE, *where, stripe_thread.create_customer()]
+    tests = str(Path(__file__).parents[1])
+    subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": tests}, timeout=50)  # noqa: S603
