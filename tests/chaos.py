@@ -1,5 +1,6 @@
 """
-The chaos run: workers that share a journal, are killed and restarted, against a Stripe that fails.
+The chaos run: workers that share a journal, are killed and restarted, fork in the middle of their calls, and lose the
+journal's folder for a moment, against a Stripe that fails.
 
 At the end, three witnesses must agree on every call: what callers were told, the journal, the ledger.
 
@@ -102,18 +103,33 @@ async def work(url: str, api_key: str, journal: str) -> None:
     async with OCPAgent(settings=settings) as agent:
         await agent.register_api("stripe")
 
-        async def run(line: bytes) -> None:
-            job = json.loads(line)
+        async def make(job: dict[str, Any]) -> None:
             try:
                 result = await agent.call_tool(TOOL, job["parameters"], idempotency_key=job["key"])
                 told = {"outcome": result.outcome, "id": result.data.get("id"), "key": result.idempotency_key}
             except ToolError as error:
                 told = {"outcome": error.outcome, "key": error.idempotency_key, "error": type(error).__name__}
-            sys.stdout.write(json.dumps({"number": job["number"], **told}) + "\n")
-            sys.stdout.flush()
+            os.write(1, (json.dumps({"number": job["number"], **told}) + "\n").encode())  # whole, also beside a child's
+
+        def fork(jobs: list[dict[str, Any]]) -> None:
+            """
+            A child goes on with some calls, with the agent it inherits, while the calls of the parent are under way.
+            """
+            if os.fork() == 0:
+                try:
+                    asyncio.run(all_of(jobs))
+                finally:
+                    os._exit(0)
+
+        async def all_of(jobs: list[dict[str, Any]]) -> None:
+            await asyncio.gather(*map(make, jobs))
 
         while line := await reader.readline():
-            task = asyncio.ensure_future(run(line))
+            job = json.loads(line)
+            if isinstance(job, list):
+                fork(job)
+                continue
+            task = asyncio.ensure_future(make(job))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
@@ -139,12 +155,23 @@ class Worker:
         )
 
     def send(self, job: Job) -> None:
-        assert self.process is not None
-        assert self.process.stdin is not None
+        self._write(self._taken(job))
+
+    def fork(self, jobs: list[Job]) -> None:
+        """
+        Let a child of the worker make these calls.
+        """
+        self._write([self._taken(job) for job in jobs])
+
+    def _taken(self, job: Job) -> dict[str, Any]:
         job.issues += 1
         self.running.add(job.number)
-        line = json.dumps({"number": job.number, "parameters": job.parameters, "key": job.key})
-        self.process.stdin.write(line.encode() + b"\n")
+        return {"number": job.number, "parameters": job.parameters, "key": job.key}
+
+    def _write(self, what: object) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(what).encode() + b"\n")
 
 
 class Run:
@@ -156,8 +183,12 @@ class Run:
         self.options = options
         self.chance = random.Random(seed)
         self.seed = seed
-        self.journal = folder / "journal.sqlite3"
-        self.kills = 0
+        # Reached by a link, so that it can be taken away and given back in one step, and nobody can make it anew.
+        self.folder = folder
+        (folder / "disk").mkdir(exist_ok=True)
+        self.lead_to("disk")
+        self.journal = folder / "journal" / "journal.sqlite3"
+        self.kills = self.forks = self.taken_away = 0
         self.duplicates = 0
         self.finished: set[int] = set()
 
@@ -191,6 +222,8 @@ class Run:
             "issued": sum(job.issues for job in self.jobs),
             "issued twice at once": self.duplicates,
             "SIGKILLs": self.kills,
+            "forks": self.forks,
+            "folder taken away": self.taken_away,
             "faults": faults,
             "reconciled": reconciled,
             **report,
@@ -213,9 +246,28 @@ class Run:
         arguments = ["--work", self.stripe["url"], self.stripe["api_key"], str(self.journal)]
         workers = [Worker(arguments) for _ in range(self.options.workers)]
         self.waiting = list(reversed(self.jobs))
-        killer = asyncio.ensure_future(self.kill(workers, http))
+        harm = [asyncio.ensure_future(each) for each in (self.kill(workers, http), self.take_away())]
         await asyncio.gather(*(self.keep_busy(worker, workers) for worker in workers))
-        killer.cancel()
+        for each in harm:
+            each.cancel()
+        self.lead_to("disk")
+
+    def lead_to(self, name: str) -> None:
+        (self.folder / "new").symlink_to(name)
+        (self.folder / "new").rename(self.folder / "journal")
+
+    async def take_away(self) -> None:
+        """
+        Take the journal's folder away for a moment, a few times in a run.
+        """
+        times = self.options.away
+        for number in range(times):
+            while len(self.finished) < (number + 0.5) / times * len(self.jobs):
+                await asyncio.sleep(0.002)
+            self.lead_to("nowhere")
+            self.taken_away += 1
+            await asyncio.sleep(0.3)
+            self.lead_to("disk")
 
     async def keep_busy(self, worker: Worker, workers: list[Worker]) -> None:
         """
@@ -227,6 +279,10 @@ class Run:
             assert process is not None
             assert process.stdout is not None
             while self.waiting and len(worker.running) < IN_FLIGHT:
+                if len(self.finished) >= (self.forks + 0.5) / max(self.options.forks, 1) * len(self.jobs):
+                    self.forks += 1
+                    worker.fork([self.waiting.pop() for _ in range(min(4, len(self.waiting)))])
+                    continue
                 job = self.waiting.pop()
                 worker.send(job)
                 other = self.chance.choice(workers)
@@ -441,6 +497,8 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--forks", type=int, default=15, help="how often a worker forks in the middle of its calls")
+    parser.add_argument("--away", type=int, default=10, help="how often the journal's folder is taken away")
     parser.add_argument("--faults", type=float, default=0.3, help="share of faulty exchanges")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--race", type=int, metavar="ROUNDS", help="instead: processes that race for one key a round")
