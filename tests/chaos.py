@@ -279,7 +279,7 @@ class Run:
             assert process is not None
             assert process.stdout is not None
             while self.waiting and len(worker.running) < IN_FLIGHT:
-                if len(self.finished) >= (self.forks + 0.5) / max(self.options.forks, 1) * len(self.jobs):
+                if len(self.finished) >= (self.forks + 0.5) / (self.options.forks + 1) * len(self.jobs):
                     self.forks += 1
                     worker.fork([self.waiting.pop() for _ in range(min(4, len(self.waiting)))])
                     continue

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._tools.manifest import ToolSpec
 
 
+_LEAST_S, _LONGEST_S = 1.0, 5.0
+
+
 class Delivery:
     """
     Steps 6 and 7 of a call: its bytes to Stripe under one key until it is settled, and the outcome on record.
@@ -125,10 +128,11 @@ class Delivery:
 
     async def _owe(self, record: Record, outcome: Outcome, deadline: float) -> Written[bool]:
         """
-        What became of the outcome of a call that is over: it is waited for until *deadline*, and for a second at least.
+        What became of the outcome of a call that is over: it is waited for until *deadline*, but for 1 to 5 seconds.
         """
-        now, soon = self._journal.now, asyncio.get_running_loop().time() + 1.0
-        return await self._journal.owe(lambda book: book.settle(record, outcome, now()), max(deadline, soon))
+        now, moment = self._journal.now, asyncio.get_running_loop().time()
+        until = min(max(deadline, moment + _LEAST_S), moment + _LONGEST_S)
+        return await self._journal.owe(lambda book: book.settle(record, outcome, now()), until)
 
 
 def result_of(tool: ToolSpec, record: Record, reply: Reply, notes: tuple[str, ...]) -> ToolResult:

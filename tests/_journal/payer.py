@@ -22,11 +22,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helpers import TOOL, order
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 url, api_key, journal, customer, limit, timeout = sys.argv[1:7]
 policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": limit}}]}
@@ -54,7 +57,7 @@ def forked(name: str, fork: Any = os.fork) -> tuple[int, int]:
     if pid == 0:
         try:
             told = asyncio.run(pay(name))
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  it is told
             told = repr(error)
         os.write(writing, told.encode())
         os._exit(0)
@@ -92,40 +95,42 @@ async def closing(name: str) -> str:
     return told_by(*child)
 
 
-async def close() -> str:
+def close() -> str:
     began = time.monotonic()
-    await agent.aclose()
+    asyncio.run(agent.aclose())
     return f"{time.monotonic() - began:.3f}"
 
 
-def main() -> None:
-    for line in sys.stdin:
-        what, *names = line.split()
-        if what == "pay":
-            answers = [asyncio.run(pay(names[0]))]
-        elif what == "fork":
-            answers = [told_by(*child) for child in [forked(name) for name in names]]
-        elif what == "daemon":
-            if os.fork():
-                os._exit(0)
-            answers = [asyncio.run(pay(names[0]))]
-        elif what == "c-fork":
-            answers = [told_by(*forked(names[0], ctypes.PyDLL(None).fork))]
-        elif what == "threads":
-            answers = together(names)
-        elif what == "closing":
-            answers = [asyncio.run(closing(names[0]))]
-        elif what == "copy":
-            shutil.copytree(Path(journal).parent, names[0])
-            answers = ["copied"]
-        elif what == "close":
-            answers = [asyncio.run(close())]
-        else:
-            os.closerange(3, 256)
-            answers = ["shut"]
-        sys.stdout.write("".join(f"{answer}\n" for answer in answers))
-        sys.stdout.flush()
+def copied(folder: str) -> str:
+    shutil.copytree(Path(journal).parent, folder)
+    return "copied"
 
+
+def shut() -> str:
+    os.closerange(3, 256)
+    return "shut"
+
+
+def daemon(name: str) -> str:
+    if os.fork():
+        os._exit(0)
+    return asyncio.run(pay(name))
+
+
+ANSWERS: dict[str, Callable[..., list[str]]] = {
+    "pay": lambda name: [asyncio.run(pay(name))],
+    "fork": lambda *names: [told_by(*child) for child in [forked(name) for name in names]],
+    "daemon": lambda name: [daemon(name)],
+    "c-fork": lambda name: [told_by(*forked(name, ctypes.PyDLL(None).fork))],
+    "threads": lambda *names: together(list(names)),
+    "closing": lambda name: [asyncio.run(closing(name))],
+    "copy": lambda folder: [copied(folder)],
+    "close": lambda: [close()],
+    "shut": lambda: [shut()],
+}
 
 if __name__ == "__main__":
-    main()
+    for line in sys.stdin:
+        what, *names = line.split()
+        sys.stdout.write("".join(f"{answer}\n" for answer in ANSWERS[what](*names)))
+        sys.stdout.flush()

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sqlite3
 import stat
@@ -39,7 +38,7 @@ class Payer:
 
     def __init__(self, *arguments: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603  our own program
             [sys.executable, str(HERE / "payer.py"), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -219,9 +218,9 @@ def test_a_deleted_journal_forgets_nothing(field: Field) -> None:
     assert 4 == sum(map(is_paid, told))
     field.assert_kept()
     assert 0o600 == stat.S_IMODE(field.journal.stat().st_mode)
-    for each in (one, two, new):
-        each.ask("close")
-    assert ["journal.sqlite3"] == os.listdir(field.folder)
+    for payer in (one, two, new):
+        payer.ask("close")
+    assert [field.journal] == list(field.folder.iterdir())
 
 
 @pytest.mark.parametrize("names", [("-wal",), ("-shm",), ("-wal", "-shm"), ("",)])
@@ -416,7 +415,9 @@ def test_programs_that_copy_their_journal_all_the_time_take_turns(field: Field) 
     where = (stripe.url, stripe.api_key, str(field.journal), str(field.folder), field.customer)
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     copiers = [
-        subprocess.Popen([sys.executable, "-c", COPIER, *where, name], env=environment, stderr=subprocess.DEVNULL)
+        subprocess.Popen(  # noqa: S603  our own program
+            [sys.executable, "-c", COPIER, *where, name], env=environment, stderr=subprocess.DEVNULL
+        )
         for name in ("one", "two", "three")
     ]
     for copier in copiers:
@@ -479,14 +480,14 @@ def test_backup_makes_a_private_whole_copy(field: Field, tmp_path: Path) -> None
     """Also while the journal is in use, and never over anything that is there."""
     payer = field.payer()
     assert "succeeded" == payer.pay("a")
-    target, variable = tmp_path / "copy", {"OCP_STRIPE_JOURNAL": str(field.journal)}
-    done = run("journal", "backup", str(target), **variable)
+    target, variable = tmp_path / "copy", str(field.journal)
+    done = run("journal", "backup", str(target), OCP_STRIPE_JOURNAL=variable)
     assert (0, f"Copied to {target}.") == (done.returncode, (done.stdout + done.stderr).strip())
     assert 0o600 == stat.S_IMODE(target.stat().st_mode)
     assert "succeeded" in run("journal", "list", OCP_STRIPE_JOURNAL=str(target)).stdout
     before = target.read_bytes()
     for wrong in (target, field.journal, Path(f"{field.journal}-wal"), tmp_path / "no" / "folder"):
-        done = run("journal", "backup", str(wrong), **variable)
+        done = run("journal", "backup", str(wrong), OCP_STRIPE_JOURNAL=variable)
         assert 0 != done.returncode
         assert "a file that is not there yet" in " ".join((done.stdout + done.stderr).split())
     assert before == target.read_bytes()

@@ -21,6 +21,7 @@ from ocp_stripe_balance._journal import Journal, is_alive, process
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ocp_stripe_balance._journal import Record
     from ocp_stripe_balance.sandbox import Sandbox
 
 
@@ -42,27 +43,33 @@ async def test_a_predecessor_with_our_own_process_id_is_dead(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tells by /proc when a process began")
-async def test_another_process_under_the_owners_id_is_not_the_owner(tmp_path: Path) -> None:
+def test_another_process_under_the_owners_id_is_not_the_owner(tmp_path: Path) -> None:
     """The ID lives, but what lives under it began at another time; who is gone or only waits to be buried is dead."""
     path, now = tmp_path / "journal", 1_000_000.0
-    journal = Journal(path, clock=lambda: now)
-    await admit(journal, draft("k"))
 
-    async def is_owner_alive(pid: int, began: str | None) -> bool:
+    async def look(journal: Journal, *, admits: bool) -> Record:
+        if admits:
+            await admit(journal, draft("k"))
+        (record,) = await records(journal)
+        await journal.aclose()
+        return record
+
+    asyncio.run(look(Journal(path, clock=lambda: now), admits=True))
+
+    def is_owner_alive(pid: int, began: str | None) -> bool:
         change(path, "owner = 'x:1:y', owner_pid = ?, owner_began = ?", pid, began)
-        return is_alive((await records(journal))[0], now)
+        return is_alive(asyncio.run(look(Journal(path), admits=False)), now)
 
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert await is_owner_alive(other.pid, process.began(other.pid))
-    assert await is_owner_alive(other.pid, None), "a row of an older version"
-    assert not await is_owner_alive(other.pid, "another boot:1")
+    assert is_owner_alive(other.pid, process.began(other.pid))
+    assert is_owner_alive(other.pid, None), "a row of an older version"
+    assert not is_owner_alive(other.pid, "another boot:1")
     began = process.began(other.pid)
     other.kill()
     os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-    assert not await is_owner_alive(other.pid, began), "a zombie"
+    assert not is_owner_alive(other.pid, began), "a zombie"
     other.communicate()
-    assert not await is_owner_alive(other.pid, began)
-    await journal.aclose()
+    assert not is_owner_alive(other.pid, began)
 
 
 async def test_a_claim_names_when_its_process_began(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ async def states(path: Path) -> list[str]:
 async def test_a_locked_journal_ends_a_call_at_its_deadline(
     stripe: Sandbox, customer: str, path: Path, is_new: bool
 ) -> None:
-    """Many calls at once all end then, nothing is sent, and nothing is done later; also where it is to be opened first."""
+    """Many calls at once all end then, nothing is sent, and nothing is done later; also a new file's."""
     async with await connect(stripe, journal=str(path), timeout=0.6) as agent:
         if not is_new:
             await agent.call_tool(TOOL, order(customer))
