@@ -186,11 +186,13 @@ class Service:
             is_nothing_sent = isinstance(admitted, Conflict | Refused | Waiting | CustomerWanted)
         found = getattr(admitted, "record", None)
         intent = call.intent if found is None else found.intent
-        if not is_nothing_sent:
-            return Interrupted(intent, stop)
-        if isinstance(stop, NotSentError):
+        if isinstance(stop, asyncio.CancelledError):
+            return Cancelled(stop) if is_nothing_sent else Interrupted(intent, stop)
+        if is_nothing_sent:
             return Failed(stop.told_of(intent.tool, intent.key.text), stop.__cause__)
-        return Cancelled(stop)
+        return Interrupted(
+            intent, stop, "The journal cannot be used, and the call repeats one that may have been sent."
+        )
 
     async def _look_at_customer(self, call: Call, seen: SeenCustomer, deadline: float) -> SeenCustomer:
         """

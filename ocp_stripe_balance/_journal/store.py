@@ -25,7 +25,6 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote
 
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.file import BusyError, Files, MisplacedError, Place, check_links
@@ -398,7 +397,7 @@ def _read_only(place: Place) -> Iterator[sqlite3.Connection]:
     """
     The database without its ``-wal``, without a lock, and without losing those that this process has.
     """
-    db = sqlite3.connect(f"file:{quote(place.real)}?immutable=1", uri=True)
+    db = sqlite3.connect(f"{Path(place.real).as_uri()}?immutable=1", uri=True)
     try:
         yield db
     finally:
