@@ -20,7 +20,9 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     """Killed workers, forks, a folder that goes, faulty exchanges: no double, lost, wrong or unrecorded entry."""
     options = argparse.Namespace(calls=150, workers=2, kills=4, faults=0.3, forks=3, away=2)
     report = asyncio.run(chaos.Run(options, 11, tmp_path).main())
-    assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": []} == report["violations"]
+    assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": [], "wrong total": []} == report[
+        "violations"
+    ]
     assert (4, 3, 2) == (report["SIGKILLs"], report["forks"], report["folder taken away"])
     assert report["issued"] > report["calls"]
     assert sum(report["faults"].values()) > 30
