@@ -195,17 +195,20 @@ class Place:
             )
         check_links(0 if is_empty else os.stat(self.real).st_nlink)
 
-    def put_back(self, copy: Path, mode: int) -> None:
+    def put_back(self, copy: Path, mode: int, *, over_a_new_one: bool) -> None:
         """
-        Let a whole copy be the file at the path, where there is none; the turn is ours.
+        Let a whole copy be the file at the path, where there is none, or one in which nothing is; the turn is ours.
         """
         copy.chmod(mode & 0o777)
         try:
-            os.link(copy, self.real)  # never over a file that somebody made meanwhile
+            if over_a_new_one:
+                copy.replace(self.real)
+            else:
+                os.link(copy, self.real)  # never over a file that somebody made meanwhile
         except FileExistsError:
             return
         finally:
-            copy.unlink()
+            copy.unlink(missing_ok=True)
         for name in (self._wal, self._shm):  # the copy has what is in them
             Path(name).unlink(missing_ok=True)
 

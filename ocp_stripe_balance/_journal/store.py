@@ -7,7 +7,8 @@ not, it goes on only with what has all that was on record:
 
 | what happened                                    | what is done                                               |
 |--------------------------------------------------|------------------------------------------------------------|
-| the file was deleted, its folder is there        | what is held is put back, whole, and opened                |
+| the file was deleted, its folder is there        | what is held is put back, whole, and opened, also where    |
+|                                                  | somebody made a new one meanwhile and recorded nothing     |
 | its ``-wal`` was deleted, or was given up for us | what is held is written into the file, and that is opened  |
 | another file, which has all that was on record   | it is opened: another process has put it back              |
 | anything else                                    | refused, until the files are back, or a person has mended  |
@@ -43,6 +44,7 @@ except ImportError:  # Windows
 
 _NEWEST = "SELECT number, key, context_id FROM decisions ORDER BY number DESC LIMIT 1"
 _THAT_ONE = "SELECT number, key, context_id FROM decisions WHERE number = ?"
+_ANYTHING = "SELECT EXISTS (SELECT 1 FROM decisions) + EXISTS (SELECT 1 FROM calls) + EXISTS (SELECT 1 FROM proposals)"
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # the bytes of SQLite's shared lock
 
 Decided = tuple[int, str, str]
@@ -311,12 +313,12 @@ class Store:
         self._known = held.db.execute(_NEWEST).fetchone() or self._known
         self._known = None if self._known is None else tuple(self._known)
         place, main = held.place, held.place.main()
-        if main is None:
-            if not place.is_there:
-                raise _gone(place)
+        if main is None and not place.is_there:
+            raise _gone(place)
+        if main is None or (main != held.files.main and place.is_there and _is_blank(place)):
             made = Path(f"{place.real}.{secrets.token_hex(4)}")
             copy(held.db, made)
-            place.put_back(made, held.files.mode)
+            place.put_back(made, held.files.mode, over_a_new_one=main is not None)
         elif main == held.files.main:
             wal = place.wal()
             if wal == held.files.wal:
@@ -390,6 +392,17 @@ def _check_has(db: sqlite3.Connection, known: Decided | None) -> None:
         raise MisplacedError(
             "the file lacks what this process recorded: it was written over or replaced by an older one, or by another"
         )
+
+
+def _is_blank(place: Place) -> bool:
+    """
+    Whether nothing is on record in the file that stands at the path, as after a look at a journal that was deleted.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(place.real, timeout=0)) as db:
+            return bool(db.execute(_ANYTHING).fetchone()[0] == 0)
+    except sqlite3.Error:
+        return False
 
 
 @contextlib.contextmanager
