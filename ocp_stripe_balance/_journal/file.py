@@ -90,12 +90,12 @@ class Place:
         Raises:
             OSError: it cannot be made.
         """
+        if makes_folder:  # by the path as it is written: a link that leads nowhere is no reason to make what it names
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self.real = os.path.realpath(path)
         self._wal, self._shm = self.real + "-wal", self.real + "-shm"
         self._folder = os.path.dirname(self.real)
-        if makes_folder:
-            Path(self._folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd: int | None = None
         with contextlib.suppress(OSError):  # one that may not be listed has no turn
             self._fd = os.open(self._folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))

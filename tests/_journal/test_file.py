@@ -323,6 +323,17 @@ def test_a_folder_that_is_taken_away_is_waited_for(field: Field) -> None:
     field.assert_kept(2)
 
 
+def test_nothing_is_made_where_a_link_leads_nowhere(field: Field) -> None:
+    """A folder that is reached by a link is away: a process that begins just then makes no other one."""
+    disk = field.folder.with_name("disk")
+    field.folder.symlink_to("disk")
+    assert "not_sent" in field.payer().pay("a")
+    assert not disk.exists()
+    disk.mkdir()
+    assert "succeeded" == field.payer().pay("a")
+    field.assert_kept(1)
+
+
 @pytest.mark.promise("closed.shared")
 async def test_a_commit_that_others_cannot_see_is_not_acted_upon(
     stripe: Sandbox, customer: str, tmp_path: Path
