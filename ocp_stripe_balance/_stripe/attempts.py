@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._stripe.pace import NoTurnError
-from ocp_stripe_balance._stripe.wire import CUT_OFF, WireError
+from ocp_stripe_balance._stripe.wire import CUT_OFF, UnusableError, WireError
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._stripe.wire import Headers
@@ -143,7 +143,7 @@ def is_worth_repeating(attempt: Attempt) -> bool:
     Whether another attempt may end otherwise: Stripe's own advice first, where it gave one.
     """
     reply = attempt.reply
-    if isinstance(attempt.failure, NoTurnError):
+    if isinstance(attempt.failure, NoTurnError | UnusableError):
         return False
     if reply is None:
         return attempt.seen is Seen.UNSENT or isinstance(attempt.failure, WireError | TimeoutError)

@@ -28,12 +28,13 @@ from ocp_stripe_balance._stripe.attempts import (
 )
 from ocp_stripe_balance._stripe.network import Network, advice
 from ocp_stripe_balance._stripe.pace import NoTurnError
-from ocp_stripe_balance._stripe.wire import UnsentError, describe
+from ocp_stripe_balance._stripe.wire import UnsentError, UnusableError, describe
 from ocp_stripe_balance._telemetry import WatchedAttempt
 from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance._text.secrets import redact, scrub, without
 from ocp_stripe_balance.errors import (
     AuthenticationError,
+    ConfigurationError,
     NotSentError,
     OutcomeUnknownError,
     PermissionDeniedError,
@@ -339,6 +340,10 @@ class _Call:
     def _not_sent(self, last: Attempt) -> NotSentError:
         if isinstance(last.failure, NoTurnError):
             return self._had_no_turn(last.failure)
+        if isinstance(last.failure, UnusableError):
+            hint = f"{_HINT_OF_SETUP} {advice(self._terms.network.ignored())}".strip()
+            message = f"Nothing was sent: {self._failure(last)}."
+            return ConfigurationError(message, hint=hint, attempts=self._attempts, **self._facts)
         host = urlsplit(self._request.url).netloc
         if last.doubt is not None and last.reply is not None:
             what = f"{host} answered with HTTP {last.reply.status}, but not what was asked for: {last.doubt}"
@@ -431,6 +436,7 @@ class _Call:
 
 
 _HINT_OF_DOUBT = "Call again with the same parameters. Where it stays so, a person must look at what is before Stripe."
+_HINT_OF_SETUP = "A person must mend what is named; calling again will not help."
 _HINT_OF_READS = "Mend what Stripe names and call again."
 _HINTS: dict[type[ToolError] | str, str] = {
     AuthenticationError: "A person must give this tool a valid API key; calling again will not help.",

@@ -102,6 +102,12 @@ class UnsentError(WireError):
     """
 
 
+class UnusableError(UnsentError):
+    """
+    What stands before Stripe (a proxy, certificates) cannot be used as it is set up, so a repeat would end alike.
+    """
+
+
 class LostError(WireError):
     """
     The request may have arrived, and the connection broke before there was a response.
