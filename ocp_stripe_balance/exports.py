@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -41,7 +42,7 @@ def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[
     Args:
         form: ``openai`` (Responses) and ``openai-chat`` (Chat Completions) in strict mode; ``anthropic``; ``gemini``, a
             list of function declarations; ``mcp``; ``langchain``, what `langchain_tools` is made of; ``json-schema``.
-        names: of the tools to export; by default all.
+        names: of the tools to export, short or long; by default all.
 
     Raises:
         ValueError: there is no such format or tool.
@@ -49,11 +50,12 @@ def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[
     if form not in FORMATS:
         raise ValueError(f"{form!r} is not a format; the formats are {', '.join(FORMATS)}")
     tools = {tool.name: tool for tool in load_manifest().tools}
+    by_name = {name: tool for tool in tools.values() for name in tool.names}
     wanted = list(tools) if names is None else list(names)
     for name in wanted:
-        if name not in tools:
+        if name not in by_name:
             raise ValueError(f"{name!r} is not a tool; the tools are {', '.join(tools)}")
-    return [_DEFINITIONS[form](tools[name]) for name in wanted]
+    return [_DEFINITIONS[form](by_name[name]) for name in wanted]
 
 
 async def run_tool_call(form: Format, agent: Any, call: Any) -> Any:
@@ -155,17 +157,17 @@ async def _run(form: Format, agent: Any, call_id: str | None, name: str, argumen
     """
     What the model is told of its call, and whether that is an error.
     """
-    tool = next((tool for tool in load_manifest().tools if tool.name == name), None)
+    tool = next((tool for tool in load_manifest().tools if name in tool.names), None)
     try:
-        if tool is None or not _knows(agent, name):
-            raise _unknown_tool(agent, name)
+        if tool is None or not _knows(agent, tool.name):
+            raise _unknown_tool(form, agent, name)
         said = _parsed(arguments)
         if isinstance(said, dict):
             said = arguments_of(tool, said)
             if said.get("idempotency_key") is not None:
                 call_id = None  # the model repeats a call, under the key that it was told
         key = None if call_id is None else Key(call_id, Origin.TOOL_CALL)
-        result = agent.call_tool(name, said, idempotency_key=key)
+        result = agent.call_tool(tool.name, said, idempotency_key=key)
         if isawaitable(result):  # not of an agent of the SDK that was registered with sync=True
             result = await result
     except InvalidParametersError as error:
@@ -182,8 +184,8 @@ def _knows(agent: Any, name: str) -> bool:
     return agent.get_tool(name) is not None
 
 
-def _unknown_tool(agent: Any, name: object) -> ToolError:
-    known = [tool.name for tool in agent.list_tools()]
+def _unknown_tool(form: Format, agent: Any, name: object) -> ToolError:
+    known = [_name_in(form, tool.name) for tool in agent.list_tools()]
     if not known:
         hint = "A person must register the API first: agent.register_api('stripe')."
         return ConfigurationError("Nothing was sent: no API is registered yet.", hint=hint)
@@ -294,10 +296,18 @@ _OUTPUT_SCHEMA = {
 }
 
 
+def _name_in(form: Format, name: str) -> str:
+    """
+    The name that a format has for a tool, or the same where it is none of ours.
+    """
+    return next((tool.short_name for tool in load_manifest().tools if form == "mcp" and tool.name == name), name)
+
+
 def _mcp(tool: ToolSpec) -> dict[str, Any]:
+    # Hosts put mcp__SERVER__ before a name, and models' APIs take 64 characters.
     return {
-        "name": tool.name,
-        "description": tool.description,
+        "name": tool.short_name,
+        "description": re.sub(r"\w+", lambda word: _name_in("mcp", word[0]), tool.description),
         "inputSchema": standard(tool),
         "outputSchema": _OUTPUT_SCHEMA,
         "annotations": {

@@ -116,11 +116,14 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """
-        Arguments, then the environment.
+        Arguments, then the environment as it was meant.
         """
+        del env_settings, dotenv_settings, file_secret_settings
         return init_settings, _Environment(settings_cls)
 
     @field_validator("api_key")

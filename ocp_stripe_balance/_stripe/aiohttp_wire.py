@@ -34,7 +34,6 @@ from ocp_stripe_balance._stripe.wire import (
     describe,
     lost,
 )
-
 from ocp_stripe_balance.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -142,9 +141,7 @@ class AiohttpWire:
             for other in [other for other in self._sessions if other.is_closed()]:
                 _close_elsewhere(other, self._sessions.pop(other))
             session = self._sessions[loop] = aiohttp.ClientSession(
-                connector=_Connector(
-                    limit=self._max_connections, keepalive_timeout=_MAX_IDLE_S, resolver=_Resolver()
-                ),
+                connector=_Connector(limit=self._max_connections, keepalive_timeout=_MAX_IDLE_S, resolver=_Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),

@@ -11,6 +11,7 @@ import os
 import ssl
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -75,18 +76,19 @@ class Network:
             UnusableError: a file or folder of certificates cannot be read, or has none.
         """
         file, folder = (os.environ.get(name) or None for name in _CERTIFICATES) if self.trusts_env else (None, None)
-        name = "SSL_CERT_FILE"
+        name = "SSL_CERT_DIR" if file is None else "SSL_CERT_FILE"
         if self.ca_file is not None:
             name, file, folder = "OCP_STRIPE_CA_FILE", self.ca_file, None
         elif file is None and folder is None:
             name, file = "the package certifi", usual_ca_file
-        if file is None and not os.path.isdir(str(folder)):
-            raise UnusableError(f"SSL_CERT_DIR names {folder}, which is no folder")
         try:
+            if file is None:
+                next(Path(str(folder)).iterdir(), None)  # OpenSSL takes what is no folder for an empty one
             return ssl.create_default_context(cafile=file, capath=folder)
         except (OSError, ValueError) as error:  # among them ssl.SSLError
-            why = getattr(error, "strerror", None) or "it has no certificates in PEM form"
-            message = f"{name} names {file}, which cannot be used as a file of certificates: {why}"
+            is_text = isinstance(error, ssl.SSLError | ValueError)
+            why = "it has no certificates in PEM form" if is_text else getattr(error, "strerror", error)
+            message = f"{name} names {file or folder}, which cannot be used for certificates: {why}"
             raise UnusableError(message) from None
 
     def ignored(self) -> list[str]:

@@ -6,10 +6,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
+from urllib.parse import unquote
 
-_API_KEY = re.compile(r"([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
-_SECRET_KEY = re.compile(r"[sr]k_(?:live|test|org)_[A-Za-z0-9]{8,}")
+# Where a key begins: not within a word (helpdesk_live_chat), but well behind what URLs and JSON escape.
+_BEGIN = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4})|(?<=\\x[0-9A-Fa-f]{2}))"
+_KIND = r"k_(?:live|test|org)_(?:test_|live_)?"
+_API_KEY = re.compile(rf"({_BEGIN}[srp]{_KIND})[A-Za-z0-9_*]+")
+_SECRET_KEY = re.compile(rf"{_BEGIN}[sr]{_KIND}([A-Za-z0-9]{{8,}})")
+_GLUED = re.compile(rf"([srp]{_KIND})([A-Za-z0-9]{{20,}})")  # whatever stands before it
 
 
 def redact(text: str, secret: str | None = None) -> str:
@@ -18,7 +24,10 @@ def redact(text: str, secret: str | None = None) -> str:
     """
     if secret:
         text = text.replace(secret, "[api key]")
-    return _API_KEY.sub(r"\1[masked]", text)
+    if "k_" not in text:
+        return text
+    text = _API_KEY.sub(r"\1[masked]", text)
+    return _GLUED.sub(lambda found: f"{found[1]}[masked]" if _is_drawn(found[2]) else found[0], text)
 
 
 def without(value: Any, secret: str) -> Any:
@@ -36,7 +45,29 @@ def holds_key(text: str, secret: str | None) -> bool:
     """
     Whether the text has the API key in it, or what looks like a secret or restricted key.
     """
-    return ("k_" in text and _SECRET_KEY.search(text) is not None) or (secret is not None and secret in text)
+    if secret is not None and secret in text:
+        return True
+    if "%5" in text:  # which is how URLs may have an underscore
+        text += " " + unquote(text)
+    return "k_" in text and (
+        any(_is_no_word(found[1]) for found in _SECRET_KEY.finditer(text))
+        or any(found[1][0] != "p" and _is_drawn(found[2]) for found in _GLUED.finditer(text))
+    )
+
+
+def _is_no_word(text: str) -> bool:
+    """
+    Whether it has what words have not, and keys have: a digit, or capitals throughout a long row.
+    """
+    return any(c.isdigit() for c in text) or _is_drawn(text)
+
+
+def _is_drawn(text: str) -> bool:
+    """
+    Whether letters and digits change so often that nobody wrote them: in a drawn text 3 of 5 neighbours differ in kind.
+    """
+    kinds = ["0" if c.isdigit() else c.isupper() for c in text]
+    return sum(one != other for one, other in pairwise(kinds)) > len(text) * 0.4
 
 
 class Concealed(Mapping[object, object]):

@@ -4,6 +4,8 @@ The journal on the command line: list, show, reconcile, resume, export and prune
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy import moment
 from ocp_stripe_balance.backoffice import BackOffice, Decision, State, facts_of_call, facts_of_decision
-from ocp_stripe_balance.cli.output import print_json, printable, say, show_result
+from ocp_stripe_balance.cli.output import print_json, printable, say, sentence_of, show_result
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -142,7 +144,11 @@ async def _reconcile(options: argparse.Namespace) -> int:
 
 async def _resume(options: argparse.Namespace) -> int:
     async with BackOffice() as office:
-        show_result(await office.resume(options.key), as_json=options.as_json)
+        options.calling = asyncio.ensure_future(office.resume(options.key))
+        result = await options.calling
+        options.done = sentence_of(result)
+        show_result(result, as_json=options.as_json)
+        sys.stdout.flush()
     return 0
 
 
@@ -190,5 +196,6 @@ def _moment(text: str, option: str) -> float:
 
 
 def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done} of {total} calls", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            print(f"\r{done} of {total} calls", end="\n" if done == total else "", file=sys.stderr, flush=True)
