@@ -132,7 +132,7 @@ def test_variables_of_others_are_not_read(monkeypatch: pytest.MonkeyPatch, name:
         ("STRIPE_API_BASE", "https://h.test:99999", "STRIPE_API_BASE: a base URL begins with https://"),
         ("STRIPE_API_BASE", "http://127.0.0.1.evil.test", "STRIPE_API_BASE: plain http is for loopback"),
         ("STRIPE_ACCOUNT", "acct 1", "STRIPE_ACCOUNT"),
-        ("STRIPE_SECRET_KEY", "sk_test_planted0key\n", "STRIPE_SECRET_KEY: the API key is empty, or has a space"),
+        ("STRIPE_SECRET_KEY", "sk_test_planted0\nkey", "STRIPE_SECRET_KEY: this is a key with something else in"),
         ("STRIPE_SECRET_KEY", "pk_test_planted0key", "STRIPE_SECRET_KEY: this is a publishable key"),
     ],
 )

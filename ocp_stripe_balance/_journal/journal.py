@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.lease import Leases
+from ocp_stripe_balance._journal.permissions import hint_of
 from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._journal.writer import Writer
 from ocp_stripe_balance.errors import NotSentError, ToolError
@@ -143,13 +144,12 @@ class Journal:
 
     def _unusable(self, error: Exception) -> NotSentError:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
+        refused = None if self.path is None else hint_of(self.path, error)
+        hint = refused or "A person must make room, or mend the file that OCP_STRIPE_JOURNAL names."
         return NotSentError(
             f"The journal at {self.path} cannot be used ({name}: {error}), so this attempt sent nothing.",
-            hint=(
-                "A person must make room, or mend the file that OCP_STRIPE_JOURNAL names. Then call again with the "
-                "same key: what became of earlier attempts is in the journal."
-            ),
-            retryable=True,
+            hint=f"{hint} Then call again with the same key: what became of earlier attempts is in the journal.",
+            retryable=refused is None,
         )
 
     def __del__(self) -> None:

@@ -137,7 +137,7 @@ class CommandLine:
 
     async def discover(self) -> list[str]:
         assert TOOL in (await asyncio.to_thread(run, "tools")).stdout
-        done = await asyncio.to_thread(run, "tools", "--format", "mcp")
+        done = await asyncio.to_thread(run, "tools", "--format", "anthropic")
         return [tool["name"] for tool in json.loads(done.stdout)]
 
     async def call(self, arguments: dict[str, Any], key: str | None) -> dict[str, Any]:

@@ -178,9 +178,34 @@ def test_mcp_takes_the_definitions() -> None:
     for tool in export_tools("mcp"):
         made = types.Tool.model_validate(tool).model_dump(by_alias=True, exclude_none=True)
         assert tool == made
-    hints = {tool["name"]: tool["annotations"] for tool in export_tools("mcp")}
+    hints = {name: export_tools("mcp", [name])[0]["annotations"] for name in TOOLS}
     assert {name for name in TOOLS if name.startswith("get")} == {n for n, h in hints.items() if h["readOnlyHint"]}
     assert [TOOL] == [n for n, h in hints.items() if not h["idempotentHint"]]
+
+
+@pytest.mark.parametrize("server", ["stripe", "stripe-balance", "ocp-stripe-balance", "a-server-name-of-thirty-chars-"])
+def test_names_for_mcp_fit_in_64_characters(server: str) -> None:
+    """As hosts put the server's name before them; no two alike, and no text names a tool that the model cannot see."""
+    exported = export_tools("mcp")
+    assert [] == [tool["name"] for tool in exported if len(f"mcp__{server}__{tool['name']}") > 64]
+    assert len(TOOLS) == len({tool["name"] for tool in exported} - set(TOOLS))
+    assert [] == [name for name in TOOLS if re.search(rf"\b{name}\b", json.dumps(exported))]
+
+
+def test_short_names_are_published() -> None:
+    """docs/formats.md has each beside the operation's."""
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", (ROOT / "docs" / "formats.md").read_text("utf-8"), re.MULTILINE)
+    assert [(tool["name"], name) for tool, name in zip(export_tools("mcp"), TOOLS, strict=True)] == rows
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_short_name_stands_for_the_tool_at_every_door(name: str) -> None:
+    """Both are taken, and mean the same."""
+    (exported,) = export_tools("mcp", [name])
+    short = exported["name"]
+    for form in FORMATS:
+        assert export_tools(form, [name]) == export_tools(form, [short])
+    assert run("tools", name).stdout == run("tools", short).stdout
 
 
 def test_token_counts_are_published() -> None:
@@ -283,6 +308,21 @@ PACKAGES = {"openai": "openai", "openai-chat": "openai", "anthropic": "anthropic
     "langchain": "langchain_core",
     "json-schema": "json",
 }
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_model_calls_by_either_name(form: Format, agent: OCPAgent, customer: str) -> None:
+    """And is told of the names that it was given, where there is no such tool."""
+    pytest.importorskip(PACKAGES[form])
+    short = export_tools("mcp", [TOOL])[0]["name"]
+    for number, name in enumerate((TOOL, short)):
+        made = model_call(form, f"c{number}", name, order(customer, -100 - number))
+        told = told_by(form, await run_tool_call(form, agent, made), f"c{number}")
+        assert "succeeded" == told["outcome"]
+    known = short if form == "mcp" else TOOL
+    told = told_by(form, await run_tool_call(form, agent, model_call(form, "c2", f"{known}x", {})), "c2")
+    assert f"did you mean {known}" in json.dumps(told)
+    assert (await agent.call_tool(short, order(customer, -300))).ok
 
 
 @pytest.mark.parametrize("form", FORMATS)

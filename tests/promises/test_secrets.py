@@ -279,7 +279,7 @@ async def test_a_key_in_a_parameter_is_refused(parameters: dict[str, Any], tmp_p
     assert "51Habcdefgh" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [TEST_KEY, "mysecretkey_planted0key"])
+@pytest.mark.parametrize("key", [TEST_KEY, "rk_live_odd.planted0key"])
 @pytest.mark.parametrize("name", ["currency", "customer", "amount", "metadata", "expand", "description", "unknown"])
 async def test_a_key_glued_to_something_is_masked(name: str, key: str) -> None:
     """Wherever it stands in a value that is refused."""
@@ -297,7 +297,7 @@ async def test_bad_headers_and_settings_do_not_show_the_key() -> None:
     wrong: list[Callable[[], Awaitable[Any]]] = []
 
     async def settings(**values: Any) -> Any:
-        values = {name: globals()["TEST_KEY"] + "\n" if value is None else value for name, value in values.items()}
+        values = {name: globals()["TEST_KEY"] + "\n." if value is None else value for name, value in values.items()}
         return make(values)
 
     def make(values: Any, **more: Any) -> Any:
