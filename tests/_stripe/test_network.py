@@ -19,7 +19,7 @@ from ocp_stripe_balance import ConfigurationError, NotSentError, OCPAgent, Setti
 from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire
 from ocp_stripe_balance._stripe.network import Network
 from ocp_stripe_balance._stripe.request import Request
-from ocp_stripe_balance._stripe.wire import UnsentError
+from ocp_stripe_balance._stripe.wire import UnsentError, UnusableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -136,13 +136,13 @@ def test_the_environment_counts_only_where_it_is_trusted(monkeypatch: pytest.Mon
     trusting = Network(trusts_env=True)
     assert ("http://proxy.test:3128", []) == (trusting.proxy_for(url), trusting.ignored())
     monkeypatch.setenv("https_proxy", "socks5://proxy.test:1080")
-    with pytest.raises(ValueError, match="HTTPS_PROXY"):
+    with pytest.raises(UnusableError, match="HTTPS_PROXY"):
         trusting.proxy_for(url)
     monkeypatch.setenv("no_proxy", HOST)
     assert None is trusting.proxy_for(url)
     own = Network(proxy=SecretStr("http://own.test:1"))
     assert ("http://own.test:1", None) == (own.proxy_for(url), own.proxy_for("https://127.0.0.1:1/v1"))
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(UnusableError, match=r"SSL_CERT_FILE names /missing, .*: No such file"):
         trusting.ssl_context("")
 
 
