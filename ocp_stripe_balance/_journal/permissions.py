@@ -26,7 +26,7 @@ def hint_of(path: Path, error: Exception) -> str | None:
     if not is_refusal or (_may_use(path) and _may_use(path.parent)):
         return None
     there = next(each for each in (path, *path.parents) if _is_there(each))
-    if there != path and there != path.parent:
+    if there not in (path, path.parent):
         return (
             f"The user of this process may make nothing in {there}. A person must make {path.parent} for it, or set "
             "OCP_STRIPE_JOURNAL to a file in a folder that is its own."

@@ -193,7 +193,7 @@ class _Connector(aiohttp.TCPConnector):
                 raise UnsentError("ConnectError: the connections were closed") from error
             raise
         except Exception as error:  # such as no thread for DNS: whatever it is, nothing was sent
-            raise UnsentError(_words(error)) from error
+            raise _unsent(error) from error
         _USED.add(connection.protocol)
         if asyncio.get_running_loop().time() >= exchange.deadline:  # the process was stopped: others may have the call
             connection.close()
@@ -250,7 +250,7 @@ class _Resolver(AbstractResolver):
             infos, error = [], None
             try:
                 infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
-            except Exception as caught:  # noqa: BLE001  raised where it is waited for
+            except (OSError, ValueError, OverflowError) as caught:  # among them what is no name at all
                 error = caught
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(tell, infos, error)
@@ -312,7 +312,7 @@ async def _received(response: aiohttp.ClientResponse, deadline: float) -> Receiv
     return Received(response.status, Headers(response.raw_headers), bytes(body), why)
 
 
-def _unsent(error: aiohttp.ClientError) -> UnsentError:
+def _unsent(error: Exception) -> UnsentError:
     """
     What is said of a connection that was not made, and whether another attempt could make it.
     """

@@ -27,7 +27,7 @@ from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.cli import approvals, journal, policy, stopping
 from ocp_stripe_balance.cli.demo import demo
 from ocp_stripe_balance.cli.output import (
-    finish_streams,
+    finished,
     prepare_streams,
     print_json,
     printable,
@@ -71,13 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopping.forget()
     options = _options([_as_typed(word) for word in (sys.argv[1:] if argv is None else argv)])
     try:
-        code = _exit_code(options)
-        finish_streams()
+        return finished(_exit_code(options))
     except OSError as error:
-        code = _cannot_print(error, options.done)
+        return _cannot_print(error, options.done)
     finally:
         silence_streams()
-    return code
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
@@ -94,11 +92,13 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
             options.assignments += rest  # argparse takes no positional after an option
         elif rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    except SystemExit:
-        silence_streams()
-        raise
-    except OSError as error:  # help, to a closed output
-        raise SystemExit(_cannot_print(error, None)) from None
+    except SystemExit as error:
+        try:
+            raise SystemExit(finished(int(error.code or 0))) from None
+        except OSError as failure:  # help, to a closed output
+            raise SystemExit(_cannot_print(failure, None)) from None
+        finally:
+            silence_streams()
     options.done = options.calling = None
     return options
 
@@ -159,7 +159,7 @@ def _command(*words: str) -> str:
     """
     A command of this program as a shell takes it.
     """
-    is_module = Path(sys.argv[0]).name == "__main__.py"
+    is_module = sys.argv[0].endswith("__main__.py")
     program = [sys.executable, "-m", "ocp_stripe_balance"] if is_module else [sys.argv[0]]
     return subprocess.list2cmdline([*program, *words]) if os.name == "nt" else shlex.join([*program, *words])
 

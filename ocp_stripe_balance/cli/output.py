@@ -120,16 +120,19 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def finish_streams() -> None:
+def finished(code: int) -> int:
     """
-    Write what is left.
+    The exit code, once all is written.
 
     Raises:
-        OSError: standard output takes no more.
+        OSError: standard output takes no more, and the code does not say so: any but 0 says something else.
     """
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        if code == 0:
+            raise
+    return code
 
 
 def silence_streams() -> None:
