@@ -7,13 +7,13 @@ from __future__ import annotations
 import re
 import sqlite3
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_HERE = Path(__file__).parent
+_HERE = files("ocp_stripe_balance._journal")  # which may lie in a zip
 
 
 @cache
@@ -30,8 +30,8 @@ def migrations() -> tuple[tuple[str, ...], ...]:
     """
     The statements of every migration, the oldest first; its number is its place, from 1 on.
     """
-    files = sorted((_HERE / "migrations").glob("*.sql"))
-    return tuple(tuple(_split(_without_comments(file.read_text("utf-8")))) for file in files)
+    scripts = {script.name: script for script in (_HERE / "migrations").iterdir() if script.name.endswith(".sql")}
+    return tuple(tuple(_split(_without_comments(scripts[name].read_text("utf-8")))) for name in sorted(scripts))
 
 
 def _without_comments(text: str) -> str:

@@ -25,6 +25,7 @@ from helpers import (
     connect,
     decisions,
     entry_of,
+    ledger,
     order,
     records,
     run,
@@ -386,14 +387,76 @@ async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandb
         assert_unseen({" ".join(arguments): done.stdout + done.stderr})
 
 
+# Not one of them is a key: they are put together, so that no scanner of repositories takes them for one.
+_DRAWN = "51" + "HabcDefgH2iJk9LmN4"
+WITH_A_KEY = [
+    f"sk_live_{_DRAWN}",
+    f"x rk_test_{_DRAWN}.",
+    "x sk_org_" + "abcdefgh1",
+    "sk_org_test_" + "abcdefgh1",
+    f"(sk_test_{_DRAWN})",
+    f"my_sk_live_{_DRAWN}",
+    f"KEY=sk_live_{_DRAWN}",
+    f"helpdesk_live_sk_live_{_DRAWN}",
+    f"keysk_live_{_DRAWN}{_DRAWN}",
+    f"\u30ad\u30fcsk_live_{_DRAWN}",
+    f"https://sk_live_{_DRAWN}:@api.stripe.com/v1",
+    f"https://h.test/sk_live_{_DRAWN}?x",
+    f"https://h.test/?key%3Dsk_live_{_DRAWN}",
+    f"https://h.test/?key=sk%5Flive%5f{_DRAWN}",
+    f"https://h.test/#sk_live_{_DRAWN}",
+    f'{{"a": "b\\nsk_live_{_DRAWN}"}}',
+    f'"\\u003dsk_live_{_DRAWN}"',
+    "sk_live_" + "aBcDeFgHiJkLmNoPqRsT",
+]
+WORDS = [
+    "sk_test_",
+    "task_test_force",
+    "Chat via helpdesk_live_chatwidget",
+    "framework_test_integration",
+    "network_live_monitoring",
+    "task_test_regression1",
+    "task_live_51abcdef99",
+    "risk_test_2024report",
+    "disk_live_20241101",
+    "kiosk_test_IntegrationSuite2024Run",
+    "fork_live_deployment_number_12",
+    "sk_live_streaming",
+    "rk_test_integration",
+    "apk_test_upload12345",
+]
+
+
+@pytest.mark.promise("secrets.stay")
+@pytest.mark.parametrize("text", WITH_A_KEY)
+def test_a_key_is_found_wherever_it_stands(text: str) -> None:
+    """In each part of a URL, behind escapes, glued to a word; and what is masked has none of it."""
+    assert holds_key(text, None)
+    if "%5" not in text:
+        assert _DRAWN[:9] not in redact(text)
+        assert "[masked]" in redact(text)
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_word_is_no_key(text: str) -> None:
+    """A key begins a word, and has the shape of one."""
+    assert not holds_key(text, None)
+    assert text.startswith(("sk_", "rk_")) or text == redact(text)
+
+
+async def test_words_reach_the_ledger_as_they_are(agent: OCPAgent, customer: str, stripe: Sandbox) -> None:
+    """In a description, metadata and a reference."""
+    for number, text in enumerate(WORDS):
+        made = order(customer, -1 - number, description=text, metadata={"suite": text}, reference=text)
+        assert text == (await agent.call_tool(TOOL, made)).data["description"]
+    assert len(WORDS) == len(await ledger(stripe, customer))
+
+
 def test_masking_knows_keys_of_every_kind() -> None:
     """Secret, restricted and publishable ones in running text; and what only looks alike is no key."""
     assert "a sk_live_[masked] b rk_test_[masked]" == redact("a sk_live_51abc b rk_test_***xyz")
     assert "[api key]" == redact("odd/key", "odd/key")
-    assert holds_key("x sk_org_abcdefgh1", None)
     assert holds_key("my odd/key!", "odd/key")
-    assert not holds_key("sk_test_", None)
-    assert not holds_key("task_test_force", None)
     hidden = Concealed({"Authorization": TEST_KEY})
     assert_unseen({"repr": repr(hidden), "str": str(hidden)})
     assert (1, TEST_KEY) == (len(hidden), hidden["Authorization"])
