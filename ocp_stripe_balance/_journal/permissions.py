@@ -33,8 +33,8 @@ def hint_of(path: Path, error: Exception) -> str | None:
         )
     folder, files = shlex.quote(str(path.parent)), f"{shlex.quote(str(path))}*"
     return (
-        "The journal is another user's. Its owner, or root, lets in a group that both users are in with: "
-        f"chgrp GROUP {folder} {files} && chmod 2770 {folder} && chmod 660 {files}"
+        "The journal is another user's. Its owner, or root, lets in a group that both users are in: "
+        f"`chgrp GROUP {folder} {files} && chmod 2770 {folder} && chmod 660 {files}`."
     )
 
 
