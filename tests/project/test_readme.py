@@ -251,7 +251,9 @@ def test_fault_table_has_every_fault() -> None:
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/sandbox.md", "docs/formats.md", "docs/performance.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "docs/sandbox.md", "docs/formats.md", "docs/performance.md", "docs/deployment.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     """Relative links point at files of the repository."""
     path = ROOT / page
