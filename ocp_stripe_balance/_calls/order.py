@@ -5,12 +5,13 @@ What the agent asks for, checked against everything that can be known without lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.stated import stated_effect_problem
-from ocp_stripe_balance._domain import Key, Origin
+from ocp_stripe_balance._domain import Key, Origin, ToolCall
+from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance._text.secrets import holds_key, redact
 from ocp_stripe_balance.errors import Problem
 
@@ -38,8 +39,20 @@ class Order:
     """The parameters by name, without the key and the stated effect."""
     key: Key | None
     """The idempotency key, where the caller gave one, or it follows from what is asked."""
+    tool_call: ToolCall | None = None
+    """The name that a model's host gave the call, where it gave one."""
     stated_effect: str | None = None
     """The effect in words, where the caller said it; compared with the amount as soon as that is known."""
+    notes: tuple[str, ...] = ()
+    """What was left out of what the caller said."""
+
+    def without_key(self) -> Order:
+        """
+        The same, where nobody was told of the key that the model gave.
+        """
+        name = shown(self.key.text) if self.key is not None else ""
+        note = f"{_KEY_PARAMETER} was left out: {name} names no call of {self.tool.name} that this journal knows"
+        return replace(self, key=None, notes=(*self.notes, note))
 
 
 def take_order(  # noqa: PLR0913  a call and what it is held against
@@ -58,17 +71,19 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         tool: what is called.
         validator: of its parameters.
         parameters: as the agent gave them.
-        keys: idempotency keys given beside the parameters: a `Key` where its origin is known, None where none was.
+        keys: idempotency keys given beside the parameters, or the `ToolCall` that the call is; None where none was.
         tags_calls: whether entries get a metadata key of ours.
         api_key: which no parameter may have in it.
     """
     # Hosts name every call; one that only reads needs no name.
     beside = [key for key in keys if key is not None] if _KEY_PARAMETER in tool.parameters else []
-    origin = next((key.origin for key in beside if isinstance(key, Key)), Origin.CALLER if beside else Origin.MODEL)
-    given = [key.text if isinstance(key, Key) else key for key in beside]
+    tool_call = next((key for key in beside if isinstance(key, ToolCall)), None)
+    given = [key for key in beside if not isinstance(key, ToolCall)]
+    origin = Origin.CALLER if given else Origin.MODEL
     if len(given) == 1 and type(parameters) is dict and _KEY_PARAMETER not in parameters:
         parameters, given = {**parameters, _KEY_PARAMETER: given[0]}, []
     arguments, problems = validator.check(parameters)
+    notes = () if problems else _left_out(_named(parameters), arguments)
     given += [arguments[_KEY_PARAMETER]] if given and arguments.get(_KEY_PARAMETER) is not None else []
     if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
         hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
@@ -87,7 +102,16 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     if effect is not None and moved is not None and (wrong := check_stated_effect(tool, effect, moved)) is not None:
         return wrong
     key = arguments.pop(_KEY_PARAMETER, None)
-    return Order(tool=tool, arguments=arguments, key=None if key is None else Key(key, origin), stated_effect=effect)
+    named = None if key is None else Key(key, origin)
+    return Order(tool=tool, arguments=arguments, key=named, tool_call=tool_call, stated_effect=effect, notes=notes)
+
+
+def _left_out(said: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """
+    What is told of parameters that say nothing.
+    """
+    left = {name: value for name, value in said.items() if name not in arguments and value is not None}
+    return tuple(f"{name} was left out: {shown(value)} says nothing" for name, value in left.items())
 
 
 def check_stated_effect(tool: ToolSpec, effect: str, moved: Money) -> Invalid | None:

@@ -32,7 +32,7 @@ from ocp_stripe_balance._calls.endings import (
     Waiting,
 )
 from ocp_stripe_balance._calls.order import Order, take_order
-from ocp_stripe_balance._domain import Caller, Outcome, State
+from ocp_stripe_balance._domain import Caller, Origin, Outcome, State
 from ocp_stripe_balance._tools.validation import parameter_validator
 from ocp_stripe_balance.errors import NotSentError, ResourceMissingError, ToolError
 
@@ -119,6 +119,20 @@ class Service:
             tags_calls=self._settings.tag_calls,
             api_key=access.api_key,
         )
+
+    async def recognised(self, order: Order, access: Access) -> Order:
+        """
+        The order, without a key of the model's that nobody was told.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        key = order.key
+        if key is None or key.origin is not Origin.MODEL:
+            return order
+        scope = scope_of(access, self._server)
+        is_known = await self._journal.run(lambda book: book.knows(key.text, order.tool.name, scope))
+        return order if is_known else order.without_key()
 
     def prepare(self, order: Order, access: Access, mode: Mode | None = None) -> Call:
         """

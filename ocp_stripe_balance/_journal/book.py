@@ -88,7 +88,7 @@ class Book:
 
     def find(self, intent: Intent) -> Record | None:
         """
-        The call that is on record under the key of *intent*.
+        The call that is on record under the key of *intent*, or that a call of that key joined.
         """
         return self._one("call_of_key", at_key(intent))
 
@@ -263,6 +263,29 @@ class Book:
         row = self._run("proposal_of_key", {"key": key, **scope._asdict()}).fetchone()
         proposal = None if row is None else self._expire(proposal_of(row), now)
         return None if proposal is None or proposal.state == "expired" else proposal
+
+    def proposal_for(self, intent: Intent, now: float) -> Proposal | None:
+        """
+        The proposal that stands for a call: of its key, of the key that it joined, or waiting for the same intent.
+        """
+        rows = self._run("proposals_for_call", {**about(intent), "now": now}).fetchall()
+        found = (self._expire(proposal_of(row), now) for row in rows)
+        return next((proposal for proposal in found if proposal.state != "expired"), None)
+
+    def join(self, intent: Intent, first: Intent, now: float) -> None:
+        """
+        Let the key of a call be a name of the *first* one from now on, whatever becomes of that.
+        """
+        if self._run("join_key", {**at_key(intent), "first_key": first.key.text}).rowcount:
+            self.note(intent, "asked", now, rule="joined", reason=f"it is the call of key {first.key.text}")
+
+    def knows(self, key: str, tool: str, scope: Scope) -> bool:
+        """
+        Whether a call or a proposal of that tool in that scope has that key, so that a caller of it was told.
+        """
+        values = {"key": key, **scope._asdict()}
+        rows = (self._run(name, values).fetchone() for name in ("call_of_key", "proposal_of_key"))
+        return any(row is not None and row["tool"] == tool for row in rows)
 
     def use_up(self, proposal: Proposal) -> None:
         """

@@ -34,8 +34,11 @@ WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :accoun
     AND NOT is_final AND (:is_final OR owner = :owner)
 
 -- call_of_key:
--- The call of that key in that scope.
-SELECT * FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
+-- The call of that key in that scope; else the one that the call of that key joined.
+SELECT * FROM calls
+WHERE base_url = :base_url AND mode = :mode AND account = :account AND key IN (:key, (
+    SELECT first_key FROM joined WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account))
+ORDER BY key = :key DESC LIMIT 1
 
 -- call_of_reference:
 -- The first call of the same business reason that moved money or may have. The pluses keep SQLite from taking the
@@ -125,6 +128,27 @@ SELECT * FROM proposals ORDER BY number
 -- The newest proposal of that key in that scope.
 SELECT * FROM proposals
 WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account ORDER BY number DESC LIMIT 1
+
+-- proposals_for_call:
+-- The newest proposal of that key in that scope, the one that the call of that key joined, and what stands for the same
+-- intent; the first of these first. A question at somebody's terminal is about that person's own command alone.
+SELECT * FROM proposals WHERE number IN (
+    SELECT MAX(number) FROM proposals
+    WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
+    UNION ALL SELECT MAX(number) FROM proposals
+    WHERE base_url = :base_url AND mode = :mode AND account = :account AND key = (
+        SELECT first_key FROM joined WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account)
+    UNION ALL SELECT MIN(number) FROM proposals
+    WHERE customer = :customer AND state IN ('waiting', 'approved') AND expires_at > :now AND rule != 'ask_always'
+        AND base_url = :base_url AND mode = :mode AND account = :account AND tool = :tool AND amount = :amount
+        AND currency = :currency AND reference IS :reference AND (moves_money OR arguments = :arguments)
+)
+ORDER BY key = :key DESC, state NOT IN ('waiting', 'approved'), number
+
+-- join_key:
+-- Give the call of a key another name: that of the call whose proposal it joined.
+INSERT INTO joined VALUES (:key, :base_url, :mode, :account, :first_key)
+ON CONFLICT DO UPDATE SET first_key = excluded.first_key WHERE first_key != excluded.first_key
 
 -- proposal_of_id:
 -- The proposal of that ID.
