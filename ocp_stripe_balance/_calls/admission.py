@@ -140,7 +140,7 @@ class Admission:
         intent = call.intent
         if call.approval is not None and call.approval.proposal.key != intent.key.text:
             return call.approval.proposal
-        if self._asks_always:  # somebody at a terminal is asked about their own command
+        if self._asks_always or call.approval is not None:  # somebody is asked, or was, about this very call
             return book.standing_proposal(intent.key.text, intent.scope, now)
         return book.proposal_for(intent, now)
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.stated import stated_effect_problem
 from ocp_stripe_balance._domain import Key, Origin, ToolCall
+from ocp_stripe_balance._text.placeholders import says_nothing
 from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance._text.secrets import holds_key, redact
+from ocp_stripe_balance._tools.validation import KEY_PARAMETER
 from ocp_stripe_balance.errors import Problem
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance._tools.validation import ParameterValidator
 
-_KEY_PARAMETER = "idempotency_key"
 _MAX_METADATA_KEYS = 50  # https://docs.stripe.com/metadata
 
 
@@ -51,7 +52,7 @@ class Order:
         The same, where nobody was told of the key that the model gave.
         """
         name = shown(self.key.text) if self.key is not None else ""
-        note = f"{_KEY_PARAMETER} was left out: {name} names no call of {self.tool.name} that this journal knows"
+        note = f"{KEY_PARAMETER} was left out: {name} names no call of {self.tool.name} that this journal knows"
         return replace(self, key=None, notes=(*self.notes, note))
 
 
@@ -76,20 +77,21 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         api_key: which no parameter may have in it.
     """
     # Hosts name every call; one that only reads needs no name.
-    beside = [key for key in keys if key is not None] if _KEY_PARAMETER in tool.parameters else []
+    beside = [key for key in keys if key is not None] if KEY_PARAMETER in tool.parameters else []
     tool_call = next((key for key in beside if isinstance(key, ToolCall)), None)
     given = [key for key in beside if not isinstance(key, ToolCall)]
     origin = Origin.CALLER if given else Origin.MODEL
-    if len(given) == 1 and type(parameters) is dict and _KEY_PARAMETER not in parameters:
-        parameters, given = {**parameters, _KEY_PARAMETER: given[0]}, []
+    said, parameters = parameters, _without_empty_key(parameters)
+    if len(given) == 1 and type(parameters) is dict and KEY_PARAMETER not in parameters:
+        parameters, given = {**parameters, KEY_PARAMETER: given[0]}, []
     arguments, problems = validator.check(parameters)
-    notes = () if problems else _left_out(_named(parameters), arguments)
-    given += [arguments[_KEY_PARAMETER]] if given and arguments.get(_KEY_PARAMETER) is not None else []
+    notes = () if problems else _left_out(_named(said), arguments)
+    given += [arguments[KEY_PARAMETER]] if given and arguments.get(KEY_PARAMETER) is not None else []
     if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
         hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
-        problems.append(Problem(path=_KEY_PARAMETER, message="is given twice, with different values", hint=hint))
-    elif given and _KEY_PARAMETER not in arguments and (not problems or arguments):
-        arguments, problems = validator.check({**_named(parameters), _KEY_PARAMETER: given[0]})
+        problems.append(Problem(path=KEY_PARAMETER, message="is given twice, with different values", hint=hint))
+    elif given and KEY_PARAMETER not in arguments and (not problems or arguments):
+        arguments, problems = validator.check({**_named(parameters), KEY_PARAMETER: given[0]})
     if not problems:
         problems = _key_problems(arguments, api_key)
         if tool.moves_money:
@@ -101,9 +103,18 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     moved = tool.money_of(arguments)
     if effect is not None and moved is not None and (wrong := check_stated_effect(tool, effect, moved)) is not None:
         return wrong
-    key = arguments.pop(_KEY_PARAMETER, None)
+    key = arguments.pop(KEY_PARAMETER, None)
     named = None if key is None else Key(key, origin)
     return Order(tool=tool, arguments=arguments, key=named, tool_call=tool_call, stated_effect=effect, notes=notes)
+
+
+def _without_empty_key(parameters: object) -> object:
+    """
+    The parameters without a key of the model's that says nothing.
+    """
+    if not isinstance(parameters, dict) or not says_nothing(parameters.get(KEY_PARAMETER)):
+        return parameters
+    return {name: value for name, value in parameters.items() if name != KEY_PARAMETER}
 
 
 def _left_out(said: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[str, ...]:

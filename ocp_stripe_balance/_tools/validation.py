@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 32
 _MAX_PROBLEMS = 20
 _MAX_NODES = 5_000  # lists that contain each other have no end
+KEY_PARAMETER = "idempotency_key"
 _ONE_OBJECT = "pass one JSON object with the parameters by name"
 # Within these, which valid parameters of ours keep, a copy needs no further look.
 _MAX_PLAIN_DEPTH = 2
@@ -104,8 +105,8 @@ class ParameterValidator:
         return {name: value for name, value in plain.items() if name not in self._optional or self._says(name, value)}
 
     def _says(self, name: str, value: object) -> bool:
-        if value is None:
-            return False
+        if value is None or name == KEY_PARAMETER:
+            return value is not None  # whose name a key is decides what it says
         is_meant = value == "" and {"const": ""} in self._schema["properties"][name].get("anyOf", ())
         return is_meant or not says_nothing(value)
 
