@@ -96,6 +96,8 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         problems = _key_problems(arguments, api_key)
         if tool.moves_money:
             problems = [*_tag_problems(arguments, tags_calls=tags_calls), *problems]
+        if notes and tool.effect.kind == "update":
+            problems = [*_nothing_to_change(tool, arguments, _named(said)), *problems]
     stated = tool.stated_parameter
     effect = arguments.pop(stated, None) if stated and not problems else None
     if problems:
@@ -146,6 +148,19 @@ def _masked(problems: Sequence[Problem], api_key: SecretStr | None) -> list[Prob
 
 def _named(parameters: object) -> Mapping[str, Any]:
     return parameters if isinstance(parameters, Mapping) else {}
+
+
+def _nothing_to_change(tool: ToolSpec, arguments: Mapping[str, Any], said: Mapping[str, Any]) -> list[Problem]:
+    """
+    Where an update says nothing that it would change.
+    """
+    schema = tool.parameters_json_schema
+    if set(arguments) - {*schema["required"], KEY_PARAMETER, "expand"}:
+        return []
+    left = [name for name in said if name in schema["properties"] and name not in arguments and name != KEY_PARAMETER]
+    message = "says nothing, and nothing else is to be changed"
+    hints = {name: schema["properties"][name].get("x-hint", "") for name in left}
+    return [Problem(path=name, message=f"{shown(said[name])} {message}", hint=hint) for name, hint in hints.items()]
 
 
 def _tag_problems(arguments: Mapping[str, Any], *, tags_calls: bool) -> list[Problem]:

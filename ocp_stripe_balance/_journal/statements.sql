@@ -131,7 +131,8 @@ WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :accoun
 
 -- proposals_for_call:
 -- The newest proposal of that key in that scope, the one that the call of that key joined, and what stands for the same
--- intent; the first of these first. A question at somebody's terminal is about that person's own command alone.
+-- intent; the first of these first. A question at somebody's terminal is about that person's own command alone, and a
+-- program that names a decision anew, without a reason that says otherwise, means another.
 SELECT * FROM proposals WHERE number IN (
     SELECT MAX(number) FROM proposals
     WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
@@ -142,6 +143,7 @@ SELECT * FROM proposals WHERE number IN (
     WHERE customer = :customer AND state IN ('waiting', 'approved') AND expires_at > :now AND rule != 'ask_always'
         AND base_url = :base_url AND mode = :mode AND account = :account AND tool = :tool AND amount = :amount
         AND currency = :currency AND reference IS :reference AND (moves_money OR arguments = :arguments)
+        AND (:key_origin != 'caller' OR reference IS NOT NULL)
 )
 ORDER BY key = :key DESC, state NOT IN ('waiting', 'approved'), number
 

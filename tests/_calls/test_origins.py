@@ -44,7 +44,7 @@ async def test_a_callers_key_may_look_like_a_references() -> None:
 
 
 async def test_each_key_is_on_record_with_its_origin(stripe: Sandbox, customer: str) -> None:
-    """A program's, a header's, a host's, a reference's, a reversal's, and one that was drawn, also for a model's own."""
+    """A program's, a header's, a host's, a reference's, a reversal's, and one drawn, also for a model."""
     call = {"id": "call_1f2e3d4c5b6a79881726354453627180", "name": TOOL, "arguments": order(customer, -4)}
     async with await connect(stripe) as agent:
         await agent.call_tool(TOOL, order(customer, -1), idempotency_key="a")

@@ -435,6 +435,15 @@ async def test_an_error_tells_too_what_was_left_out(agent: OCPAgent) -> None:
     assert ("rejected", ["reference", "expand"]) == (refused["outcome"], [w.split()[0] for w in refused["warnings"]])
 
 
+async def test_an_update_that_says_nothing_is_refused(agent: OCPAgent) -> None:
+    """An empty change is none; beside another one, what says nothing is left out."""
+    entry = {"customer": "cus_1", "transaction": "cbtxn_1", "description": "N/A"}
+    with pytest.raises(InvalidParametersError, match="description: 'N/A' says nothing"):
+        await agent.call_tool(UPDATE, {**entry, "expand": ["customer"], "idempotency_key": "string"})
+    dry = await agent.call_tool(UPDATE, {**entry, "metadata": {"a": "N/A"}}, dry_run=True)
+    assert ("metadata[a]=N%2FA", 1) == (dry.body.replace("%5B", "[").replace("%5D", "]"), len(dry.warnings))
+
+
 @pytest.mark.parametrize("text", ["ticket", "none of it", "string theory", "0", "🎉", "n", "null-7", "nanny", "空"])
 def test_what_says_something_stays(text: str) -> None:
     """Only what stands for nothing as a whole is left out."""
@@ -506,6 +515,21 @@ async def test_a_no_is_not_joined_into_a_yes(stripe: Sandbox, customer: str) -> 
     assert [] == await ledger(stripe, customer)
 
 
+async def test_a_program_that_names_a_decision_anew_joins_by_its_reason_alone(stripe: Sandbox, customer: str) -> None:
+    """Without a reference, another key of its own is another decision."""
+    async with await connect(stripe, policy=ASKING) as agent:
+        asked = {
+            reference: [
+                (await told(agent.call_tool(TOOL, order(customer, reference=reference), idempotency_key=key)))[
+                    "proposal_id"
+                ]
+                for key in (f"{reference}-1", f"{reference}-2")
+            ]
+            for reference in (None, "t")
+        }
+    assert (2, 1) == tuple(len(set(ids)) for ids in asked.values())
+
+
 async def test_many_who_ask_for_the_same_at_once_ask_once(stripe: Sandbox, customer: str) -> None:
     """Whoever comes first; and the model that does as it is told gets its answer, in its own words too."""
     async with await connect(stripe, policy=ASKING) as agent:
@@ -564,9 +588,9 @@ steps = st.lists(
 
 
 @pytest.mark.promise("closed.unasked-is-refused")
-@hypothesis.given(steps, st.sampled_from([None, "t"]))
+@hypothesis.given(steps, st.sampled_from([None, "t"]), st.sampled_from([Origin.CALLER, Origin.TOOL_CALL]))
 def test_no_order_of_calls_and_answers_pays_more_often_than_a_person_said_yes(
-    made: list[Any], reference: str | None
+    made: list[Any], reference: str | None, origin: Origin
 ) -> None:
     """Each yes is used once, each name is paid once, and nobody is told of a payment before there was one."""
 
@@ -592,7 +616,7 @@ def test_no_order_of_calls_and_answers_pays_more_often_than_a_person_said_yes(
                 arguments = json.dumps({"amount": -5, "currency": "usd", "customer": "cus_1", "description": words_})
                 if reference is not None:
                     arguments = json.dumps({**json.loads(arguments), "reference": reference})
-                key = Key(f"{name}{words_}" if name else f"drawn-{number}", Origin.CALLER if name else Origin.DRAWN)
+                key = Key(f"{name}{words_}" if name else f"drawn-{number}", origin if name else Origin.DRAWN)
                 call = draft(key.text, -5, reference, origin=key.origin, arguments=arguments)
                 admitted = await admit(journal, call, policy)
                 if isinstance(admitted, Ready):
@@ -627,16 +651,19 @@ async def test_a_replay_says_what_was_then(stripe: Sandbox, customer: str) -> No
         assert again.data == first.data
 
 
-async def test_a_replay_says_where_a_reversal_is_not_settled(stripe: Sandbox, customer: str) -> None:
+@pytest.mark.parametrize(("state", "is_told"), [("unknown", True), ("sending", True), ("rejected", False)])
+async def test_a_replay_says_where_a_reversal_is_not_settled(
+    stripe: Sandbox, customer: str, tmp_path: Path, state: str, is_told: bool
+) -> None:
     """It may have been reversed; a reversal that was turned away changed nothing."""
-    async with await connect(stripe, max_attempts=1) as agent:
+    path = tmp_path / "journal"
+    async with await connect(stripe, journal=str(path)) as agent:
         first = await agent.call_tool(TOOL, order(customer, reference="t"))
-        for fault, is_told in (("rate_limit", False), ("reset", True)):
-            stripe.faults.add(fault, path="balance_transactions$")
-            with pytest.raises(ToolError):
-                await agent.call_tool(REVERSE, {"transaction": first.data["id"]})
-            again = await agent.call_tool(TOOL, order(customer, reference="t"))
-            assert is_told is any("may have been reversed" in each for each in again.warnings)
+        await agent.call_tool(REVERSE, {"transaction": first.data["id"]})
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("UPDATE calls SET state = ?, is_final = 0 WHERE key_origin = 'reversal'", (state,))
+        again = await agent.call_tool(TOOL, order(customer, reference="t"))
+    assert is_told is any("may have been reversed" in each for each in again.warnings)
 
 
 async def test_the_key_of_a_call_is_on_record_with_its_reference(stripe: Sandbox, customer: str) -> None:
