@@ -335,7 +335,7 @@ async def test_langgraphs_thread_is_the_conversation(stripe: Sandbox, customer: 
     async with await connect(stripe) as agent:
         tool = next(each for each in langchain_tools(agent) if each.name == TOOL)
         named = next(each for each in langchain_tools(agent, conversation="c") if each.name == TOOL)
-        threads = [{"configurable": {"thread_id": thread}} for thread in ("a", "a", "b")]
+        threads: list[Any] = [{"configurable": {"thread_id": thread}} for thread in ("a", "a", "b")]
         told = [(await tool.ainvoke(call, thread)).artifact["replayed"] for thread in threads]
         assert [False, True, False] == told
         assert [False, True] == [(await named.ainvoke(call)).artifact["replayed"] for _ in range(2)]
