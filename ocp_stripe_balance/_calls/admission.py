@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.customers import SeenCustomer
     from ocp_stripe_balance._domain import Intent
-    from ocp_stripe_balance._journal import Book, Record
+    from ocp_stripe_balance._journal import Book, Past, Record
     from ocp_stripe_balance.settings import Settings
 
 # Stripe may forget a key after 24 h; a resend then pays twice. https://docs.stripe.com/api/idempotent_requests
@@ -108,24 +108,24 @@ class Admission:
             lease: of who would send it.
             now: seconds since the Unix epoch.
         """
-        intent = call.intent
-        record = book.find(intent)
+        intent, past = call.intent, book.past(call.intent, now)
+        record = past.call
         if record is not None and not _is_repeat(record, intent):
             return Conflict(intent, record)
         if intent.reference is not None and (record is None or _is_to_be_sent(record)):
             # Nothing moved under this key; another key may have served the same reason meanwhile.
-            other = book.find_reference(intent)
+            other = past.same_reason
             if other is not None and other.intent.money != intent.money:
                 return Conflict(intent, other, is_about_reference=True)
             record = other or record
         if record is not None and not _is_to_be_sent(record):
             return self._standing(book, record, intent, now) or self._again(book, call, seen, record, lease, now)
-        proposal = self._proposal_for(book, call, now)
+        proposal = self._proposal_for(book, call, past)
         if proposal is not None and not _is_about(proposal, intent):
             return Conflict(intent, proposal)
         first = self._joined(call, record, proposal)
         if first is None:
-            return self._first(book, call, seen, record, proposal, lease, now)
+            return self._first(book, call, seen, record, proposal, lease, past)
         if first.intent.key.text != intent.key.text:
             book.join(intent, first.intent, now)
         admitted = self.admit(book, first, seen, lease, now)
@@ -133,16 +133,15 @@ class Admission:
             admitted = replace(admitted, notes=(*differing_words(first.intent, intent), *admitted.notes))
         return admitted
 
-    def _proposal_for(self, book: Book, call: Call, now: float) -> Proposal | None:
+    def _proposal_for(self, book: Book, call: Call, past: Past) -> Proposal | None:
         """
         The proposal that the call is about: what was approved for it, or what stands for its key or its intent.
         """
-        intent = call.intent
-        if call.approval is not None and call.approval.proposal.key != intent.key.text:
+        if call.approval is not None and call.approval.proposal.key != call.intent.key.text:
             return call.approval.proposal
-        if self._asks_always or call.approval is not None:  # somebody is asked, or was, about this very call
-            return book.standing_proposal(intent.key.text, intent.scope, now)
-        return book.proposal_for(intent, now)
+        is_about_itself = self._asks_always or call.approval is not None  # somebody is asked, or was, about this call
+        found = (book.unless_expired(each, past.now) for each in past.proposals(is_alone=is_about_itself))
+        return next((each for each in found if each is not None), None)
 
     def _joined(self, call: Call, record: Record | None, proposal: Proposal | None) -> Call | None:
         """
@@ -183,14 +182,14 @@ class Admission:
         record: Record | None,
         proposal: Proposal | None,
         lease: Lease,
-        now: float,
+        past: Past,
     ) -> Admitted:
         """
         A call of which nothing was sent, or nothing moved: every rule is asked, and a person where one of them says so.
         """
-        intent = call.intent
+        intent, now = call.intent, past.now
         book.keep(self.policy.longest_window_s)
-        finding = decide(findings(self.policy, self.case(call, seen), book.past(intent, now)))
+        finding = decide(findings(self.policy, self.case(call, seen), past))
         if finding is not None and finding.verdict == "refused":
             return _refuse(book, intent, finding, now)
         can_read = self._checks_customers and not seen.is_unreadable and not seen.is_enough
@@ -221,7 +220,7 @@ class Admission:
         A call that may have been sent: its own bytes once more, where the policy of today still allows that.
         """
         case = self.case(call, seen)._replace(intent=record.intent)
-        finding = resumed(self.policy, case, book.past(record.intent, now))
+        finding = resumed(self.policy, case, book.past(record.intent, now, record))
         if finding is not None:
             book.note(record.intent, "refused", now, rule=finding.rule, reason=finding.words().message)
             return Held(record, finding)
