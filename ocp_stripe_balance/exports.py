@@ -129,26 +129,30 @@ def langchain_tools(
             finally:
                 _made.reset(token)
 
-    async def answer(name: str, made: tuple[str | None, Any, str | None]) -> Any:
-        call_id, arguments, within = made
-        call = {"id": call_id, "name": name, "args": arguments}
-        message = await run_tool_call("langchain", agent, call, conversation=within)
-        return message.content if call_id is None else message
-
     def tool(definition: dict[str, Any]) -> Tool:
         name = definition["name"]
 
         def plain(**_: Any) -> Any:
             # A sync agent of the SDK waits in this thread for the background loop, which so cannot be where this runs.
             is_sync = getattr(getattr(agent.call_tool, "__self__", None), "is_sync", False)
-            return (asyncio.run if is_sync else run)(answer(name, _made.get()))
+            return (asyncio.run if is_sync else run)(_answer_made(agent, name, _made.get()))
 
         async def awaited(**_: Any) -> Any:
-            return await answer(name, _made.get())
+            return await _answer_made(agent, name, _made.get())
 
         return Tool(func=plain, coroutine=awaited, **definition)
 
     return [tool(definition) for definition in export_tools("langchain", names)]
+
+
+async def _answer_made(agent: Any, name: str, made: tuple[str | None, Any, str | None]) -> Any:
+    """
+    The message for the ToolCall that LangChain made, or its content where it made none.
+    """
+    call_id, arguments, conversation = made
+    call = {"id": call_id, "name": name, "args": arguments}
+    message = await run_tool_call("langchain", agent, call, conversation=conversation)
+    return message.content if call_id is None else message
 
 
 def _thread_of(config: Any) -> str | None:

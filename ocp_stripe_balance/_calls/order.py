@@ -86,6 +86,8 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         parameters, given = {**parameters, KEY_PARAMETER: given[0]}, []
     arguments, problems = validator.check(parameters)
     notes = () if problems else _left_out(_named(said), arguments)
+    if tool_call is not None and not isinstance(tool_call.id, str):
+        problems.append(Problem(path=KEY_PARAMETER, message=f"{shown(tool_call.id)} is no ID of a tool call"))
     given += [arguments[KEY_PARAMETER]] if given and arguments.get(KEY_PARAMETER) is not None else []
     if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
         hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"

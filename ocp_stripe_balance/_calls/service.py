@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.delivery import Delivery
     from ocp_stripe_balance._calls.endings import Ending
     from ocp_stripe_balance._domain import Context, Mode
-    from ocp_stripe_balance._journal import Journal
+    from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.settings import Settings
@@ -130,9 +130,13 @@ class Service:
         key = order.key
         if key is None or key.origin is not Origin.MODEL:
             return order
-        scope = scope_of(access, self._server)
-        is_known = await self._journal.run(lambda book: book.knows(key.text, order.tool.name, scope))
-        return order if is_known else order.without_key()
+        scope, now = scope_of(access, self._server), self._journal.now
+
+        def tools(book: Book) -> set[str]:
+            record, proposal = book.find_key(key.text, scope), book.standing_proposal(key.text, scope, now())
+            return {record.intent.tool if record else "", proposal.tool if proposal else ""}
+
+        return order if order.tool.name in await self._journal.run(tools) else order.without_key()
 
     def prepare(self, order: Order, access: Access, mode: Mode | None = None) -> Call:
         """

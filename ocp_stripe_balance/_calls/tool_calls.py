@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import Key, Origin
+from ocp_stripe_balance._text.placeholders import says_nothing
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._domain import ToolCall
@@ -42,8 +43,8 @@ def key_of(call: ToolCall, tool: str, arguments: str) -> Key | None:
     In a conversation that its host names, the same ID with other parameters is another decision: some servers count
     anew in each turn.
     """
-    if call.conversation is not None:
-        return Key(_hashed(call.conversation, call.id, tool, arguments), Origin.TOOL_CALL)
+    if call.conversation is not None and not says_nothing(str(call.conversation)):
+        return Key(_hashed(str(call.conversation), call.id, tool, arguments), Origin.TOOL_CALL)
     if not is_evidently_unique(call.id):
         return None
     return Key(call.id if _VALID_KEY.fullmatch(call.id) else _hashed(call.id), Origin.TOOL_CALL)

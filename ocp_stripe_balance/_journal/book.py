@@ -287,14 +287,6 @@ class Book:
         if self._run("join_key", {**at_key(intent), "first_key": first.key.text}).rowcount:
             self.note(intent, "asked", now, rule="joined", reason=f"it is the call of key {first.key.text}")
 
-    def knows(self, key: str, tool: str, scope: Scope) -> bool:
-        """
-        Whether a call or a proposal of that tool in that scope has that key, so that a caller of it was told.
-        """
-        values = {"key": key, **scope._asdict()}
-        rows = (self._run(name, values).fetchone() for name in ("call_of_key", "proposal_of_key"))
-        return any(row is not None and row["tool"] == tool for row in rows)
-
     def use_up(self, proposal: Proposal) -> None:
         """
         Mark an approval as used by its call.

@@ -306,7 +306,7 @@ async def test_in_its_conversation_an_id_names_one_decision(call_id: str, stripe
     """Also after a restart; with other parameters or in another conversation it is another."""
     other = stripe.create_customer()
     made = [("june", order(customer)), ("july", order(customer)), ("june", order(other)), ("june", order(customer, -7))]
-    made += [("june", order(customer, description="x")), ("", order(customer))]
+    made += [("june", order(customer, description="x")), ("5", order(customer))]
     ids = []
     for is_again in (False, True):
         async with await connect(stripe) as agent:
@@ -332,6 +332,19 @@ async def test_a_unique_id_is_a_key_of_its_own(stripe: Sandbox, customer: str) -
         again = await agent.call_tool(TOOL, order(customer, -1), idempotency_key=ToolCall("call_0", "c"))
         assert (False, True, own.data) == (own.replayed, again.replayed, again.data)
     assert 4 == len(await ledger(stripe, customer))
+
+
+@pytest.mark.parametrize("name", [None, "", " ", "None", "null"])
+async def test_a_conversation_that_says_nothing_names_none(
+    name: str | None, agent: OCPAgent, stripe: Sandbox, customer: str
+) -> None:
+    """As where a host's variable is not set; what is no ID at all is refused."""
+    for _ in range(2):
+        assert not (await said_by(agent, "call_0", order(customer), name))["replayed"]
+    odd: Any = ToolCall(5, "c")  # type: ignore[arg-type]  # what a careless host passes
+    with pytest.raises(InvalidParametersError, match="5 is no ID of a tool call"):
+        await agent.call_tool(TOOL, order(customer), idempotency_key=odd)
+    assert 2 == len(await ledger(stripe, customer))
 
 
 async def test_langgraphs_thread_is_the_conversation(stripe: Sandbox, customer: str) -> None:
