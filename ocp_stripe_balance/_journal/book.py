@@ -109,34 +109,18 @@ class Book:
         """
         Record a call as under way.
         """
-        owner, owner_host, owner_pid, until = lease
-        held: dict[str, Any] = {
-            "owner": owner,
-            "owner_host": owner_host,
-            "owner_pid": owner_pid,
-            "until": until,
-            "now": now,
-        }
         path, body, api_version, is_tagged = payload
-        held |= {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
-        self._run("insert_call", {**about(intent), **held})
-        return Record(intent, payload, Outcome(State.SENDING), lease, now, now, until)
+        sent = {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
+        self._run("insert_call", {**about(intent), **sent, **_held(lease, now)})
+        return Record(intent, payload, Outcome(State.SENDING), lease, now, now, lease.until)
 
     def take_over(self, record: Record, lease: Lease, now: float) -> Record:
         """
         Let the owner of *lease* send a recorded call again.
         """
-        owner, owner_host, owner_pid, until = lease
-        held: dict[str, Any] = {
-            "owner": owner,
-            "owner_host": owner_host,
-            "owner_pid": owner_pid,
-            "until": until,
-            "now": now,
-        }
-        self._run("take_over", {**at_key(record.intent), **held})
+        self._run("take_over", {**at_key(record.intent), **_held(lease, now)})
         outcome = record.outcome._replace(state=State.SENDING)
-        return record._replace(outcome=outcome, lease=lease, spent_at=until, updated_at=now)
+        return record._replace(outcome=outcome, lease=lease, spent_at=lease.until, updated_at=now)
 
     def delete(self, record: Record) -> None:
         """
@@ -349,6 +333,11 @@ class Book:
 
     def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
         return self._db.execute(self._statements[name], values)
+
+
+def _held(lease: Lease, now: float) -> dict[str, Any]:
+    owner, host, pid, until = lease
+    return {"owner": owner, "owner_host": host, "owner_pid": pid, "until": until, "now": now}
 
 
 _ASKED = ("id", "customer_name", "balance_before", "rule", "why", "asked_at", "expires_at")
