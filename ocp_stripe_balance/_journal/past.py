@@ -143,16 +143,8 @@ class Past:
 
     @cached_property
     def _look(self) -> sqlite3.Row:
-<<<<<<< HEAD
-        since = {
-            "now": self.now,
-            "denied_since": self.now - DENIAL_WINDOW_S,
-            "other_since": self.now - CURRENCY_WINDOW_S,
-        }
-        found: sqlite3.Row = self._run("look", since).fetchone()
-=======
-        found: sqlite3.Row = self._run("look", {"denied_since": self.now - DENIAL_WINDOW_S}).fetchone()
->>>>>>> 38f179c384a7f4b47adb80faf7f82ea9eb376ab4
+        values = {"now": self.now, "denied_since": self.now - DENIAL_WINDOW_S}
+        found: sqlite3.Row = self._run("look", values).fetchone()
         return found
 
     def _call_at(self, place: str) -> Record | None:

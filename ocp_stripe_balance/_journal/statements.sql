@@ -142,47 +142,30 @@ UPDATE proposals SET state = :state WHERE id = :id
 -- Where on record there is something that stands around a call: under its key, for its reason, or like it. Each is
 -- found by an index of its own, whatever number of calls there is.
 SELECT
-<<<<<<< HEAD
     -- Of its key, or else of the key that it joined.
     COALESCE(
         (SELECT id FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account),
         (SELECT calls.id FROM joined JOIN calls USING (base_url, mode, account)
             WHERE joined.key = :key AND base_url = :base_url AND mode = :mode AND account = :account
                 AND calls.key = first_key)) AS call,
-    -- The first call of the same business reason that moved money or may have. The pluses keep SQLite from taking the
-    -- index that has all calls of the customer in order.
-    (SELECT id FROM calls
-        WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url
-            AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')
-        ORDER BY +created_at, +id LIMIT 1) AS same_reason,
-    (SELECT number FROM proposals
-        WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
-        ORDER BY number DESC LIMIT 1) AS proposal,
-    (SELECT number FROM joined JOIN proposals USING (base_url, mode, account)
-        WHERE joined.key = :key AND base_url = :base_url AND mode = :mode AND account = :account
-            AND proposals.key = first_key
-        ORDER BY number DESC LIMIT 1) AS joined_proposal,
-    -- What stands for the same intent. A question at somebody's terminal is about that person's own command alone, and a
-    -- program that names a decision anew, without a reason that says otherwise, means another.
-    (SELECT number FROM proposals
-        WHERE customer = :customer AND state IN ('waiting', 'approved') AND expires_at > :now AND rule != 'ask_always'
-            AND base_url = :base_url AND mode = :mode AND account = :account AND tool = :tool AND amount = :amount
-            AND currency = :currency AND reference IS :reference AND (moves_money OR arguments = :arguments)
-            AND (:key_origin != 'caller' OR reference IS NOT NULL)
-        ORDER BY number LIMIT 1) AS alike_proposal,
-    -- A person's no to this very key.
-    (SELECT number FROM decisions
-=======
-    (SELECT id FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS call,
     -- The first call of the same business reason that moved money or may have.
     (SELECT MIN(id) FROM calls
         WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url
             AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')) AS same_reason,
     (SELECT MAX(number) FROM proposals
         WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS proposal,
+    (SELECT MAX(number) FROM joined JOIN proposals USING (base_url, mode, account)
+        WHERE joined.key = :key AND base_url = :base_url AND mode = :mode AND account = :account
+            AND proposals.key = first_key) AS joined_proposal,
+    -- What stands for the same intent. A question at somebody's terminal is about that person's own command alone, and a
+    -- program that names a decision anew, without a reason that says otherwise, means another.
+    (SELECT MIN(number) FROM proposals
+        WHERE customer = :customer AND state IN ('waiting', 'approved') AND expires_at > :now AND rule != 'ask_always'
+            AND base_url = :base_url AND mode = :mode AND account = :account AND tool = :tool AND amount = :amount
+            AND currency = :currency AND reference IS :reference AND (moves_money OR arguments = :arguments)
+            AND (:key_origin != 'caller' OR reference IS NOT NULL)) AS alike_proposal,
     -- A person's no to this very key; to the same business reason; or since a time to the same amount.
     (SELECT MAX(number) FROM decisions
->>>>>>> 38f179c384a7f4b47adb80faf7f82ea9eb376ab4
         WHERE key = :key AND decision = 'denied' AND base_url = :base_url AND mode = :mode AND account = :account
     ) AS denied_key,
     (SELECT MAX(number) FROM decisions
