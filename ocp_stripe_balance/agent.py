@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ocp_stripe_balance._domain import Key
+    from ocp_stripe_balance._domain import ToolCall
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Answer, DryRun, Proposal, ReconcileResult, ToolResult
@@ -188,7 +188,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | Key | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: Literal[False] = False,
     ) -> ToolResult: ...
 
@@ -200,7 +200,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | Key | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: Literal[True],
     ) -> DryRun: ...
 
@@ -211,7 +211,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | Key | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: bool = False,
     ) -> ToolResult | DryRun:
         """
@@ -222,7 +222,8 @@ class OCPAgent:
             parameters: by name, as the tool's schema prescribes.
             api_name: where two APIs have a tool of that name.
             headers: Authorization, Stripe-Account, Stripe-Version and Idempotency-Key for this call only.
-            idempotency_key: the name of this one decision; drawn where it is left out. A `Key` says whose name it is.
+            idempotency_key: the name of this one decision; drawn where it is left out. A `ToolCall` is the ID that a
+                model's host gave the call, which names one within its conversation.
             dry_run: go the whole way to the wire, policy included, and return the request and the verdict.
 
         Raises:

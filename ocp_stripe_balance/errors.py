@@ -63,6 +63,8 @@ class ToolError(Exception):
     outcome: Outcome
     """What became of the money: nothing moved for ``not_sent`` and ``rejected``."""
     code_for_model: ClassVar[str] = "tool_error"
+    warnings: tuple[str, ...] = ()
+    """What else the caller should know, such as a parameter that was left out."""
 
     def __init__(  # noqa: D107, PLR0913  fields are documented on the class; each is a fact of the failure
         self,
@@ -127,6 +129,7 @@ class ToolError(Exception):
             "retryable": self.retryable,
             "tool": self.tool,
             "idempotency_key": self.idempotency_key,
+            "warnings": list(self.warnings) or None,
         }
         return {name: value for name, value in facts.items() if value not in (None, "")}
 

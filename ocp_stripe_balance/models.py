@@ -218,8 +218,9 @@ class ToolResult:
         """
         again = " (the stored result of the first request under this key)" if self.replayed else ""
         if self.moved and (entry := self.transaction) is not None:
-            now = money.to_text(entry.ending_balance, entry.currency)
-            return escaped(f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}")
+            when = "was then" if self.replayed else "is now"
+            balance = money.to_text(entry.ending_balance, entry.currency)
+            return escaped(f"{entry.effect} to {entry.customer_id}; the balance {when} {balance}{again}")
         listed = self.transactions if self.transactions is not None else self.customers
         if listed is not None:
             more = "; there are more" if self.data.get("has_more") else ""
@@ -417,7 +418,7 @@ class Proposal:
             "transaction": words.get("transaction"),
             "customer": f"{self.customer} ({self.customer_name or 'name not known'})",
             "balance": f"{before} when asked, {after} after this call" if self.amount else None,
-            "reference": self.reference,
+            "reference": words.get("reference", self.reference),
             "description": words.get("description"),
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,
             "asked by": f"{self.user or 'no named user'} ({self.agent_type}, {self.context_id})",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ocp_stripe_balance._domain import ToolCall
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Answer, DryRun, Proposal, ToolResult
     from ocp_stripe_balance.settings import Settings
@@ -141,7 +142,7 @@ class Registration:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: bool = False,
     ) -> Any:
         """
@@ -283,7 +284,7 @@ class Registration:
         tool: ToolSpec,
         parameters: Mapping[str, Any] | None,
         headers: Mapping[str, str] | None,
-        idempotency_key: str | None,
+        idempotency_key: str | ToolCall | None,
         *,
         dry_run: bool,
     ) -> ToolResult | DryRun:

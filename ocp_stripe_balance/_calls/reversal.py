@@ -7,12 +7,11 @@ Stripe has no operation for it, and no link between the two: https://docs.stripe
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._calls.call import scope_of
+from ocp_stripe_balance._calls.call import reversal_key, scope_of
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Refused, Succeeded
 from ocp_stripe_balance._calls.order import Order, check_stated_effect
 from ocp_stripe_balance._domain import Key, Money, Origin, State
@@ -174,8 +173,7 @@ class Reversals:
             ToolError: the entry could not be read, it was reversed already, or is none that can be.
         """
         scope = wanted.scope
-        name = json.dumps([scope.account, scope.mode, wanted.transaction])
-        key = "rev-" + hashlib.sha256(name.encode()).hexdigest()
+        key = reversal_key(scope, wanted.transaction)
         begun = await self._journal.run(lambda book: book.find_key(key, scope))
         if begun is not None and begun.state is State.SUCCEEDED:
             raise already(wanted, begun.transaction_id)

@@ -32,7 +32,7 @@ from ocp_stripe_balance._calls.endings import (
     Waiting,
 )
 from ocp_stripe_balance._calls.order import Order, take_order
-from ocp_stripe_balance._domain import Caller, Outcome, State
+from ocp_stripe_balance._domain import Caller, Origin, Outcome, State
 from ocp_stripe_balance._tools.validation import parameter_validator
 from ocp_stripe_balance.errors import NotSentError, ResourceMissingError, ToolError
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.delivery import Delivery
     from ocp_stripe_balance._calls.endings import Ending
     from ocp_stripe_balance._domain import Context, Mode
-    from ocp_stripe_balance._journal import Journal
+    from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.settings import Settings
@@ -119,6 +119,24 @@ class Service:
             tags_calls=self._settings.tag_calls,
             api_key=access.api_key,
         )
+
+    async def recognised(self, order: Order, access: Access) -> Order:
+        """
+        The order, without a key of the model's that nobody was told.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        key = order.key
+        if key is None or key.origin is not Origin.MODEL:
+            return order
+        scope, now = scope_of(access, self._server), self._journal.now
+
+        def tools(book: Book) -> set[str]:
+            record, proposal = book.find_key(key.text, scope), book.standing_proposal(key.text, scope, now())
+            return {record.intent.tool if record else "", proposal.tool if proposal else ""}
+
+        return order if order.tool.name in await self._journal.run(tools) else order.without_key()
 
     def prepare(self, order: Order, access: Access, mode: Mode | None = None) -> Call:
         """

@@ -89,7 +89,7 @@ class Book:
 
     def find(self, intent: Intent) -> Record | None:
         """
-        The call that is on record under the key of *intent*.
+        The call that is on record under the key of *intent*, or that a call of that key joined.
         """
         return self._one("call_of_key", at_key(intent))
 
@@ -109,34 +109,18 @@ class Book:
         """
         Record a call as under way.
         """
-        owner, owner_host, owner_pid, until = lease
-        held: dict[str, Any] = {
-            "owner": owner,
-            "owner_host": owner_host,
-            "owner_pid": owner_pid,
-            "until": until,
-            "now": now,
-        }
         path, body, api_version, is_tagged = payload
-        held |= {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
-        self._run("insert_call", {**about(intent), **held})
-        return Record(intent, payload, Outcome(State.SENDING), lease, now, now, until)
+        sent = {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
+        self._run("insert_call", {**about(intent), **sent, **_held(lease, now)})
+        return Record(intent, payload, Outcome(State.SENDING), lease, now, now, lease.until)
 
     def take_over(self, record: Record, lease: Lease, now: float) -> Record:
         """
         Let the owner of *lease* send a recorded call again.
         """
-        owner, owner_host, owner_pid, until = lease
-        held: dict[str, Any] = {
-            "owner": owner,
-            "owner_host": owner_host,
-            "owner_pid": owner_pid,
-            "until": until,
-            "now": now,
-        }
-        self._run("take_over", {**at_key(record.intent), **held})
+        self._run("take_over", {**at_key(record.intent), **_held(lease, now)})
         outcome = record.outcome._replace(state=State.SENDING)
-        return record._replace(outcome=outcome, lease=lease, spent_at=until, updated_at=now)
+        return record._replace(outcome=outcome, lease=lease, spent_at=lease.until, updated_at=now)
 
     def delete(self, record: Record) -> None:
         """
@@ -280,6 +264,13 @@ class Book:
         found = None if proposal is None else self._expire(proposal, now)
         return None if found is None or found.state == "expired" else found
 
+    def join(self, intent: Intent, first: Intent, now: float) -> None:
+        """
+        Let the key of a call be a name of the *first* one from now on, whatever becomes of that.
+        """
+        if self._run("join_key", {**at_key(intent), "first_key": first.key.text}).rowcount:
+            self.note(intent, "asked", now, rule="joined", reason=f"it is the call of key {first.key.text}")
+
     def use_up(self, proposal: Proposal) -> None:
         """
         Mark an approval as used by its call.
@@ -342,6 +333,11 @@ class Book:
 
     def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
         return self._db.execute(self._statements[name], values)
+
+
+def _held(lease: Lease, now: float) -> dict[str, Any]:
+    owner, host, pid, until = lease
+    return {"owner": owner, "owner_host": host, "owner_pid": pid, "until": until, "now": now}
 
 
 _ASKED = ("id", "customer_name", "balance_before", "rule", "why", "asked_at", "expires_at")

@@ -17,6 +17,7 @@ from ocp_stripe_balance._journal.statements import statements
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
 
     from ocp_stripe_balance._domain import Intent
     from ocp_stripe_balance.models import Proposal
@@ -55,7 +56,7 @@ class Past:
     @cached_property
     def call(self) -> Record | None:
         """
-        The call itself, where it is on record.
+        The call itself, where it is on record, or the one that it joined.
         """
         return self._own or self._call_at("call")
 
@@ -66,13 +67,14 @@ class Past:
         """
         return self._call_at("same_reason")
 
-    @cached_property
-    def proposal(self) -> Proposal | None:
+    def proposals(self, *, is_alone: bool) -> Iterator[Proposal]:
         """
-        The newest proposal of that key.
+        The newest proposal of that key; unless *is_alone*, then that of the key it joined, and one for the same intent.
         """
-        number = self._look["proposal"]
-        return None if number is None else proposal_of(self._run("proposal_of_number", {"number": number}).fetchone())
+        for place in ("proposal", "joined_proposal", "alike_proposal")[: 1 if is_alone else None]:
+            number = self._look[place]
+            if number is not None:
+                yield proposal_of(self._run("proposal_of_number", {"number": number}).fetchone())
 
     def denial(self) -> Decision | None:
         """
@@ -141,7 +143,8 @@ class Past:
 
     @cached_property
     def _look(self) -> sqlite3.Row:
-        found: sqlite3.Row = self._run("look", {"denied_since": self.now - DENIAL_WINDOW_S}).fetchone()
+        values = {"now": self.now, "denied_since": self.now - DENIAL_WINDOW_S}
+        found: sqlite3.Row = self._run("look", values).fetchone()
         return found
 
     def _call_at(self, place: str) -> Record | None:

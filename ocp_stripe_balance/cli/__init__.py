@@ -326,6 +326,8 @@ async def _make_call(
         await agent.register_api("stripe")
         tool = await _tool_named(agent, name)
         parameters = parameters_of(tool)
+        if key is None and isinstance(parameters, dict) and "idempotency_key" in tool.parameters:
+            key = parameters.pop("idempotency_key", None)  # here it is a person's own, not a model's
         if options.dry_run:
             return show_dry_run(
                 await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True),

@@ -321,7 +321,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (RETRIEVE, {}, "transaction: required parameter is missing; pass the transaction's ID"),
     (RETRIEVE, {"transaction": "../../x"}, "transaction"),
     (UPDATE, {"transaction": "cbtxn_1", "amount": 5}, "amount: unknown parameter"),
-    (UPDATE, {"transaction": "cbtxn_1", "metadata": ""}, "metadata: '' is a string; pass an object"),
+    (UPDATE, {"transaction": "cbtxn_1", "metadata": ""}, "metadata: '' says nothing, and nothing else is"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {}}, "metadata: is an empty object; pass an object"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {"ocp_call": ""}}, "is reserved for this tool's own use"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {"ocp_reversed_by": "x"}}, "is reserved for this tool's own use"),
