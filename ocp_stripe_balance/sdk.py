@@ -71,10 +71,13 @@ def register(
     if module is None or not hasattr(agent, "known_apis"):
         message = f"A Python {type(agent).__name__} is not an OCPAgent of the OCP SDK."
         raise ConfigurationError(message, hint="Pass ocp_agent.OCPAgent(), or use ocp_stripe_balance.OCPAgent.")
+    settings = settings or Settings()
+    journal = SharedJournal(settings)
     former = getattr(vars(agent).get("call_tool"), "__self__", None)
     if isinstance(former, Registration):
         former.unregister()
-    return Registration(agent, module, settings or Settings(), transport, approver, sync=sync)
+        journal = former.journal if former.journal.is_of(settings) else journal
+    return Registration(agent, module, settings, transport, approver, journal=journal, sync=sync)
 
 
 class Registration:
@@ -90,6 +93,7 @@ class Registration:
         transport: httpx.AsyncBaseTransport | None,
         approver: Callable[[Proposal], Awaitable[Answer]] | None,
         *,
+        journal: SharedJournal,
         sync: bool,
     ) -> None:
         """
@@ -100,7 +104,8 @@ class Registration:
         self._settings = settings
         self._transport = transport
         self._approver = approver
-        self._journal = SharedJournal(settings)
+        self.journal = journal
+        """What the agent remembers, also over registrations."""
         self.is_sync = sync
         self._apis = [self._api()]
         self._spec: Any = None
@@ -232,7 +237,7 @@ class Registration:
                 base_url=base_url,
                 headers=concealed(headers or {}),
                 transport=self._transport,
-                journal=self._journal,
+                journal=self.journal,
                 approver=self._approver,
             )
         )

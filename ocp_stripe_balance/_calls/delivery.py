@@ -96,7 +96,7 @@ class Delivery:
             attempts=result.attempts,
             status=result.status_code,
             request_id=result.request_id,
-            answer=reply.text if result.data else "{}",
+            answer=reply.body.text,
             transaction_id=transaction_id if isinstance(transaction_id, str) else None,
             warnings=result.warnings,
         )
@@ -130,15 +130,14 @@ def result_of(tool: ToolSpec, record: Record, reply: Reply, notes: tuple[str, ..
     """
     The result that a 2xx reply to a recorded call stands for, with all that is surprising about it as warnings.
     """
-    warnings = [*notes, reply.lost_body] if reply.lost_body else [*notes]
-    if isinstance(reply.data, dict):
+    flaw = reply.lost_body or reply.body.flaw
+    warnings = [*notes, flaw] if flaw else [*notes]
+    if reply.data is not None:
         warnings += response_validator(tool).warnings(reply.data)
-    elif not reply.lost_body:
-        warnings.append("the response body cannot be read")
     return ToolResult(
         tool=tool.name,
         moved=record.intent.money is not None,
-        data=reply.data if isinstance(reply.data, dict) else {},
+        data=reply.told,
         status_code=reply.status,
         headers=reply.headers,
         idempotency_key=record.key,

@@ -82,7 +82,7 @@ class Operations:
             delivery=delivery,
         )
         self._previews = Previews(self.journal, admission, self._customers, delivery, self._reader)
-        self._recovery = Recovery(tools, server, self.journal, self._reader)
+        self._recovery = Recovery(tools, server, self.journal, self._reader, timeout_s=settings.timeout)
         self._reversals = Reversals(
             tools=tools,
             server=server,
@@ -137,14 +137,14 @@ class Operations:
         Raises:
             ToolError: it would not come so far that a rule is asked.
         """
-        order = self._take(tool, parameters, access, idempotency_key)
+        order, deadline = self._take(tool, parameters, access, idempotency_key), self._deadline()
         if not isinstance(order, Order):
             raise order.error
         if not tool.reverses:
-            return await self._previews.preview(self._service.prepare(order, access))
-        begun = await self._reversals.begin(order, access, self._deadline(), is_preview=True)
+            return await self._previews.preview(self._service.prepare(order, access), deadline)
+        begun = await self._reversals.begin(order, access, deadline, is_preview=True)
         if isinstance(begun, tuple):
-            return await self._previews.preview(begun[0])
+            return await self._previews.preview(begun[0], deadline)
         raise begun.error
 
     async def explain(

@@ -16,9 +16,27 @@ def redact(text: str, secret: str | None = None) -> str:
     """
     The text with Stripe keys masked: *secret* wherever it stands, and all that look like one.
     """
-    if secret:
-        text = text.replace(secret, "[api key]")
-    return _API_KEY.sub(r"\1[masked]", text)
+    return _API_KEY.sub(r"\1[masked]", masked(text, secret))
+
+
+def masked(text: str, secret: str | None) -> str:
+    """
+    The text with *secret* masked, also where its characters are JSON escapes or percent-encoded, each for itself.
+    """
+    if not secret:
+        return text
+    text = text.replace(secret, "[api key]")
+    if "\\" in text or "%" in text:
+        text = re.sub("".join(map(_as_spelt, secret)), "[api key]", text)
+    return text
+
+
+def _as_spelt(char: str) -> str:
+    """
+    A pattern of the ways to write a character. The repetitions are bounded: a text can be nothing but backslashes.
+    """
+    code = f"{ord(char):02x}"
+    return rf"(?:\\{{0,8}}{re.escape(char)}|\\{{1,8}}(?i:u00{code})|%(?:25){{0,4}}(?i:{code}))"
 
 
 def without(value: Any, secret: str) -> Any:
@@ -26,7 +44,7 @@ def without(value: Any, secret: str) -> Any:
     A JSON value with *secret* masked, in names too.
     """
     if isinstance(value, str):
-        return value.replace(secret, "[api key]")
+        return masked(value, secret)
     if isinstance(value, dict):
         return {without(name, secret): without(item, secret) for name, item in value.items()}
     return [without(item, secret) for item in value] if isinstance(value, list) else value

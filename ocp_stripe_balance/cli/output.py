@@ -7,11 +7,10 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def show_result(result: ToolResult, *, as_json: bool) -> None:
 def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
     rows = [("created", "transaction", "effect", "balance after", "description")]
     for entry in entries:
-        created = datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        created = moment(entry.created)
         balance = money.to_text(entry.ending_balance, entry.currency)
         rows.append((created, entry.id, entry.effect, balance, entry.description or ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

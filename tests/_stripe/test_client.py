@@ -380,7 +380,7 @@ async def test_encoded_bodies_are_not_unpacked() -> None:
         executor = StripeClient(timeout_s=5, max_attempts=1)
         reply = await executor.execute(replace(REQUEST, url=url), tool="t", idempotency_key="k")
         await executor.aclose()
-    assert (200, packed, None) == (reply.status, reply.body, reply.data)
+    assert (200, None, {}) == (reply.status, reply.data, reply.told)
 
 
 def read_request(connection: socket.socket) -> bytes:
