@@ -197,7 +197,8 @@ def _customers(policy: Policy, customer: str | None) -> Iterator[Finding]:
 def _expand(allowed: tuple[str, ...], intent: Intent) -> Finding:
     # Of a list, what is expanded is in its data. What is expanded in an invoice has its own name: invoice.customer.
     asked = [field.removeprefix("data.") for field in json.loads(intent.arguments).get("expand") or ()]
-    denied_fields = [field for field in dict.fromkeys(asked) if field not in allowed]
+    known = {field.removeprefix("data.") for field in allowed}
+    denied_fields = [field for field in dict.fromkeys(asked) if field not in known]
     if not denied_fields:
         return Finding("allowed", "expand", lambda: Words("nothing is expanded that may not be"))
     message = f"the policy does not let {' and '.join(denied_fields)} be expanded"

@@ -408,7 +408,7 @@ async def test_one_deadline_holds_for_all_that_a_reversal_reads(is_preview: bool
         pages.append(1)
         await asyncio.sleep(0.1)
         items = [transaction(id=f"cbtxn_n{len(pages)}")]
-        return httpx.Response(200, json={"object": "list", "data": items, "has_more": True, "url": "/v1/x"})
+        return httpx.Response(200, json={"object": "list", "data": items, "has_more": True, "url": "/x"})
 
     slow: Any = handler
     async with await scripted(slow, timeout=0.5) as agent, asyncio.timeout(10):

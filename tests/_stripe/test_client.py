@@ -335,7 +335,7 @@ async def test_nothing_follows_a_redirect() -> None:
 async def test_a_large_response_is_cut_off() -> None:
     """No server fills our memory; the 200 counts all the same."""
     reply = await run(Script(httpx.Response(200, content=b"x" * 3_000_000)))
-    assert 1024 * 1024 == len(reply.body)
+    assert reply.data is None
     assert "larger than 1 MB" in (reply.lost_body or "")
     assert 1 == reply.attempts
 

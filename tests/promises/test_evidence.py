@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -92,7 +91,6 @@ def begun(before: bytes, headers: dict[str, str] | None = None, *, is_lost: bool
 
 PAGE = b"<html>Service is under maintenance, try again later</html>"
 ERROR = b'{"error": {"type": "api_error", "message": "An unknown error occurred"}}'
-OTHER_CALLS = {"metadata": {"ocp_call": "another"}}
 
 # What an answer proves, by the calls for which it is the one that was asked for.
 ANSWERS: dict[str, tuple[Answer, tuple[str, ...]]] = {
@@ -185,7 +183,7 @@ ANSWERS: dict[str, tuple[Answer, tuple[str, ...]]] = {
     "an amount that is true": (whole(amount=True), ("update", "read")),
     "another currency": (whole(currency="eur"), ("update", "read")),
     "a currency that looks alike": (whole(currency="\u212arw"), ("update", "read")),
-    "another call's mark": (whole(**OTHER_CALLS), ("update", "read")),
+    "another call's mark": (whole(metadata={"ocp_call": "another"}), ("update", "read")),
     "a mark that is none": (whole(metadata={"ocp_call": {"a": 1}}), ("update", "read")),
     "another entry": (whole(id="cbtxn_2"), ("create", "reverse", "reconcile")),
     "deleted": (lambda right: httpx.Response(200, json={"id": right["id"], "object": right["object"]}), ()),
