@@ -81,9 +81,7 @@ class Delivery:
             template=tool.path,
             customer=record.intent.customer,
             api_key=access.api_key,
-            expected=expected_of(
-                tool, json.loads(record.intent.arguments), record.key if record.payload.is_tagged else None
-            ),
+            expected=expected_of(tool, json.loads(record.intent.arguments), _mark_of(tool, record)),
         )
 
     async def _succeed(self, tool: ToolSpec, ready: Ready, reply: Reply) -> Ending:
@@ -124,6 +122,13 @@ class Delivery:
             return await self._journal.run(lambda book: book.settle(record, outcome, now()))
         except (NotSentError, asyncio.CancelledError):
             return now() < record.lease.until
+
+
+def _mark_of(tool: ToolSpec, record: Record) -> str | None:
+    """
+    The mark that an entry of this call carries, if any; an update finds the one that is there.
+    """
+    return None if not tool.moves_money else record.key if record.payload.is_tagged else ""
 
 
 def result_of(tool: ToolSpec, record: Record, reply: Reply, notes: tuple[str, ...]) -> ToolResult:

@@ -38,7 +38,7 @@ class Expected(NamedTuple):
     fields: tuple[tuple[str, Any], ...]
     """What was asked for, by the field that says it: an ID where an object may be expanded."""
     mark: str | None = None
-    """The key of the call, where its entry carries it."""
+    """The key of the call, where its entry carries it; empty where it carries none, None where it may be any."""
     list_path: str | None = None
     """Where the list of such objects is, where it is one."""
     is_read: bool = False

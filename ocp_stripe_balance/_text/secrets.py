@@ -35,8 +35,9 @@ def _as_spelt(char: str) -> str:
     """
     A pattern of the ways to write a character. The repetitions are bounded: a text can be nothing but backslashes.
     """
-    code = f"{ord(char):02x}"
-    return rf"(?:\\{{0,8}}{re.escape(char)}|\\{{1,8}}(?i:u00{code})|%(?:25){{0,4}}(?i:{code}))"
+    code, backslash = f"{ord(char):02x}", r"\\{1,8}"
+    percent = rf"(?:%|{backslash}u0025)(?:25){{0,4}}"
+    return rf"(?:(?:{backslash})?{re.escape(char)}|{backslash}(?i:u00{code})|{percent}(?i:{code}))"
 
 
 def without(value: Any, secret: str) -> Any:
