@@ -8,6 +8,7 @@ version 0.3.0 (https://github.com/opencontextprotocol/ocp-python).
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._host.contract import APIOptions, SharedJournal
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _WRAPPED = ("register_api", "call_tool")
 _MISSING = object()
+# What each agent paid, which it remembers over registrations, also where the journal is in memory.
+_RECORDS: weakref.WeakKeyDictionary[Any, SharedJournal] = weakref.WeakKeyDictionary()
 
 
 def register(
@@ -72,11 +75,12 @@ def register(
         message = f"A Python {type(agent).__name__} is not an OCPAgent of the OCP SDK."
         raise ConfigurationError(message, hint="Pass ocp_agent.OCPAgent(), or use ocp_stripe_balance.OCPAgent.")
     settings = settings or Settings()
-    journal = SharedJournal(settings)
     former = getattr(vars(agent).get("call_tool"), "__self__", None)
     if isinstance(former, Registration):
         former.unregister()
-        journal = former.journal if former.journal.is_of(settings) else journal
+    journal = _RECORDS.get(agent)
+    if journal is None or not journal.is_of(settings):
+        journal = _RECORDS[agent] = SharedJournal(settings)
     return Registration(agent, module, settings, transport, approver, journal=journal, sync=sync)
 
 
@@ -104,8 +108,7 @@ class Registration:
         self._settings = settings
         self._transport = transport
         self._approver = approver
-        self.journal = journal
-        """What the agent remembers, also over registrations."""
+        self._journal = journal
         self.is_sync = sync
         self._apis = [self._api()]
         self._spec: Any = None
@@ -237,7 +240,7 @@ class Registration:
                 base_url=base_url,
                 headers=concealed(headers or {}),
                 transport=self._transport,
-                journal=self.journal,
+                journal=self._journal,
                 approver=self._approver,
             )
         )

@@ -36,7 +36,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 def _amount(value: object) -> Decimal:
     if isinstance(value, Decimal) and value.is_finite() and 0 <= value < _MAX_AMOUNT and value == round(value, 3):
-        return value
+        return round(value, 3)
     if not isinstance(value, str | Decimal):
         raise _wrong(
             f'{shown(value)} could be read as cents; write it as text in the currency\'s units, such as "20.00"'
