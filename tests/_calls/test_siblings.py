@@ -120,6 +120,8 @@ async def test_what_is_expanded_is_trimmed_at_every_depth() -> None:
         for tool, parameters in calls.items():
             result = await agent.call_tool(tool, parameters)
             assert "SECRET" in json.dumps(result.data)
+            assert "SECRET" not in f"{result.warnings} {result.describe()}"
+            assert result.warnings
             told = result.to_dict()["data"]
             assert "SECRET" not in json.dumps(told)
             first = told["data"][0] if tool == LIST else told

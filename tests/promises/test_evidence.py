@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, entry_of, order, scripted, transaction
+from helpers import TEST_KEY, TOOL, answered, entry_of, order, scripted, transaction
 
-from ocp_stripe_balance import NotSentError, OutcomeUnknownError, ToolError
+from ocp_stripe_balance import NotSentError, OutcomeUnknownError, PolicyRefusedError, Settings, ToolError
+from ocp_stripe_balance.backoffice import BackOffice, facts_of_call, facts_of_finding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -410,3 +411,153 @@ async def test_only_the_entry_that_was_named_is_reversed(wrong: dict[str, Any]) 
         with pytest.raises(NotSentError) as caught:
             await agent.call_tool(REVERSE, AT)
     assert ([], True) == (posted, caught.value.retryable)
+
+
+@pytest.mark.promise("answers.evidence")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": "CUS_1"},
+        {"currency": "usd\nok"},
+        {"currency": 7},
+        {"currency": ""},
+        {"error": {"type": "api_error"}},
+        {"object": "Customer"},
+    ],
+)
+async def test_a_customer_that_cannot_be_the_one_stops_the_call(wrong: dict[str, Any]) -> None:
+    """A currency that is none is not the same as none yet; an ID that looks alike is another's."""
+    posted = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            posted.append(request)
+        return httpx.Response(200, json={"id": "cus_1", "object": "customer", "currency": "usd", "balance": 0, **wrong})
+
+    async with await scripted(handler, customer_check="on", max_attempts=1, journal="off") as agent:
+        with pytest.raises(NotSentError, match="could not be read"):
+            await agent.call_tool(TOOL, order())
+    assert [] == posted
+
+
+@pytest.mark.promise("answers.evidence")
+async def test_an_entry_of_another_call_is_none_of_a_call_without_a_mark() -> None:
+    """Where entries are not tagged, one that is tagged was made by another."""
+    marks: list[dict[str, str]] = [{"ocp_call": "another"}, {}]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return answered(request, metadata=marks.pop(0))
+
+    async with await scripted(handler, tag_calls=False, max_attempts=1, journal="off") as agent:
+        with pytest.raises(OutcomeUnknownError, match="another call's"):
+            await agent.call_tool(TOOL, order(), idempotency_key="k")
+        assert (await agent.call_tool(TOOL, order(), idempotency_key="k")).ok
+
+
+@pytest.mark.promise("answers.surprising-success")
+async def test_what_arrived_of_a_success_is_kept() -> None:
+    """The entry's ID and what else is whole, now and from the journal; a value that is cut is not taken for one."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        whole_entry = json.dumps(entry_of(request.url.raw_path, request.content))
+        return httpx.Response(200, stream=Lost(whole_entry.partition('0, "created')[0].encode()))
+
+    async with await scripted(handler, max_attempts=1) as agent:
+        results = [await agent.call_tool(TOOL, order(), idempotency_key="k") for _ in range(2)]
+    begun = {name: transaction()[name] for name in ("id", "object")}
+    assert [begun] * 2 == [result.data for result in results]
+    assert [False, True] == [result.replayed for result in results]
+    assert "connection was lost" in results[0].warnings[0]
+
+
+@pytest.mark.promise("answers.evidence")
+async def test_a_doubt_tells_nothing_of_what_stands_there() -> None:
+    """What answered may be somebody else's entry: why it proves nothing is told in our own words."""
+    other = transaction(customer="cus_secret", description="SECRET", metadata={"ocp_call": "SECRET"}, id="SECRET\n")
+    async with await scripted(lambda _: httpx.Response(200, json=other), max_attempts=1) as agent:
+        for call in ("create", "read", "reverse"):
+            tool, parameters = CALLS[call]
+            with pytest.raises(ToolError) as caught:
+                await agent.call_tool(tool, parameters)
+            assert "secret" not in f"{caught.value} {caught.value.to_dict()}".lower()
+
+
+# What a policy of today may say to a call of which nothing was sent yesterday.
+RULES: dict[str, tuple[dict[str, Any], str]] = {
+    "stated effect": ({"require": {"stated_effect": True}}, "require.stated_effect"),
+    "reference": ({"require": {"reference": True}}, "require.reference"),
+    "description": ({"require": {"description": True}}, "require.description"),
+    "metadata": ({"require": {"metadata": ["ticket"]}}, "require.metadata.ticket"),
+    "direction": ({"directions": ["debit"]}, "directions"),
+    "currency": ({"currencies": ["eur"]}, "currencies"),
+    "limit": ({"limits": {"credit": {"usd": "4.99"}}}, "limits.credit.usd"),
+    "budget": ({"budgets": [{"per": "all", "window": "1d", "credit": {"usd": "4.99"}}]}, "budgets[0].credit.usd"),
+    "customer": ({"customers": {"deny": ["cus_*"]}}, "customers.deny"),
+    "expand": ({"expand": ["invoice"]}, "expand"),
+    "approval": ({"approval": {"above": {"usd": "1"}}}, "approval.above.usd"),
+}
+
+
+@pytest.mark.promise("closed.unasked-is-refused")
+@pytest.mark.parametrize("name", RULES)
+async def test_a_first_sending_is_held_to_every_rule_of_today(name: str) -> None:
+    """Whoever resumes a call that never moved sends it for the first time."""
+    policy, rule = RULES[name]
+    posted = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        posted.append(request)
+        return httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "x"}})
+
+    async with await scripted(handler, max_attempts=1) as agent:
+        with pytest.raises(ToolError) as caught:
+            await agent.call_tool(TOOL, order(expand=["customer"]), idempotency_key="k")
+        assert "rejected" == caught.value.outcome
+    async with await scripted(handler, max_attempts=1, policy=policy) as agent:
+        api: Any = await agent.register_api("stripe")
+        with pytest.raises(PolicyRefusedError) as refused:
+            await api.resume("k")
+    assert (1, rule) == (len(posted), refused.value.rule)
+
+
+async def test_what_was_said_the_first_time_counts_when_it_is_resumed() -> None:
+    """A call that stated its effect has stated it, whoever sends it."""
+    answers = [httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "x"}})]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return answers.pop() if answers else answered(request)
+
+    for policy in ({}, {"require": {"stated_effect": True}}):
+        async with await scripted(handler, max_attempts=1, policy=policy) as agent:
+            api: Any = await agent.register_api("stripe")
+            if policy:
+                assert (await api.resume("k")).ok
+                continue
+            with pytest.raises(ToolError):
+                await agent.call_tool(TOOL, order(stated_effect="credit 5.00 USD"), idempotency_key="k")
+
+
+@pytest.mark.promise("secrets.stay")
+async def test_the_journals_commands_show_what_the_schema_knows() -> None:
+    """Of what Stripe sent, as everywhere: not the address of an expanded customer, nor a field of next year."""
+    customer = {"id": "cus_1", "object": "customer", "phone": "SECRET", "address": {"line1": "SECRET"}}
+    keys: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            keys.append(request.headers["Idempotency-Key"])
+            return httpx.Response(500) if len(keys) == 1 else answered(request, customer=customer, tomorrow="SECRET")
+        entry = transaction(customer=customer, tomorrow="SECRET", metadata={"ocp_call": keys[0]})
+        return httpx.Response(200, json={"object": "list", "data": [entry], "has_more": False, "url": "/"})
+
+    async with await scripted(handler, max_attempts=1) as agent:
+        with pytest.raises(OutcomeUnknownError):
+            await agent.call_tool(TOOL, order(), idempotency_key="a")
+        assert (await agent.call_tool(TOOL, order(), idempotency_key="b")).ok
+        shown = [facts_of_finding(found) for found in await agent.reconcile()]
+    async with BackOffice(Settings(api_key=TEST_KEY)) as office:
+        shown += [facts_of_call(call) for call in await office.calls()]
+    assert ["cbtxn_1MrU9qLkdIwHu7ixhdjxGBgI"] * 3 == [
+        (each["transaction"] if "transaction" in each else each["answer"])["id"] for each in shown
+    ]
+    assert "SECRET" not in json.dumps(shown)
