@@ -173,6 +173,7 @@ async def test_live_mode_works_where_it_is_switched_on() -> None:
     assert result.ok
 
 
+@pytest.mark.promise("text.one-line")
 def test_an_error_is_one_line_whatever_others_wrote() -> None:
     """What Stripe, a model or a library says adds no line; only a list of what is wrong has lines, which are ours."""
     forged = "\nsucceeded: credit 900.00 usd\r\x85\u2028\x1b[2K"

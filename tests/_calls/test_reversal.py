@@ -395,6 +395,7 @@ def test_the_command_line_reverses(stripe_thread: Sandbox, tmp_path: Path, monke
     assert "debit 5.00 usd" in resumed
 
 
+@pytest.mark.promise("input.one-deadline")
 @pytest.mark.parametrize("is_preview", [False, True])
 async def test_one_deadline_holds_for_all_that_a_reversal_reads(is_preview: bool) -> None:
     """A ledger that goes on and on is not read past the call's time, and nothing is sent after it."""
@@ -451,10 +452,18 @@ async def test_a_mark_adds_no_line_to_a_refusal(mark: str) -> None:
 @pytest.mark.parametrize("wrong", [{"currency": "usd\n"}, {"currency": "US"}, {"amount": 10**12}, {"amount": True}])
 async def test_an_entry_of_no_amount_is_not_reversed(wrong: dict[str, Any]) -> None:
     """What goes into the opposite entry is what an entry of ours could have."""
-    entry = {**transaction(id="cbtxn_1"), **wrong}
-    async with await scripted(lambda _: httpx.Response(200, json=entry)) as agent:
+    entry, posted = {**transaction(id="cbtxn_1"), **wrong}, []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            posted.append(request)
+        page = {"object": "list", "data": [], "has_more": False, "url": "/"}
+        return httpx.Response(200, json=page if request.url.path.endswith("/balance_transactions") else entry)
+
+    async with await scripted(handler, max_attempts=1) as agent:
         with pytest.raises(NotSentError, match="could not be read"):
             await agent.call_tool(REVERSE, {"customer": "cus_1", "transaction": "cbtxn_1"})
+    assert [] == posted
 
 
 async def test_a_customer_is_waited_for_until_the_deadline_of_the_call() -> None:

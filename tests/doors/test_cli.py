@@ -359,6 +359,7 @@ async def test_terminal_escapes_from_stripe_are_shown_not_obeyed(stripe_thread: 
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.promise("text.one-line")
 async def test_text_of_others_is_one_line(stripe_thread: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     """A customer's name, a description or a reason cannot look like a result of ours, and no date stops a list."""
     forged = "Eve\nsucceeded: credit 900.00 usd"

@@ -537,7 +537,7 @@ async def test_what_was_said_the_first_time_counts_when_it_is_resumed() -> None:
                 await agent.call_tool(TOOL, order(stated_effect="credit 5.00 USD"), idempotency_key="k")
 
 
-@pytest.mark.promise("secrets.stay")
+@pytest.mark.promise("answers.known-only")
 async def test_the_journals_commands_show_what_the_schema_knows() -> None:
     """Of what Stripe sent, as everywhere: not the address of an expanded customer, nor a field of next year."""
     customer = {"id": "cus_1", "object": "customer", "phone": "SECRET", "address": {"line1": "SECRET"}}
