@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.customers import SeenCustomer
     from ocp_stripe_balance._domain import Intent
-    from ocp_stripe_balance._journal import Book, Record
+    from ocp_stripe_balance._journal import Book, Past, Record
     from ocp_stripe_balance.settings import Settings
 
 # Stripe may forget a key after 24 h; a resend then pays twice. https://docs.stripe.com/api/idempotent_requests
@@ -103,18 +103,18 @@ class Admission:
             lease: of who would send it.
             now: seconds since the Unix epoch.
         """
-        intent = call.intent
-        record = book.find(intent)
+        intent, past = call.intent, book.past(call.intent, now)
+        record = past.call
         if record is not None and not intent.key.origin.is_derived and not record.intent.is_same_as(intent):
             return Conflict(intent, record)
         if intent.reference is not None and (record is None or _is_to_be_sent(record)):
             # Nothing moved under this key; another key may have served the same reason meanwhile.
-            other = book.find_reference(intent)
+            other = past.same_reason
             if other is not None and other.intent.money != intent.money:
                 return Conflict(intent, other, is_about_reference=True)
             record = other or record
         if record is None or _is_to_be_sent(record):
-            return self._first(book, call, seen, record, lease, now)
+            return self._first(book, call, seen, record, lease, past)
         return self._standing(record, intent, now) or self._again(book, call, seen, record, lease, now)
 
     def _standing(self, record: Record, intent: Intent, now: float) -> Admitted | None:
@@ -132,17 +132,17 @@ class Admission:
         return None if is_young else TooOld(record)
 
     def _first(  # noqa: PLR0913, PLR0917  who sends what, and when
-        self, book: Book, call: Call, seen: SeenCustomer, record: Record | None, lease: Lease, now: float
+        self, book: Book, call: Call, seen: SeenCustomer, record: Record | None, lease: Lease, past: Past
     ) -> Admitted:
         """
         A call of which nothing was sent, or nothing moved: every rule is asked, and a person where one of them says so.
         """
-        intent = call.intent
+        intent, now = call.intent, past.now
         book.keep(self.policy.longest_window_s)
-        proposal = book.standing_proposal(intent.key.text, intent.scope, now)
+        proposal = book.unless_expired(past.proposal, now)
         if proposal is not None and (proposal.tool, proposal.arguments) != (intent.tool, intent.arguments):
             return Conflict(intent, proposal)
-        finding = decide(findings(self.policy, self.case(call, seen), book.past(intent, now)))
+        finding = decide(findings(self.policy, self.case(call, seen), past))
         if finding is not None and finding.verdict == "refused":
             return _refuse(book, intent, finding, now)
         can_read = self._checks_customers and not seen.is_unreadable and not seen.is_enough
@@ -173,7 +173,7 @@ class Admission:
         A call that may have been sent: its own bytes once more, where the policy of today still allows that.
         """
         case = self.case(call, seen)._replace(intent=record.intent)
-        finding = resumed(self.policy, case, book.past(record.intent, now))
+        finding = resumed(self.policy, case, book.past(record.intent, now, record))
         if finding is not None:
             book.note(record.intent, "refused", now, rule=finding.rule, reason=finding.words().message)
             return Held(record, finding)

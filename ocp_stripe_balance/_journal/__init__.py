@@ -13,6 +13,7 @@ The durable record of calls: SQLite, written before the first byte of a call lea
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.journal import Journal
 from ocp_stripe_balance._journal.lease import is_alive
+from ocp_stripe_balance._journal.past import Past
 from ocp_stripe_balance._journal.records import Decision, Lease, Record, intent_of
 
-__all__ = ["Book", "Decision", "Journal", "Lease", "Record", "intent_of", "is_alive"]
+__all__ = ["Book", "Decision", "Journal", "Lease", "Past", "Record", "intent_of", "is_alive"]

@@ -15,6 +15,7 @@ from ocp_stripe_balance._journal.past import Past
 from ocp_stripe_balance._journal.records import (
     Lease,
     Record,
+    WrongTotal,
     about,
     at_key,
     decision_of,
@@ -98,17 +99,11 @@ class Book:
         """
         return self._one("call_of_key", {"key": key, **scope._asdict()})
 
-    def find_reference(self, intent: Intent) -> Record | None:
+    def past(self, intent: Intent, now: float, own: Record | None = None) -> Past:
         """
-        The first call of the same business reason that moved money or may have.
+        What is known around *intent*; *own* is what is on record under its key, where that is known already.
         """
-        return self._one("call_of_reference", about(intent))
-
-    def past(self, intent: Intent, now: float) -> Past:
-        """
-        What is known around *intent*, itself left out.
-        """
-        return Past(self._db, intent, now)
+        return Past(self._db, intent, now, own)
 
     def insert(self, intent: Intent, payload: Payload, lease: Lease, now: float) -> Record:
         """
@@ -221,7 +216,22 @@ class Book:
         """
         (longest_s,) = self._run("longest_window", {}).fetchone()
         cutoff = min(before, now - max(longest_s, keep_s))
-        return self._run("prune", {"before": cutoff, "with_references": with_references}).rowcount
+        deleted = self._run("prune", {"before": cutoff, "with_references": with_references}).rowcount
+        self._run("drop_empty_totals", {})
+        return deleted
+
+    def wrong_totals(self) -> list[WrongTotal]:
+        """
+        Totals of the rules that are not what the rows add up to; there are none, unless something else wrote them.
+        """
+        return [WrongTotal(*row) for row in self._run("wrong_totals", {})]
+
+    def forget_totals(self) -> None:
+        """
+        Let the totals be made anew from the rows when they are asked for next.
+        """
+        self._run("forget_windows", {})
+        self._run("forget_totals", {})
 
     # Decisions
 
@@ -261,8 +271,14 @@ class Book:
         The newest proposal of that key in that scope, unless it has expired.
         """
         row = self._run("proposal_of_key", {"key": key, **scope._asdict()}).fetchone()
-        proposal = None if row is None else self._expire(proposal_of(row), now)
-        return None if proposal is None or proposal.state == "expired" else proposal
+        return None if row is None else self.unless_expired(proposal_of(row), now)
+
+    def unless_expired(self, proposal: Proposal | None, now: float) -> Proposal | None:
+        """
+        A proposal that was just read; None where its time is over.
+        """
+        found = None if proposal is None else self._expire(proposal, now)
+        return None if found is None or found.state == "expired" else found
 
     def use_up(self, proposal: Proposal) -> None:
         """

@@ -1,24 +1,40 @@
 """
-What the journal knows around one call: what was spent, how often, and what looks like it.
+What the journal knows around one call: what stands under its key, what was spent, how often, and what looks like it.
 
 A call counts while it is under way, when it succeeded, and when its outcome is unknown; not when nothing moved.
+Nothing here takes longer where there are more calls: what is looked for has an index, and what is added up is kept as
+totals, which every change of a row changes too (`migrations/007_totals.sql`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ocp_stripe_balance._journal.records import Decision, Record, about, decision_of, record_of
+from ocp_stripe_balance._journal.records import Decision, Record, about, decision_of, proposal_of, record_of
 from ocp_stripe_balance._journal.statements import statements
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from ocp_stripe_balance._domain import Direction, Intent
+    from ocp_stripe_balance._domain import Intent
+    from ocp_stripe_balance.models import Proposal
 
 # Stripe shows the currency of a customer's first entry well within this time.
 CURRENCY_WINDOW_S = 600.0
 DENIAL_WINDOW_S = 86400.0
+
+_CALLS = "calls"
+_FOR_EVER = float("inf")
+_MAX_WALK = 10_000  # calls that are looked at to say when there is room again: a few milliseconds
+
+
+class _Total(NamedTuple):
+    since: float
+    total: int
+    is_behind: bool
+    """Whether something has left the window since then, or is in it again, because the clock went back."""
 
 
 class Past:
@@ -26,79 +42,162 @@ class Past:
     The past of one call, in its scope and without itself, read in the transaction that would record it.
     """
 
-    def __init__(self, db: sqlite3.Connection, intent: Intent, now: float) -> None:
+    def __init__(self, db: sqlite3.Connection, intent: Intent, now: float, own: Record | None = None) -> None:
         """
-        Look around *intent*.
+        Look around *intent*; *own* is what is on record under its key, where that is known already.
         """
         self.now = now
         self._db = db
         self._intent = intent
+        self._own = own
         self._about = about(intent)
 
-    def spent(self, per: str, direction: Direction, window_s: float) -> int:
+    @cached_property
+    def call(self) -> Record | None:
         """
-        Minor units that moved, or may have, within the window.
+        The call itself, where it is on record.
         """
-        name = "spent_on_customer" if per == "customer" else "spent"
-        return int(self._run(name, self._spending(per, direction, window_s)).fetchone()[0])
+        return self._own or self._call_at("call")
 
-    def room_at(self, per: str, direction: Direction, window_s: float, at_most: int) -> float:
+    @cached_property
+    def same_reason(self) -> Record | None:
         """
-        When no more than *at_most* minor units are left in the window.
+        The first call of the same business reason that moved money or may have.
         """
-        rows = self._run("spending", self._spending(per, direction, window_s)).fetchall()
-        left, moment = sum(amount for _, amount in rows), self.now
-        for spent_at, amount in rows:
-            if left <= at_most:
-                break
-            left, moment = left - amount, spent_at + window_s
-        return float(moment)
+        return self._call_at("same_reason")
 
-    def includes_this_call(self, window_s: float) -> bool:
+    @cached_property
+    def proposal(self) -> Proposal | None:
         """
-        Whether the call itself is on record and counts within the window.
+        The newest proposal of that key.
         """
-        return self._run("includes_this_call", {"since": self.now - window_s}).fetchone() is not None
-
-    def calls_since(self, window_s: float) -> list[float]:
-        """
-        When calls were let through within the window, oldest first; the same key again counts again.
-        """
-        return [row[0] for row in self._run("calls_since", {"since": self.now - window_s})]
-
-    def duplicate_of(self, window_s: float) -> Record | None:
-        """
-        The newest other call to the same customer with the same amount and currency, not told apart by a reference.
-        """
-        row = self._run("duplicate_of", {"since": self.now - window_s}).fetchone()
-        return None if row is None else record_of(row)
+        number = self._look["proposal"]
+        return None if number is None else proposal_of(self._run("proposal_of_number", {"number": number}).fetchone())
 
     def denial(self) -> Decision | None:
         """
         A person's no to this very key; else to the same business reason, or within a day to the same amount.
         """
-        since = {"since": self.now - DENIAL_WINDOW_S}
-        row = self._run("denial_of_key", {}).fetchone() or self._run("denial_of_like", since).fetchone()
-        return None if row is None else decision_of(row)
+        number = self._look["denied_key"] or self._look["denied_like"]
+        return None if number is None else decision_of(self._run("decision_of_number", {"number": number}).fetchone())
+
+    def duplicate_of(self, window_s: float) -> Record | None:
+        """
+        The newest other call to the same customer with the same amount and currency, not told apart by a reference.
+        """
+        found = self._call_at("alike")
+        return found if found is not None and found.created_at > self.now - window_s else None
 
     def in_another_currency(self) -> Record | None:
         """
         Another recent call for this customer in another currency that moved money or may have.
         """
-        row = self._run("other_currency", {"since": self.now - CURRENCY_WINDOW_S}).fetchone()
-        return None if row is None else record_of(row)
+        return self._call_at("other_currency")
 
-    def _spending(self, per: str, direction: Direction, window_s: float) -> dict[str, Any]:
-        caller, customer = self._intent.caller, self._intent.customer
-        whose = {
-            "customer": customer,
+    def spent(self, per: str, window_s: float) -> int:
+        """
+        Minor units that moved, or may have, within the window, in this call's direction and currency.
+        """
+        return self._total(per, window_s) - self._own_share(per, window_s)
+
+    def room_at(self, per: str, window_s: float, at_most: int) -> tuple[float, bool]:
+        """
+        When no more than *at_most* minor units are left in the window, and whether that is sure.
+
+        Where too many other calls lie between, it is only the earliest moment at which it may be.
+        """
+        values = {"per": per, "whose": self._whose(self._intent, per), "since": self.now - window_s}
+        left, moment = self.spent(per, window_s), self.now
+        rows = self._run("spending", values)
+        for spent_at, amount in islice(rows, _MAX_WALK):
+            if left <= at_most:
+                break
+            left, moment = left - amount, spent_at + window_s
+        rows.close()
+        return moment, left <= at_most
+
+    def calls_made(self, window_s: float) -> int:
+        """
+        How many calls were let through within the window; the same key again counts again.
+        """
+        return self._total(_CALLS, window_s)
+
+    def let_through_at(self, number: int) -> float:
+        """
+        When the call was let through that is that many back, 1 for the newest.
+        """
+        return float(self._run("let_through", {"number": number - 1}).fetchone()[0])
+
+    def includes_this_call(self, window_s: float) -> bool:
+        """
+        Whether the call itself is on record and counts within the window.
+        """
+        own = self.call
+        return own is not None and own.state.may_have_moved and own.spent_at > self.now - window_s
+
+    @cached_property
+    def _look(self) -> sqlite3.Row:
+        since = {"denied_since": self.now - DENIAL_WINDOW_S, "other_since": self.now - CURRENCY_WINDOW_S}
+        found: sqlite3.Row = self._run("look", since).fetchone()
+        return found
+
+    def _call_at(self, place: str) -> Record | None:
+        found = self._look[place]
+        return None if found is None else record_of(self._run("call_of_id", {"id": found}).fetchone())
+
+    def _own_share(self, per: str, window_s: float) -> int:
+        """
+        What this call itself is in a total.
+        """
+        own = self.call
+        if own is None or not self.includes_this_call(window_s):
+            return 0
+        moved, wanted = own.intent.money, self._intent.money
+        is_alike = moved and wanted and (moved.currency, moved.direction) == (wanted.currency, wanted.direction)
+        is_ours = is_alike and self._whose(own.intent, per) == self._whose(self._intent, per)
+        return abs(moved.amount) if moved and is_ours else 0
+
+    def _total(self, per: str, window_s: float) -> int:
+        found = self._totals.get((per, window_s))
+        if found is None or found.is_behind or self.now - window_s - found.since > window_s / 2:
+            if found is None:
+                self._forget_stale_windows()
+            self._move(per, window_s, found)
+            del self._totals
+            found = self._totals[per, window_s]
+        return found.total
+
+    @cached_property
+    def _totals(self) -> dict[tuple[str, float], _Total]:
+        rows = self._run("totals", {"now": self.now})
+        return {(per, window_s): _Total(*rest) for per, window_s, *rest in rows}
+
+    def _move(self, per: str, window_s: float, total: _Total | None) -> None:
+        """
+        Let the totals of a window be those of the window that ends now.
+        """
+        since = self.now - window_s
+        begun = _FOR_EVER if total is None else total.since
+        values = {"per": per, "window_s": window_s, "since": since}
+        values |= {"after": min(begun, since), "until": max(begun, since), "factor": 1 if since < begun else -1}
+        self._run("move_count" if per == _CALLS else "move_total", values)
+        self._run("begin_total", values)
+
+    def _forget_stale_windows(self) -> None:
+        for per, window_s in self._run("stale_windows", {"now": self.now}).fetchall():
+            self._run("end_total", {"per": per, "window_s": window_s})
+            self._run("drop_totals", {"per": per, "window_s": window_s})
+
+    @staticmethod
+    def _whose(intent: Intent, per: str) -> str | None:
+        caller = intent.caller
+        return {
+            "customer": intent.customer,
             "user": caller.user or "",
             "agent_type": caller.agent_type,
             "context": caller.context_id,
             "all": "",
         }[per]
-        sign = -1 if direction == "credit" else 1
-        return {"per": per, "whose": whose, "sign": sign, "since": self.now - window_s}
 
     def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
         return self._db.execute(statements()[name], {**self._about, **values})

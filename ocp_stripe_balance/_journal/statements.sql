@@ -37,14 +37,6 @@ WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :accoun
 -- The call of that key in that scope.
 SELECT * FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
 
--- call_of_reference:
--- The first call of the same business reason that moved money or may have. The pluses keep SQLite from taking the
--- index that has all calls of the customer in order.
-SELECT * FROM calls
-WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url AND mode = :mode
-    AND account = :account AND state IN ('sending', 'succeeded', 'unknown')
-ORDER BY +created_at, +id LIMIT 1
-
 -- customer_of_transaction:
 -- The customer of the call that made an entry.
 SELECT customer FROM calls
@@ -121,11 +113,6 @@ INSERT INTO proposals (
 -- All proposals, oldest first.
 SELECT * FROM proposals ORDER BY number
 
--- proposal_of_key:
--- The newest proposal of that key in that scope.
-SELECT * FROM proposals
-WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account ORDER BY number DESC LIMIT 1
-
 -- proposal_of_id:
 -- The proposal of that ID.
 SELECT * FROM proposals WHERE id = :id
@@ -143,70 +130,177 @@ WHERE id = :id AND state != 'used'
 -- Mark a proposal as used or expired; who decided stays.
 UPDATE proposals SET state = :state WHERE id = :id
 
--- spent:
--- Minor units that moved, or may have, within a window; by the calls of one user, agent type or context, or of all.
-SELECT COALESCE(SUM(ABS(amount)), 0) FROM calls
-WHERE base_url = :base_url AND mode = :mode AND account = :account AND key != :key AND currency = :currency
-    AND spent_at > :since AND amount * :sign > 0 AND state IN ('sending', 'succeeded', 'unknown')
-    AND (:per = 'all' OR :whose = CASE :per
-        WHEN 'user' THEN COALESCE("user", '') WHEN 'agent_type' THEN agent_type ELSE context_id END)
+-- look:
+-- Where on record there is something that stands around a call: under its key, for its reason, or like it. Each is
+-- found by an index of its own, whatever number of calls there is.
+SELECT
+    (SELECT id FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS call,
+    -- The first call of the same business reason that moved money or may have. The pluses keep SQLite from taking the
+    -- index that has all calls of the customer in order.
+    (SELECT id FROM calls
+        WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url
+            AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')
+        ORDER BY +created_at, +id LIMIT 1) AS same_reason,
+    (SELECT number FROM proposals
+        WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
+        ORDER BY number DESC LIMIT 1) AS proposal,
+    -- A person's no to this very key.
+    (SELECT number FROM decisions
+        WHERE key = :key AND decision = 'denied' AND base_url = :base_url AND mode = :mode AND account = :account
+        ORDER BY number DESC LIMIT 1) AS denied_key,
+    -- A person's no to the same business reason, or since a time to the same amount, under another key.
+    (SELECT MAX(number) FROM (
+        SELECT * FROM (SELECT number FROM decisions
+            WHERE decision = 'denied' AND customer = :customer AND reference = :reference AND base_url = :base_url
+                AND mode = :mode AND account = :account
+            ORDER BY number DESC LIMIT 1)
+        UNION ALL
+        SELECT * FROM (SELECT number FROM decisions
+            WHERE decision = 'denied' AND customer = :customer AND currency = :currency AND amount = :amount
+                AND at > :denied_since AND base_url = :base_url AND mode = :mode AND account = :account
+            ORDER BY at DESC LIMIT 1))) AS denied_like,
+    -- The newest other call to the same customer with the same amount and currency, which moved money or may have, and
+    -- is not told apart by a reference.
+    (SELECT id FROM (
+        SELECT * FROM (SELECT id, created_at FROM calls
+            WHERE :reference IS NULL AND customer = :customer AND currency = :currency AND amount = :amount
+                AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+                AND base_url = :base_url AND mode = :mode AND account = :account
+            ORDER BY created_at DESC, id DESC LIMIT 1)
+        UNION ALL
+        SELECT * FROM (SELECT id, created_at FROM calls
+            WHERE :reference IS NOT NULL AND reference IS NULL AND customer = :customer AND currency = :currency
+                AND amount = :amount AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+                AND base_url = :base_url AND mode = :mode AND account = :account
+            ORDER BY created_at DESC, id DESC LIMIT 1)
+        UNION ALL
+        SELECT * FROM (SELECT id, created_at FROM calls
+            WHERE reference = :reference AND customer = :customer AND +currency = :currency AND +amount = :amount
+                AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+                AND base_url = :base_url AND mode = :mode AND account = :account
+            ORDER BY +created_at DESC, +id DESC LIMIT 1))
+        ORDER BY created_at DESC, id DESC LIMIT 1) AS alike,
+    -- Another call since a time for this customer in another currency that moved money or may have.
+    (SELECT id FROM calls
+        WHERE customer = :customer AND (currency < :currency OR currency > :currency)
+            AND state IN ('sending', 'succeeded', 'unknown') AND moves_money AND spent_at > :other_since
+            AND key != :key AND base_url = :base_url AND mode = :mode AND account = :account
+        ORDER BY +created_at, +id LIMIT 1) AS other_currency
 
--- spent_on_customer:
--- The same for one customer. The calls of one are few, so they are found by customer; the plus keeps SQLite from
--- finding them by currency and time.
-SELECT COALESCE(SUM(ABS(amount)), 0) FROM calls
-WHERE base_url = :base_url AND mode = :mode AND account = :account AND key != :key AND +currency = :currency
-    AND spent_at > :since AND amount * :sign > 0 AND state IN ('sending', 'succeeded', 'unknown')
-    AND customer = :customer
+-- call_of_id:
+-- The call in that row.
+SELECT * FROM calls WHERE id = :id
+
+-- decision_of_number:
+-- That decision.
+SELECT * FROM decisions WHERE number = :number
+
+-- proposal_of_key:
+-- The newest proposal of that key in that scope.
+SELECT * FROM proposals
+WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account ORDER BY number DESC LIMIT 1
+
+-- proposal_of_number:
+-- That proposal.
+SELECT * FROM proposals WHERE number = :number
+
+-- totals:
+-- What every window that some policy counts has for a call, and whether something has left the window since.
+SELECT totalled.per, totalled.window_s, since, COALESCE(total, 0) AS total,
+    CASE WHEN totalled.per = 'calls'
+        THEN EXISTS (SELECT 1 FROM decisions WHERE decision = 'allowed'
+            AND at > MIN(since, :now - totalled.window_s) AND at <= MAX(since, :now - totalled.window_s))
+        ELSE EXISTS (SELECT 1 FROM calls WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown')
+            AND spent_at > MIN(since, :now - totalled.window_s) AND spent_at <= MAX(since, :now - totalled.window_s))
+    END AS is_behind
+FROM totalled LEFT JOIN totals ON totals.per = totalled.per AND totals.window_s = totalled.window_s
+    AND whose = CASE totalled.per WHEN 'customer' THEN :customer WHEN 'user' THEN COALESCE(:user, '')
+        WHEN 'agent_type' THEN :agent_type WHEN 'context' THEN :context_id ELSE '' END
+    AND base_url = :base_url AND mode = :mode AND account = :account
+    AND currency = CASE totalled.per WHEN 'calls' THEN '' ELSE :currency END
+    AND sign = CASE WHEN totalled.per = 'calls' THEN 0 WHEN :amount > 0 THEN 1 ELSE -1 END
+
+-- move_total:
+-- Add what moved between two times to the totals of a window, or take it out.
+INSERT INTO totals
+SELECT
+    :per, :window_s,
+    CASE :per WHEN 'customer' THEN customer WHEN 'user' THEN COALESCE("user", '')
+        WHEN 'agent_type' THEN agent_type WHEN 'context' THEN context_id ELSE '' END,
+    base_url, mode, account, currency, CASE WHEN amount > 0 THEN 1 ELSE -1 END, :factor * SUM(ABS(amount))
+FROM calls
+WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown') AND spent_at > :after AND spent_at <= :until
+GROUP BY 3, 4, 5, 6, 7, 8
+ON CONFLICT DO UPDATE SET total = total + excluded.total
+
+-- move_count:
+-- The same for the calls that were let through.
+INSERT INTO totals
+SELECT :per, :window_s, '', base_url, mode, account, '', 0, :factor * COUNT(*)
+FROM decisions
+WHERE decision = 'allowed' AND at > :after AND at <= :until
+GROUP BY 4, 5, 6
+ON CONFLICT DO UPDATE SET total = total + excluded.total
+
+-- begin_total:
+-- From when on the totals of a window hold.
+INSERT INTO totalled VALUES (:per, :window_s, :since) ON CONFLICT DO UPDATE SET since = excluded.since
+
+-- stale_windows:
+-- Windows that no policy has asked for in a long time.
+SELECT per, window_s FROM totalled WHERE since < :now - 2 * window_s - 86400
+
+-- end_total:
+-- Keep the totals of a window no longer.
+DELETE FROM totalled WHERE per = :per AND window_s = :window_s
+
+-- drop_totals:
+-- Forget the totals of a window.
+DELETE FROM totals WHERE per = :per AND window_s = :window_s
+
+-- drop_empty_totals:
+-- Forget totals in which nothing is left.
+DELETE FROM totals WHERE total = 0
+
+-- forget_windows:
+-- Let every window be added up anew when it is asked for next.
+DELETE FROM totalled
+
+-- forget_totals:
+-- Forget the totals of every window.
+DELETE FROM totals
+
+-- wrong_totals:
+-- Totals that are not what the rows add up to, and by how much they are too high.
+SELECT per, window_s, whose, base_url, mode, account, currency, sign, SUM(total) AS excess FROM (
+    SELECT per, window_s, whose, base_url, mode, account, currency, sign, total FROM totals
+    UNION ALL
+    SELECT
+        per, window_s,
+        CASE per WHEN 'customer' THEN customer WHEN 'user' THEN COALESCE("user", '')
+            WHEN 'agent_type' THEN agent_type WHEN 'context' THEN context_id ELSE '' END,
+        base_url, mode, account, currency, CASE WHEN amount > 0 THEN 1 ELSE -1 END, -ABS(amount)
+    FROM totalled JOIN calls ON per != 'calls' AND spent_at > since
+    WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown')
+    UNION ALL
+    SELECT per, window_s, '', base_url, mode, account, '', 0, -1
+    FROM totalled JOIN decisions ON per = 'calls' AND decision = 'allowed' AND at > since
+) GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING SUM(total) != 0
 
 -- spending:
--- When each of those calls moved money at the latest, and how much, oldest first.
-SELECT spent_at, ABS(amount) FROM calls
-WHERE base_url = :base_url AND mode = :mode AND account = :account AND key != :key AND currency = :currency
-    AND spent_at > :since AND amount * :sign > 0 AND state IN ('sending', 'succeeded', 'unknown')
-    AND (:per = 'all' OR :whose = CASE :per
-        WHEN 'user' THEN COALESCE("user", '') WHEN 'agent_type' THEN agent_type WHEN 'customer' THEN customer
-        ELSE context_id END)
+-- When each call within a window moved money at the latest, and how much, oldest first.
+SELECT spent_at, CASE
+    WHEN key != :key AND base_url = :base_url AND mode = :mode AND account = :account AND currency = :currency
+        AND amount * :amount > 0 AND :whose = CASE :per WHEN 'customer' THEN customer
+            WHEN 'user' THEN COALESCE("user", '') WHEN 'agent_type' THEN agent_type WHEN 'context' THEN context_id
+            ELSE '' END
+    THEN ABS(amount) ELSE 0 END
+FROM calls
+WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown') AND spent_at > :since
 ORDER BY spent_at
 
--- includes_this_call:
--- Whether the call itself is on record and counts within a window.
-SELECT 1 FROM calls
-WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account AND spent_at > :since
-    AND state IN ('sending', 'succeeded', 'unknown')
-
--- calls_since:
--- When calls were let through since a time, oldest first; the same key again counts again.
+-- let_through:
+-- When that many calls ago one was let through; the same key again counts again.
 SELECT at FROM decisions
-WHERE decision = 'allowed' AND at > :since AND base_url = :base_url AND mode = :mode AND account = :account ORDER BY at
-
--- duplicate_of:
--- The newest other call since a time to the same customer with the same amount and currency, which moved money or may
--- have, and is not told apart by a reference.
-SELECT * FROM calls
-WHERE base_url = :base_url AND mode = :mode AND account = :account AND key != :key AND customer = :customer
-    AND created_at > :since AND amount = :amount AND currency = :currency AND tool = :tool
-    AND state IN ('sending', 'succeeded', 'unknown')
-    AND (reference IS NULL OR :reference IS NULL OR reference = :reference)
-ORDER BY created_at DESC, id DESC LIMIT 1
-
--- denial_of_key:
--- A person's no to this very key.
-SELECT * FROM decisions
-WHERE key = :key AND decision = 'denied' AND base_url = :base_url AND mode = :mode AND account = :account
-ORDER BY number DESC LIMIT 1
-
--- denial_of_like:
--- A person's no to the same business reason, or since a time to the same amount, under another key.
-SELECT * FROM decisions
-WHERE decision = 'denied' AND customer = :customer AND base_url = :base_url AND mode = :mode AND account = :account
-    AND (reference = :reference OR (amount = :amount AND currency = :currency AND at > :since))
-ORDER BY number DESC LIMIT 1
-
--- other_currency:
--- Another call since a time for this customer in another currency that moved money or may have.
-SELECT * FROM calls
-WHERE base_url = :base_url AND mode = :mode AND account = :account AND key != :key AND customer = :customer
-    AND currency != :currency AND moves_money AND spent_at > :since
-    AND state IN ('sending', 'succeeded', 'unknown')
-ORDER BY created_at, id LIMIT 1
+WHERE decision = 'allowed' AND base_url = :base_url AND mode = :mode AND account = :account
+ORDER BY at DESC LIMIT 1 OFFSET :number

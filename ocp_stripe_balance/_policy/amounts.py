@@ -80,8 +80,8 @@ def _example(currency: str) -> str:
 
 
 def rate_rule(limit: int, past: Past) -> Finding:
-    calls = past.calls_since(60.0)
-    made, left = len(calls), max(limit - len(calls), 0)
+    made = past.calls_made(60.0)
+    left = max(limit - made, 0)
     if left:
         return Finding(
             "allowed",
@@ -97,7 +97,7 @@ def rate_rule(limit: int, past: Past) -> Finding:
             limit=str(limit),
             left="0",
         ),
-        free_at=math.ceil(calls[-limit] + 60.0),
+        free_at=math.ceil(past.let_through_at(limit) + 60.0),
         is_temporary=True,
     )
 
@@ -116,7 +116,7 @@ def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past:
     rule = f"budgets[{number}].{direction}.{currency}"
     amount = getattr(budget, direction)[currency]
     limit_minor, asked = to_minor(amount, currency), abs(moved.amount)
-    left_minor = max(limit_minor - past.spent(budget.per, direction, budget.window), 0)
+    left_minor = max(limit_minor - past.spent(budget.per, budget.window), 0)
 
     def what() -> Words:
         limit, left = in_units(amount, currency), money.to_text(left_minor, currency)
@@ -130,8 +130,9 @@ def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past:
     if asked > limit_minor:
         free_at, wait = None, "Waiting does not help: it is more than the whole budget."
     else:
-        free_at = math.ceil(past.room_at(budget.per, direction, budget.window, limit_minor - asked))
-        wait = f"There is room for it at {moment(free_at)}."
+        room_at, is_sure = past.room_at(budget.per, budget.window, limit_minor - asked)
+        free_at = math.ceil(room_at)
+        wait = f"There is room for it at {moment(free_at)}." if is_sure else f"Not before {moment(free_at)}."
 
     def why() -> Words:
         room = what()

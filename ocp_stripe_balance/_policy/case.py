@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from ocp_stripe_balance._domain import Direction, Intent, State
+    from ocp_stripe_balance._domain import Intent, State
     from ocp_stripe_balance._policy.file import Per
 
 
@@ -115,19 +115,24 @@ class Past(Protocol):
         Seconds since the Unix epoch.
         """
 
-    def spent(self, per: Per, direction: Direction, window_s: float) -> int:
+    def spent(self, per: Per, window_s: float) -> int:
         """
-        Minor units that moved, or may have, within the window, by other calls in this call's currency.
-        """
-
-    def room_at(self, per: Per, direction: Direction, window_s: float, at_most: int) -> float:
-        """
-        When no more than *at_most* minor units are left in the window.
+        Minor units that moved, or may have, within the window, by other calls in this call's direction and currency.
         """
 
-    def calls_since(self, window_s: float) -> list[float]:
+    def room_at(self, per: Per, window_s: float, at_most: int) -> tuple[float, bool]:
         """
-        When calls were let through within the window, oldest first; the same key again counts again.
+        When no more than *at_most* minor units are left in the window, or the earliest moment, and which of the two.
+        """
+
+    def calls_made(self, window_s: float) -> int:
+        """
+        How many calls were let through within the window; the same key again counts again.
+        """
+
+    def let_through_at(self, number: int) -> float:
+        """
+        When the call was let through that is that many back, 1 for the newest.
         """
 
     def includes_this_call(self, window_s: float) -> bool:
