@@ -12,6 +12,7 @@ from ocp_stripe_balance._text.parsing import TwinError, parsed, parsed_first
 from ocp_stripe_balance._text.secrets import masked, without
 
 _TOKEN = re.compile(r'\s*+("(?:[^"\\]++|\\.)*+"|[^\s"{}\[\],:]++|[{}\[\],:])', re.DOTALL)
+_MOST_SCANNED = 256 * 1024  # an entry has a few thousand characters, and this takes a second for a megabyte
 _CLOSING = {"{": "}", "[": "]"}
 
 
@@ -65,6 +66,7 @@ def _begun(text: str) -> dict[str, Any] | None:
     """
     if not text:
         return {}
+    text = text[:_MOST_SCANNED]
     closing: list[str] = []
     whole, depth, at = 1, 1, 0  # where what is whole ends, and how many objects and lists are open there
     while (token := _TOKEN.match(text, at)) is not None:
