@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any, NoReturn
+from typing import Any
 
 
 class TwinError(ValueError):
@@ -46,9 +46,4 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_number(name: str) -> NoReturn:
-    message = f"{name} is no number that JSON has"
-    raise ValueError(message)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_twins, parse_constant=_no_number)
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_twins)
