@@ -55,6 +55,20 @@ EVERY_RULE: dict[str, Any] = {
     ],
     "approval": {"above": {"usd": _PLENTY}, "queue": True},
 }
+# The README's own policy, its amounts and its rate wide enough for the load.
+README_POLICY: dict[str, Any] = {
+    "directions": ["credit"],
+    "currencies": ["usd", "eur"],
+    "calls_per_minute": 1_000_000_000,
+    "duplicate_window": "10m",
+    "require": {"stated_effect": True, "reference": True},
+    "limits": {"credit": {"usd": _PLENTY, "eur": _PLENTY}},
+    "budgets": [
+        {"per": per, "window": window, "credit": {"usd": _PLENTY, "eur": _PLENTY}}
+        for per, window in (("customer", "30d"), ("all", "24h"))
+    ],
+    "approval": {"above": {"usd": _PLENTY, "eur": _PLENTY}, "queue": True},
+}
 
 
 def customer(number: int) -> str:
@@ -203,6 +217,14 @@ def ours_journal(url: str, folder: Path, customers: Customers) -> AbstractAsyncC
     return _agent(agent_settings(url, journal=str(folder / "journal.sqlite3")), _plain(customers))
 
 
+def ours_readme(url: str, folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:
+    """
+    This package as the README sets it up: the journal on disk, its policy, and customers looked up first.
+    """
+    settings = agent_settings(url, journal=str(folder / "readme.sqlite3"), policy=README_POLICY, customer_check="on")
+    return _agent(settings, lambda number: {**_plain(customers)(number), **what_the_readme_requires(number)})
+
+
 def ours_policy(url: str, folder: Path, customers: Customers) -> AbstractAsyncContextManager[Call]:
     """
     This package with its journal on disk, a policy of every kind of rule, and customers looked up first.
@@ -211,16 +233,19 @@ def ours_policy(url: str, folder: Path, customers: Customers) -> AbstractAsyncCo
     return _agent(settings, lambda number: {**_plain(customers)(number), **all_that_is_required(number)})
 
 
+def what_the_readme_requires(number: int) -> dict[str, Any]:
+    """
+    What `README_POLICY` wants said beyond customer, amount and currency.
+    """
+    return {"stated_effect": "credit 5.00 USD", "reference": f"ticket-{number}"}
+
+
 def all_that_is_required(number: int) -> dict[str, Any]:
     """
     What `EVERY_RULE` wants said beyond customer, amount and currency.
     """
-    return {
-        "description": "Sorry for the delay",
-        "metadata": {"team": "support"},
-        "stated_effect": "credit 5.00 USD",
-        "reference": f"ticket-{number}",
-    }
+    said = {"description": "Sorry for the delay", "metadata": {"team": "support"}}
+    return {**said, **what_the_readme_requires(number)}
 
 
 CLIENTS: dict[str, Client] = {
@@ -230,5 +255,6 @@ CLIENTS: dict[str, Client] = {
     "stripe_aiohttp": stripe_aiohttp,
     "ours": ours,
     "ours_journal": ours_journal,
+    "ours_readme": ours_readme,
     "ours_policy": ours_policy,
 }

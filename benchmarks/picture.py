@@ -25,6 +25,7 @@ _LABELS = {
     "stripe_aiohttp": "stripe-python, aiohttp",
     "ours": "ocp-stripe-balance",
     "ours_journal": "ocp-stripe-balance, journal",
+    "ours_readme": "ocp-stripe-balance, journal, the README's policy",
     "ours_policy": "ocp-stripe-balance, journal, policy",
 }
 _COLOURS = {
@@ -34,6 +35,7 @@ _COLOURS = {
     "stripe_aiohttp": "#5b3fa0",
     "ours": "#00734f",
     "ours_journal": "#1d8f6a",
+    "ours_readme": "#2f8f6f",
     "ours_policy": "#4aa98a",
 }
 _LINE_PT = 13

@@ -43,6 +43,7 @@ class Results:
         Every target that can be judged.
         """
         return [
+            *targets.policy_targets(self.slices, self.fsyncs_per_s),
             *targets.speed_targets(self.slices),
             *targets.memory_targets(self.bytes_per_call, self.held_calls),
             *targets.journal_targets(self.slices, self.fsyncs_per_s),

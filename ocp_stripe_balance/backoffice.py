@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._journal import Decision, Journal, Record
+from ocp_stripe_balance._journal import Book, Decision, Journal, Record, WrongTotal
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
@@ -167,6 +167,22 @@ class BackOffice:
             NotSentError: the journal cannot be used.
         """
         await self._journal.run(lambda book: book.check())
+
+    async def check_totals(self) -> list[WrongTotal]:
+        """
+        Totals of budgets and rates that were not what the rows add up to; those are made anew from the rows.
+
+        Raises:
+            NotSentError: the journal cannot be used.
+        """
+
+        def work(book: Book) -> list[WrongTotal]:
+            wrong = book.wrong_totals()
+            if wrong:
+                book.forget_totals()
+            return wrong
+
+        return await self._journal.run(work)
 
     async def resume(self, key: str) -> ToolResult:
         """

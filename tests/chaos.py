@@ -85,6 +85,10 @@ def make_jobs(calls: int, customers: list[str], chance: random.Random) -> list[J
 # A worker: calls from stdin, what it was told to stdout.
 
 
+# Wide enough for all; what is tried is whether their totals are what the calls add up to.
+_BUDGETS = [{"per": per, "window": "1h", "credit": {"usd": "999999999.00"}} for per in ("customer", "all")]
+
+
 async def work(url: str, api_key: str, journal: str) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -95,7 +99,7 @@ async def work(url: str, api_key: str, journal: str) -> None:
         api_base=url,
         journal=journal,
         timeout=8,
-        policy={"duplicate_window": "off"},
+        policy={"duplicate_window": "off", "budgets": _BUDGETS},
         rate_limit="off",
     )
     tasks: set[asyncio.Task[None]] = set()
@@ -309,6 +313,7 @@ class Run:
         """
         journal = Journal(self.journal)
         recorded = {call.key: call for call in await journal.run(lambda book: book.calls())}
+        wrong_totals = await journal.run(lambda book: book.wrong_totals())
         await journal.aclose()
         made: dict[str, list[str]] = {}
         for entry in ledger:
@@ -335,7 +340,13 @@ class Run:
             "entries": len(ledger),
             "told": dict(Counter(told["outcome"] for job in self.jobs for told in job.told)),
             "journal": dict(Counter(str(call.state) for call in recorded.values())),
-            "violations": {"double": double, "lost": lost, "wrong statement": wrong, "unrecorded": unrecorded},
+            "violations": {
+                "double": double,
+                "lost": lost,
+                "wrong statement": wrong,
+                "unrecorded": unrecorded,
+                "wrong total": wrong_totals,
+            },
         }
 
 

@@ -78,21 +78,24 @@ class Past:
         """
         A person's no to this very key; else to the same business reason, or within a day to the same amount.
         """
-        number = self._look["denied_key"] or self._look["denied_like"]
-        return None if number is None else decision_of(self._run("decision_of_number", {"number": number}).fetchone())
+        look = self._look
+        number = look["denied_key"] or max(look["denied_reason"] or 0, look["denied_amount"] or 0)
+        return decision_of(self._run("decision_of_number", {"number": number}).fetchone()) if number else None
 
     def duplicate_of(self, window_s: float) -> Record | None:
         """
         The newest other call to the same customer with the same amount and currency, not told apart by a reference.
         """
-        found = self._call_at("alike")
-        return found if found is not None and found.created_at > self.now - window_s else None
+        found = [self._call_at(place) for place in ("alike", "alike_unnamed", "alike_named")]
+        recent = [call for call in found if call is not None and call.created_at > self.now - window_s]
+        return max(recent, key=lambda call: call.created_at, default=None)
 
     def in_another_currency(self) -> Record | None:
         """
         Another recent call for this customer in another currency that moved money or may have.
         """
-        return self._call_at("other_currency")
+        (found,) = self._run("other_currency", {"since": self.now - CURRENCY_WINDOW_S}).fetchone()
+        return self._call(found)
 
     def spent(self, per: str, window_s: float) -> int:
         """
@@ -122,11 +125,12 @@ class Past:
         """
         return self._total(_CALLS, window_s)
 
-    def let_through_at(self, number: int) -> float:
+    def let_through_at(self, number: int, window_s: float) -> float:
         """
-        When the call was let through that is that many back, 1 for the newest.
+        When the call was let through that is that many back within the window, 1 for the newest.
         """
-        return float(self._run("let_through", {"number": number - 1}).fetchone()[0])
+        values = {"number": number - 1, "since": self.now - window_s}
+        return float(self._run("let_through", values).fetchone()[0])
 
     def includes_this_call(self, window_s: float) -> bool:
         """
@@ -137,13 +141,14 @@ class Past:
 
     @cached_property
     def _look(self) -> sqlite3.Row:
-        since = {"denied_since": self.now - DENIAL_WINDOW_S, "other_since": self.now - CURRENCY_WINDOW_S}
-        found: sqlite3.Row = self._run("look", since).fetchone()
+        found: sqlite3.Row = self._run("look", {"denied_since": self.now - DENIAL_WINDOW_S}).fetchone()
         return found
 
     def _call_at(self, place: str) -> Record | None:
-        found = self._look[place]
-        return None if found is None else record_of(self._run("call_of_id", {"id": found}).fetchone())
+        return self._call(self._look[place])
+
+    def _call(self, number: int | None) -> Record | None:
+        return None if number is None else record_of(self._run("call_of_id", {"id": number}).fetchone())
 
     def _own_share(self, per: str, window_s: float) -> int:
         """

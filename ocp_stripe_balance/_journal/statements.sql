@@ -135,57 +135,53 @@ UPDATE proposals SET state = :state WHERE id = :id
 -- found by an index of its own, whatever number of calls there is.
 SELECT
     (SELECT id FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS call,
-    -- The first call of the same business reason that moved money or may have. The pluses keep SQLite from taking the
-    -- index that has all calls of the customer in order.
-    (SELECT id FROM calls
+    -- The first call of the same business reason that moved money or may have.
+    (SELECT MIN(id) FROM calls
         WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url
-            AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')
-        ORDER BY +created_at, +id LIMIT 1) AS same_reason,
-    (SELECT number FROM proposals
-        WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
-        ORDER BY number DESC LIMIT 1) AS proposal,
-    -- A person's no to this very key.
-    (SELECT number FROM decisions
+            AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')) AS same_reason,
+    (SELECT MAX(number) FROM proposals
+        WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS proposal,
+    -- A person's no to this very key; to the same business reason; or since a time to the same amount.
+    (SELECT MAX(number) FROM decisions
         WHERE key = :key AND decision = 'denied' AND base_url = :base_url AND mode = :mode AND account = :account
-        ORDER BY number DESC LIMIT 1) AS denied_key,
-    -- A person's no to the same business reason, or since a time to the same amount, under another key.
-    (SELECT MAX(number) FROM (
-        SELECT * FROM (SELECT number FROM decisions
-            WHERE decision = 'denied' AND customer = :customer AND reference = :reference AND base_url = :base_url
-                AND mode = :mode AND account = :account
-            ORDER BY number DESC LIMIT 1)
-        UNION ALL
-        SELECT * FROM (SELECT number FROM decisions
-            WHERE decision = 'denied' AND customer = :customer AND currency = :currency AND amount = :amount
-                AND at > :denied_since AND base_url = :base_url AND mode = :mode AND account = :account
-            ORDER BY at DESC LIMIT 1))) AS denied_like,
+    ) AS denied_key,
+    (SELECT MAX(number) FROM decisions
+        WHERE decision = 'denied' AND customer = :customer AND reference = :reference AND base_url = :base_url
+            AND mode = :mode AND account = :account) AS denied_reason,
+    (SELECT number FROM decisions
+        WHERE decision = 'denied' AND customer = :customer AND currency = :currency AND amount = :amount
+            AND at > :denied_since AND base_url = :base_url AND mode = :mode AND account = :account
+        ORDER BY at DESC LIMIT 1) AS denied_amount,
     -- The newest other call to the same customer with the same amount and currency, which moved money or may have, and
-    -- is not told apart by a reference.
-    (SELECT id FROM (
-        SELECT * FROM (SELECT id, created_at FROM calls
-            WHERE :reference IS NULL AND customer = :customer AND currency = :currency AND amount = :amount
-                AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
-                AND base_url = :base_url AND mode = :mode AND account = :account
-            ORDER BY created_at DESC, id DESC LIMIT 1)
-        UNION ALL
-        SELECT * FROM (SELECT id, created_at FROM calls
-            WHERE :reference IS NOT NULL AND reference IS NULL AND customer = :customer AND currency = :currency
-                AND amount = :amount AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
-                AND base_url = :base_url AND mode = :mode AND account = :account
-            ORDER BY created_at DESC, id DESC LIMIT 1)
-        UNION ALL
-        SELECT * FROM (SELECT id, created_at FROM calls
-            WHERE reference = :reference AND customer = :customer AND +currency = :currency AND +amount = :amount
-                AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
-                AND base_url = :base_url AND mode = :mode AND account = :account
-            ORDER BY +created_at DESC, +id DESC LIMIT 1))
-        ORDER BY created_at DESC, id DESC LIMIT 1) AS alike,
-    -- Another call since a time for this customer in another currency that moved money or may have.
+    -- is not told apart by a reference: of a call without one; of a call with one, without or with the same.
     (SELECT id FROM calls
-        WHERE customer = :customer AND (currency < :currency OR currency > :currency)
-            AND state IN ('sending', 'succeeded', 'unknown') AND moves_money AND spent_at > :other_since
-            AND key != :key AND base_url = :base_url AND mode = :mode AND account = :account
-        ORDER BY +created_at, +id LIMIT 1) AS other_currency
+        WHERE :reference IS NULL AND customer = :customer AND currency = :currency AND amount = :amount
+            AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+            AND base_url = :base_url AND mode = :mode AND account = :account
+        ORDER BY created_at DESC LIMIT 1) AS alike,
+    (SELECT id FROM calls
+        WHERE :reference IS NOT NULL AND reference IS NULL AND customer = :customer AND currency = :currency
+            AND amount = :amount AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+            AND base_url = :base_url AND mode = :mode AND account = :account
+        ORDER BY created_at DESC LIMIT 1) AS alike_unnamed,
+    (SELECT MAX(id) FROM calls
+        WHERE reference = :reference AND customer = :customer AND +currency = :currency AND +amount = :amount
+            AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+            AND base_url = :base_url AND mode = :mode AND account = :account) AS alike_named
+
+-- other_currency:
+-- Another call since a time for this customer in another currency that moved money or may have.
+SELECT MIN(id) FROM (
+    SELECT id FROM calls
+    WHERE customer = :customer AND currency < :currency AND moves_money AND spent_at > :since AND key != :key
+        AND state IN ('sending', 'succeeded', 'unknown') AND base_url = :base_url AND mode = :mode
+        AND account = :account
+    UNION ALL
+    SELECT id FROM calls
+    WHERE customer = :customer AND currency > :currency AND moves_money AND spent_at > :since AND key != :key
+        AND state IN ('sending', 'succeeded', 'unknown') AND base_url = :base_url AND mode = :mode
+        AND account = :account
+)
 
 -- call_of_id:
 -- The call in that row.
@@ -300,7 +296,7 @@ WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown') AND spent_at 
 ORDER BY spent_at
 
 -- let_through:
--- When that many calls ago one was let through; the same key again counts again.
+-- When the call was let through that is that many back within a window; the same key again counts again.
 SELECT at FROM decisions
-WHERE decision = 'allowed' AND base_url = :base_url AND mode = :mode AND account = :account
+WHERE decision = 'allowed' AND at > :since AND base_url = :base_url AND mode = :mode AND account = :account
 ORDER BY at DESC LIMIT 1 OFFSET :number

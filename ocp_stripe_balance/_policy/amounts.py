@@ -97,7 +97,7 @@ def rate_rule(limit: int, past: Past) -> Finding:
             limit=str(limit),
             left="0",
         ),
-        free_at=math.ceil(past.let_through_at(limit) + 60.0),
+        free_at=math.ceil(past.let_through_at(limit, 60.0) + 60.0),
         is_temporary=True,
     )
 

@@ -130,9 +130,9 @@ class Past(Protocol):
         How many calls were let through within the window; the same key again counts again.
         """
 
-    def let_through_at(self, number: int) -> float:
+    def let_through_at(self, number: int, window_s: float) -> float:
         """
-        When the call was let through that is that many back, 1 for the newest.
+        When the call was let through that is that many back within the window, 1 for the newest.
         """
 
     def includes_this_call(self, window_s: float) -> bool:

@@ -11,6 +11,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._policy import span
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.backoffice import (
     BackOffice,
@@ -51,6 +52,8 @@ def add_parser(commands: Any) -> None:
     decisions.add_argument("--since", metavar="TIME", help=_TIME_HELP)
     decisions.add_argument("--customer", metavar="ID", help="only this customer")
     decisions.add_argument("--json", dest="as_json", action="store_true", help="as a JSON list")
+
+    actions.add_parser("check", help="whether the totals that budgets count with are what the calls add up to")
 
     reconcile = actions.add_parser("reconcile", help="settle open calls by reading Stripe; moves no money")
     reconcile.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
@@ -163,6 +166,21 @@ async def _export(_options: argparse.Namespace) -> int:
     return 0
 
 
+async def _check(_options: argparse.Namespace) -> int:
+    async with BackOffice() as office:
+        wrong = await office.check_totals()
+    for each in wrong:
+        kind = "calls let through" if each.per == "calls" else f"{each.per} {each.whose}".strip()
+        where = " ".join(part for part in (each.mode, each.account, each.currency) if part)
+        by = f"{abs(each.excess)} too {'high' if each.excess > 0 else 'low'}"
+        print(printable(f"{kind} within {span(each.window_s)} ({where}): {by}"))
+    if wrong:
+        say("These totals were not what the calls add up to. They are made anew from the calls.")
+        return 1
+    say("Every total is what the calls add up to.")
+    return 0
+
+
 async def _prune(options: argparse.Namespace) -> int:
     before = _moment(options.before, "--before")
     async with BackOffice() as office:
@@ -176,6 +194,7 @@ _ACTIONS = {
     "list": _list,
     "show": _show,
     "decisions": _decisions,
+    "check": _check,
     "reconcile": _reconcile,
     "resume": _resume,
     "export": _export,

@@ -375,9 +375,7 @@ async def test_text_of_others_is_one_line(stripe_thread: Sandbox, capsys: pytest
         "replayed": False,
     }
     for data in ({"object": "list", "data": entries, "has_more": False, "url": forged}, entries[0]):
-        result = ToolResult(
-            tool=TOOL, data=data, request_id=forged, warnings=(forged,), moved=True, **facts
-        )
+        result = ToolResult(tool=TOOL, data=data, request_id=forged, warnings=(forged,), moved=True, **facts)
         show_result(result, as_json=False)
     show_error(NotSentError(f"no {forged}", hint=forged), as_json=False)
     out, err = capsys.readouterr()

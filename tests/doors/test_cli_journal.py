@@ -4,11 +4,15 @@ The journal on the command line.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import TOOL, age, ledger, run
+
+from ocp_stripe_balance import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,3 +123,24 @@ def test_an_empty_journal_is_no_error() -> None:
     done = run("journal", "list")
     assert (0, "", "No calls.\n") == (done.returncode, done.stdout, done.stderr)
     assert "" == run("journal", "export").stdout
+
+
+async def test_check_says_whether_the_totals_are_what_the_calls_add_up_to(
+    stripe_thread: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are not, by how much; then they are made anew."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[budgets]]\nper = "customer"\nwindow = "1h"\ncredit = { usd = "9.00" }\n')
+    monkeypatch.setenv("OCP_STRIPE_POLICY", str(policy))
+    customer = stripe_thread.create_customer()
+    assert 0 == credit(stripe_thread, customer, "a")
+    assert (0, True) == ((told := run("journal", "check")).returncode, "what the calls add up to" in told.stderr)
+    path = Settings().journal_path
+    assert path is not None
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE totals SET total = total - 400")
+        db.commit()
+    told = run("journal", "check")
+    assert (1, f"customer {customer} within 1 hour (test usd): 400 too low\n") == (told.returncode, told.stdout)
+    assert 0 == run("journal", "check").returncode
+    assert 2 == credit(stripe_thread, customer, "b"), "5.00 of 9.00 are spent"

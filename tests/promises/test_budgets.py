@@ -197,6 +197,11 @@ class Spending(RuleBasedStateMachine):
                 )
                 assert spent <= limit, (per, spent, limit)
 
+    @invariant()
+    def the_totals_are_what_the_rows_add_up_to(self) -> None:
+        for journal in self.journals[:1]:
+            assert [] == self.loop.run_until_complete(journal.run(lambda book: book.wrong_totals()))
+
     def teardown(self) -> None:
         for journal in self.journals:
             self.loop.run_until_complete(journal.aclose())
@@ -281,6 +286,9 @@ async def test_eight_processes_spend_one_budget(tmp_path: Path) -> None:
             worker.join()
         entries = [entry for customer in customers for entry in await ledger(stripe, customer)]
         spent = -sum(entry["amount"] for entry in entries)
+    journal = Journal(tmp_path / "journal")
+    assert [] == await journal.run(lambda book: book.wrong_totals())
+    await journal.aclose()
     assert {"budgets[0].credit.usd"} == {rule for _, rule in answers}
     assert spent == sum(made for made, _ in answers) * STEP
     assert LIMIT - STEP < spent <= LIMIT

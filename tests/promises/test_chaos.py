@@ -20,7 +20,9 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     """Killed workers, doubled calls, a third of the exchanges faulty: no double, lost, wrong or unrecorded entry."""
     options = argparse.Namespace(calls=150, workers=2, kills=4, faults=0.3)
     report = asyncio.run(chaos.Run(options, 11, tmp_path).main())
-    assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": []} == report["violations"]
+    assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": [], "wrong total": []} == report[
+        "violations"
+    ]
     assert 4 == report["SIGKILLs"]
     assert report["issued"] > report["calls"]
     assert sum(report["faults"].values()) > 30

@@ -14,7 +14,8 @@ CREATE TABLE totals (
 
 -- Every row that comes, changes or goes is in the totals at once, whoever writes it: also a worker of the version
 -- before.
-CREATE TRIGGER calls_total AFTER INSERT ON calls WHEN NEW.moves_money AND NEW.state IN ('sending', 'succeeded', 'unknown')
+CREATE TRIGGER calls_total AFTER INSERT ON calls
+    WHEN EXISTS (SELECT 1 FROM totalled) AND NEW.moves_money AND NEW.state IN ('sending', 'succeeded', 'unknown')
 BEGIN
     INSERT INTO totals SELECT
         per, window_s,
@@ -24,7 +25,8 @@ BEGIN
     FROM totalled WHERE per != 'calls' AND NEW.spent_at > since
     ON CONFLICT DO UPDATE SET total = total + excluded.total;
 END;
-CREATE TRIGGER calls_change_total AFTER UPDATE OF state, spent_at ON calls WHEN NEW.moves_money
+CREATE TRIGGER calls_change_total AFTER UPDATE OF state, spent_at ON calls
+    WHEN EXISTS (SELECT 1 FROM totalled) AND NEW.moves_money
 BEGIN
     INSERT INTO totals SELECT
         per, window_s,
@@ -49,7 +51,8 @@ BEGIN
     FROM totalled WHERE per != 'calls' AND OLD.spent_at > since
     ON CONFLICT DO UPDATE SET total = total + excluded.total;
 END;
-CREATE TRIGGER decisions_total AFTER INSERT ON decisions WHEN NEW.decision = 'allowed'
+CREATE TRIGGER decisions_total AFTER INSERT ON decisions
+    WHEN NEW.decision = 'allowed' AND EXISTS (SELECT 1 FROM totalled)
 BEGIN
     INSERT INTO totals SELECT per, window_s, '', NEW.base_url, NEW.mode, NEW.account, '', 0, 1
     FROM totalled WHERE per = 'calls' AND NEW.at > since
@@ -60,10 +63,9 @@ END;
 DROP INDEX calls_by_spending;
 CREATE INDEX calls_moved ON calls (spent_at) WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown');
 -- By what makes two calls look like one decision: with any reference, and without one.
-CREATE INDEX calls_alike ON calls (customer, currency, amount, created_at)
-    WHERE state IN ('sending', 'succeeded', 'unknown');
-CREATE INDEX calls_alike_unnamed ON calls (customer, currency, amount, created_at)
-    WHERE reference IS NULL AND state IN ('sending', 'succeeded', 'unknown');
+DROP INDEX calls_by_customer;
+CREATE INDEX calls_alike ON calls (customer, currency, amount, created_at);
+CREATE INDEX calls_alike_unnamed ON calls (customer, currency, amount, created_at) WHERE reference IS NULL;
 -- By what a no was about: the key, the reason, or the amount.
 DROP INDEX decisions_denied;
 CREATE INDEX decisions_denied_key ON decisions (key) WHERE decision = 'denied';
