@@ -308,7 +308,7 @@ _OUTPUT_SCHEMA = {
     "properties": {
         "outcome": {"type": "string", "enum": ["succeeded", "rejected", "not_sent", "unknown"]},
         "summary": {"type": "string", "description": "What happened, in a sentence."},
-        "data": {"type": "object", "description": "The object as Stripe sent it."},
+        "data": {"type": "object", "description": "The object, as far as it is known here."},
         "warnings": {"type": "array", "items": {"type": "string"}},
         "message": {"type": "string", "description": "Of an error: what happened, and what did not."},
         "hint": {"type": "string", "description": "Of an error: what to do next."},

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._tools.trimming import trimmed
 
 if TYPE_CHECKING:
@@ -425,6 +424,6 @@ class Proposal:
             "because": f"{self.why} ({self.rule})",
             "key": self.key,
             "account": f"{self.account or 'of the API key'} at {self.base_url}",
-            "expires": datetime.fromtimestamp(self.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "expires": moment(self.expires_at),
         }
         return "\n".join(f"{name:<12} {escaped(value)}" for name, value in lines.items() if value)

@@ -13,7 +13,7 @@ import pytest
 from ocp_stripe_balance import ConfigurationError, OCPAgent, Settings
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.settings import mode_of
+from ocp_stripe_balance.settings import check_api_base, mode_of, server_of
 
 SECRET = "sk_test_planted0key"
 
@@ -88,6 +88,33 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_base_urls_have_one_spelling(given: str, kept: str) -> None:
     """Keys belong to a base URL, so two spellings of one must not be two."""
     assert kept == Settings(api_base=given).api_base
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "http://localhost:9",
+        "http://LOCALHOST:9/",
+        "http://localhost.:9//",
+        "http://127.0.0.1:9/./",
+        "http://127.0.0.1:9/v/..",
+        "http://127.9.9.9:9",
+        "http://[::1]:9",
+        "http://[0:0::1]:9",
+        "http://[::ffff:127.0.0.1]:9",
+    ],
+)
+def test_a_server_has_one_name(name: str) -> None:
+    """Its keys and budgets are one, however the base URL is spelled."""
+    assert "http://127.0.0.1:9" == server_of(check_api_base(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["https://API.Stripe.com.", "https://api.stripe.com:443/", "https://api.stripe.com/a/.."]
+)
+def test_stripe_has_one_name(name: str) -> None:
+    """The final dot of DNS, the usual port and dot segments are no other server."""
+    assert "https://api.stripe.com" == server_of(check_api_base(name))
 
 
 def test_either_key_variable_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

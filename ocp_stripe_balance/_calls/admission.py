@@ -24,7 +24,8 @@ from ocp_stripe_balance._calls.endings import (
 from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._domain import Key, State
 from ocp_stripe_balance._journal import Lease, intent_of, is_alive
-from ocp_stripe_balance._policy import Case, Finding, Words, decide, findings, moment, resumed, standing
+from ocp_stripe_balance._policy import Case, Finding, Words, decide, findings, resumed, standing
+from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.models import Proposal
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, Protocol
 
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.errors import (
     ApprovalRequiredError,
     IdempotencyConflictError,

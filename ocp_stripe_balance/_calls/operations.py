@@ -83,7 +83,7 @@ class Operations:
             delivery=delivery,
         )
         self._previews = Previews(self.journal, admission, self._customers, delivery, self._reader)
-        self._recovery = Recovery(tools, server, self.journal, self._reader)
+        self._recovery = Recovery(tools, server, self.journal, self._reader, timeout_s=settings.timeout)
         self._reversals = Reversals(
             tools=tools,
             server=server,
@@ -142,17 +142,17 @@ class Operations:
         Raises:
             ToolError: it would not come so far that a rule is asked.
         """
-        order = await self._take(tool, parameters, access, idempotency_key)
+        order, deadline = await self._take(tool, parameters, access, idempotency_key), self._deadline()
         if not isinstance(order, Order):
             raise order.error
         if tool.reverses:
-            begun = await self._reversals.begin(order, access, self._deadline(), is_preview=True)
+            begun = await self._reversals.begin(order, access, deadline, is_preview=True)
             if not isinstance(begun, tuple):
                 raise begun.error
             call = begun[0]
         else:
             call = self._service.prepare(order, access)
-        foreseen = await self._previews.preview(call)
+        foreseen = await self._previews.preview(call, deadline)
         return replace(foreseen, warnings=(*order.notes, *foreseen.warnings))
 
     async def explain(

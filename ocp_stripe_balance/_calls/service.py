@@ -97,6 +97,9 @@ class Service:
             admitted = await self._admit(call, seen, deadline)
             while isinstance(admitted, CustomerWanted):
                 seen = await self._look_at_customer(call, seen, deadline)
+                if loop.time() >= deadline:  # of a call that may have been sent before, no customer is wanted
+                    message = "Nothing was sent: the call's deadline had passed before it could be."
+                    raise NotSentError(message, hint="Call again with the same parameters.", retryable=True)
                 admitted = await self._admit(call, seen, deadline)
         except ToolError as error:
             return Failed(error.told_of(call.intent.tool, call.intent.key.text), error.__cause__)
@@ -152,12 +155,9 @@ class Service:
         Step 4; where another caller is sending this very call, its outcome is waited for until the deadline.
 
         Raises:
-            NotSentError: the deadline has passed, or the journal cannot be used.
+            NotSentError: the journal cannot be used.
         """
         loop, poll_s = asyncio.get_running_loop(), _POLL_S
-        if loop.time() >= deadline:  # what was read before took all of it
-            message = "Nothing was sent: the call's deadline had passed before it could be."
-            raise NotSentError(message, hint="Call again with the same parameters.", retryable=True)
         while True:
             lease = self._journal.leases.new(self._journal.now() + self._settings.timeout)
             now = self._journal.now

@@ -22,12 +22,32 @@ def redact(text: str, secret: str | None = None) -> str:
     """
     The text with Stripe keys masked: *secret* wherever it stands, and all that look like one.
     """
-    if secret:
-        text = text.replace(secret, "[api key]")
+    text = masked(text, secret)
     if "k_" not in text:
         return text
     text = _API_KEY.sub(r"\1[masked]", text)
     return _GLUED.sub(lambda found: f"{found[1]}[masked]" if _is_drawn(found[2]) else found[0], text)
+
+
+def masked(text: str, secret: str | None) -> str:
+    """
+    The text with *secret* masked, also where its characters are JSON escapes or percent-encoded, each for itself.
+    """
+    if not secret:
+        return text
+    text = text.replace(secret, "[api key]")
+    if "\\" in text or "%" in text:
+        text = re.sub("".join(map(_as_spelt, secret)), "[api key]", text)
+    return text
+
+
+def _as_spelt(char: str) -> str:
+    """
+    A pattern of the ways to write a character. The repetitions are bounded: a text can be nothing but backslashes.
+    """
+    code, backslash = f"{ord(char):02x}", r"\\{1,8}"
+    percent = rf"(?:%|{backslash}u0025)(?:25){{0,4}}"
+    return rf"(?:(?:{backslash})?{re.escape(char)}|{backslash}(?i:u00{code})|{percent}(?i:{code}))"
 
 
 def without(value: Any, secret: str) -> Any:
@@ -35,7 +55,7 @@ def without(value: Any, secret: str) -> Any:
     A JSON value with *secret* masked, in names too.
     """
     if isinstance(value, str):
-        return value.replace(secret, "[api key]")
+        return masked(value, secret)
     if isinstance(value, dict):
         return {without(name, secret): without(item, secret) for name, item in value.items()}
     return [without(item, secret) for item in value] if isinstance(value, list) else value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.placeholders import says_nothing
-from ocp_stripe_balance._text.plain import MAX_SHOWN, clip, kind_of, nearest, shown
+from ocp_stripe_balance._text.plain import MAX_SHOWN, kind_of, nearest, shown
 from ocp_stripe_balance.errors import Problem
 
 if TYPE_CHECKING:
@@ -138,12 +138,11 @@ class ResponseValidator:
             if self._fast.is_valid(data):
                 return []
             found = [
-                f"the response differs from its schema at {_path(error.absolute_path) or 'the top'}: "
-                + clip(error.message, 200)
+                f"the response differs from its schema at {_path(error.absolute_path) or 'the top'}: {_differs(error)}"
                 for error in _slow(self._schema).iter_errors(data)
             ]
         except (ValueError, RecursionError) as error:
-            found = [f"the response could not be compared with its schema: {clip(str(error), 200)}"]
+            found = [f"the response could not be compared with its schema: {type(error).__name__}"]
         return found[:_MAX_PROBLEMS]
 
 
@@ -385,6 +384,24 @@ def _why(error: jsonschema.ValidationError) -> str:  # noqa: PLR0911  one return
             return f"{shown(value)} is not allowed here{_culprits(value, error)}"
         case _:
             return f"{shown(value)} is not allowed here"
+
+
+def _differs(error: jsonschema.ValidationError) -> str:
+    """
+    How a value of a response is not as the schema has it: no value is told, which may be somebody's address.
+    """
+    value: Any = error.instance
+    limit: Any = error.validator_value
+    match error.validator:
+        case "type":
+            return f"{kind_of(value)} instead of {limit if isinstance(limit, str) else ' or '.join(limit)}"
+        case "required":
+            missing = [name for name in limit if name not in value]
+            return f"without {' and '.join(missing)}"
+        case "enum" if isinstance(value, str) and re.fullmatch(r"[a-z0-9_.]{1,80}", value):
+            return f"{value} is not among the values it knows"
+        case rule:
+            return f"{kind_of(value)} that is not as its {rule} has it"
 
 
 def _culprits(text: str, error: jsonschema.ValidationError) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._policy import live
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.version import package_version
+from ocp_stripe_balance._tools.manifest import load_manifest, tool_at
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.cli import approvals, journal, policy, stopping
@@ -441,6 +442,7 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     Whether Stripe answers, and whether the key may read customers; a sentence where not.
     """
     from ocp_stripe_balance._stripe.client import StripeClient  # that only a call needs
+    from ocp_stripe_balance._stripe.evidence import expected_of  # as above
     from ocp_stripe_balance._stripe.network import Network  # as above
     from ocp_stripe_balance._stripe.request import Request  # as above
 
@@ -448,7 +450,8 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     if settings.account:
         headers["Stripe-Account"] = settings.account
     url = f"{settings.api_base}/v1/customers?limit=1"
-    request = Request(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
+    expected = expected_of(tool_at(load_manifest().tools, "GET", "/v1/customers"), {})
+    request = Request(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key, expected=expected)
     client = StripeClient(timeout_s=min(settings.timeout, 10.0), max_attempts=1, network=Network.of(settings))
     try:
         await client.execute(request, tool="doctor", idempotency_key=None)

@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.output import print_json, printable, say

@@ -10,12 +10,19 @@ import json
 import re
 import sys
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._policy import moment, span
-from ocp_stripe_balance.backoffice import BackOffice, Decision, State, facts_of_call, facts_of_decision
+from ocp_stripe_balance._policy import span
+from ocp_stripe_balance._text.plain import moment
+from ocp_stripe_balance.backoffice import (
+    BackOffice,
+    Decision,
+    State,
+    facts_of_call,
+    facts_of_decision,
+    facts_of_finding,
+)
 from ocp_stripe_balance.cli.output import print_json, printable, say, sentence_of, show_result
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
@@ -133,7 +140,7 @@ async def _reconcile(options: argparse.Namespace) -> int:
     async with BackOffice() as office:
         findings = await office.reconcile(_progress)
     if options.as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([facts_of_finding(finding) for finding in findings])
         return 0
     for finding in findings:
         found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice

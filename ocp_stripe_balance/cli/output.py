@@ -10,12 +10,11 @@ import json
 import os
 import sys
 import textwrap
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def sentence_of(result: ToolResult) -> str:
 def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
     rows = [("created", "transaction", "effect", "balance after", "description")]
     for entry in entries:
-        created = datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        created = moment(entry.created)
         balance = money.to_text(entry.ending_balance, entry.currency)
         rows.append((created, entry.id, entry.effect, balance, entry.description or ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

@@ -13,6 +13,7 @@ import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -192,22 +193,28 @@ ECHOES: dict[str, Callable[[str], bytes]] = {
     "UTF-16": lambda text: text.encode("utf-16"),
     "UTF-32": lambda text: text.encode("utf-32"),
     "with a mark before it": lambda text: text.encode("utf-8-sig"),
+    "percent-encoded": lambda text: text.replace("_", "%5f").replace(".", "%2E").encode(),
+    "percent-encoded twice": lambda text: text.replace("_", "%255F").encode(),
+    "percent-encoded behind an escape": lambda text: text.replace("_", r"\u00255F").encode(),
+    "escaped twice": lambda text: text.replace("_", r"\\u005f").encode(),
+    "escaped in UTF-32": lambda text: text.replace("_", r"\u005f").encode("utf-32-be"),
 }
 
 
 @pytest.mark.promise("secrets.stay")
 @pytest.mark.parametrize("echo", ECHOES)
-@pytest.mark.parametrize("status", [200, 400, 500])
-async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "is_cut"), [(200, False), (200, True), (400, False), (500, False)])
+async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, is_cut: bool, tmp_path: Path) -> None:
     """What is masked is the text that was decoded, in values and names; and what is stored is what was masked."""
     secret = "rk_test_" + MARK + "_of.another-form"
 
     def handler(request: httpx.Request) -> httpx.Response:
         entry = entry_of(request.url.raw_path, request.content, description=f"it is {secret}", **{secret: [secret]})
         body = {"error": {"type": "card_error", "message": secret, "code": secret}} if status == 400 else entry
-        text = json.dumps(body)
-        twin = "" if status == 400 else f'"description": "{secret}", '
-        return httpx.Response(status, content=ECHOES[echo]("{" + twin + text[1:]))
+        # An answer that is cut off is masked too.
+        text = json.dumps({**body, "end": 1})[: -1 if is_cut else None]
+        headers = {"Request-Id": f"req_{secret}".replace("_", "%5F"), "X-Echo": secret}
+        return httpx.Response(status, content=ECHOES[echo](text), headers=headers)
 
     told: dict[str, str] = {}
     async with await scripted(handler, api_key=secret, max_attempts=1) as agent:
@@ -219,6 +226,7 @@ async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, t
                 told |= {f"{turn} {name}": text for name, text in printed(error).items()}
             else:
                 told |= {f"{turn} result": repr(result), f"{turn} dict": json.dumps(result.to_dict())}
+                told[f"{turn} decoded"] = unquote(unquote(repr(result).replace("\\\\u005f", "_")))
                 assert "it is [api key]" == result.data["description"]
     assert_unseen({**told, **files_below(tmp_path)})
     assert not [name for name, text in files_below(tmp_path).items() if "another-form" in text or "u005f" in text]
