@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._journal import Book, Decision, Journal, Record, WrongTotal
+from ocp_stripe_balance._journal import Decision, Journal, Record, WrongTotal
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
@@ -175,14 +175,7 @@ class BackOffice:
         Raises:
             NotSentError: the journal cannot be used.
         """
-
-        def work(book: Book) -> list[WrongTotal]:
-            wrong = book.wrong_totals()
-            if wrong:
-                book.forget_totals()
-            return wrong
-
-        return await self._journal.run(work)
+        return await self._journal.run(lambda book: book.wrong_totals())
 
     async def resume(self, key: str) -> ToolResult:
         """

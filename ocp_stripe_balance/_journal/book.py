@@ -15,7 +15,6 @@ from ocp_stripe_balance._journal.past import Past
 from ocp_stripe_balance._journal.records import (
     Lease,
     Record,
-    WrongTotal,
     about,
     at_key,
     decision_of,
@@ -24,6 +23,7 @@ from ocp_stripe_balance._journal.records import (
     record_of,
 )
 from ocp_stripe_balance._journal.statements import statements
+from ocp_stripe_balance._journal.totals import WrongTotal, forget_totals, wrong_totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -206,16 +206,12 @@ class Book:
 
     def wrong_totals(self) -> list[WrongTotal]:
         """
-        Totals of the rules that are not what the rows add up to; there are none, unless something else wrote them.
+        Totals of the rules that are not what the rows add up to; those are made anew when they are asked for next.
         """
-        return [WrongTotal(*row) for row in self._run("wrong_totals", {})]
-
-    def forget_totals(self) -> None:
-        """
-        Let the totals be made anew from the rows when they are asked for next.
-        """
-        self._run("forget_windows", {})
-        self._run("forget_totals", {})
+        wrong = wrong_totals(self._db)
+        if wrong:
+            forget_totals(self._db)
+        return wrong
 
     # Decisions
 

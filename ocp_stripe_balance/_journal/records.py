@@ -102,24 +102,6 @@ class Decision(NamedTuple):
         return effect_of(self.money)
 
 
-class WrongTotal(NamedTuple):
-    """
-    A total that is not what the rows add up to.
-    """
-
-    per: str
-    """Whose calls are added up, or ``calls`` for how many were let through."""
-    window_s: float
-    whose: str
-    base_url: str
-    mode: str
-    account: str
-    currency: str
-    sign: int
-    excess: int
-    """By how much it is too high, in minor units or calls."""
-
-
 def record_of(row: sqlite3.Row) -> Record:
     """
     The call in a row.
