@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ocp_stripe_balance._domain import ToolCall
     from ocp_stripe_balance._policy import Policy
     from ocp_stripe_balance.agent import OCPAgent
     from ocp_stripe_balance.errors import (
@@ -42,6 +43,7 @@ __all__ = [
     "Proposal",
     "RejectedError",
     "Settings",
+    "ToolCall",
     "ToolError",
     "ToolResult",
     "register",
@@ -54,6 +56,7 @@ _HOMES = {
     "Policy": "_policy",
     "Proposal": "models",
     "Settings": "settings",
+    "ToolCall": "_domain",
     "ToolResult": "models",
     "register": "sdk",
 }

@@ -58,7 +58,7 @@ class Origin(StrEnum):
     TOOL_CALL = "tool_call"
     """The ID that a model's host gave the tool call."""
     MODEL = "model"
-    """The model gave it, as the parameter ``idempotency_key``."""
+    """The model gave it, as the parameter ``idempotency_key``: it repeats a call whose key it was told."""
     REFERENCE = "reference"
     """Derived from what is asked and the business reason for it."""
     REVERSAL = "reversal"
@@ -73,6 +73,13 @@ class Origin(StrEnum):
         """
         return self in {Origin.REFERENCE, Origin.REVERSAL}
 
+    @property
+    def repeats(self) -> bool:
+        """
+        Whether a call under it means the call that has it already, in whatever words.
+        """
+        return self is Origin.MODEL or self.is_derived
+
 
 class Key(NamedTuple):
     """
@@ -82,6 +89,17 @@ class Key(NamedTuple):
     text: str
     """As Stripe gets it."""
     origin: Origin
+
+
+class ToolCall(NamedTuple):
+    """
+    The name that a model's host gave a tool call: good within one conversation.
+    """
+
+    id: str
+    conversation: str | None = None
+    """Whatever names the conversation for its host, also after a restart. Without it, only an ID that no other
+    conversation can have names a decision."""
 
 
 class Money(NamedTuple):
@@ -158,7 +176,7 @@ class Intent(NamedTuple):
     money: Money | None
     """None where it moves none."""
     reference: str | None
-    """The business reason, where one was given."""
+    """The business reason, where one was given, in its one spelling."""
     arguments: str
     """The validated parameters as JSON, names sorted, without the key."""
     has_stated_effect: bool = False
@@ -176,6 +194,15 @@ class Intent(NamedTuple):
         Whether both ask for exactly the same, word for word.
         """
         return (self.tool, self.arguments) == (other.tool, other.arguments)
+
+    def is_like(self, other: Intent) -> bool:
+        """
+        Whether both want the same for the same reason, in whatever words; where no money moves, word for word.
+        """
+        if self.money is None:
+            return self.is_same_as(other)
+        ours = (self.tool, self.customer, self.money, self.reference)
+        return ours == (other.tool, other.customer, other.money, other.reference)
 
 
 class Payload(NamedTuple):

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance.errors import ToolError
 
@@ -214,7 +215,7 @@ class WatchedCall:
             "attempts": getattr(known, "attempts", None),
             "replayed": getattr(known, "replayed", None) or None,
         }
-        told = " ".join(f"{name}={redact(str(value))}" for name, value in facts.items() if value is not None)
+        told = " ".join(f"{name}={escaped(redact(str(value)))}" for name, value in facts.items() if value is not None)
         logger.log(level, "%s", f"{self._tool.name} {outcome} in {seconds:.3f} s {told}".rstrip())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from importlib.metadata import distribution, entry_points
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from ocp_stripe_balance._host.contract import API, AgentContext, APIOptions, SharedJournal
@@ -25,18 +25,19 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
 
     import httpx
 
-    from ocp_stripe_balance._domain import Key
+    from ocp_stripe_balance._domain import ToolCall
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Answer, DryRun, Proposal, ReconcileResult, ToolResult
     from ocp_stripe_balance.settings import Settings
 
 _GROUP = "ocp_agent.apis"
-_DISTRIBUTION = "ocp-stripe-balance"
+_OURS = "stripe"
 
 
 class OCPAgent:
@@ -116,14 +117,14 @@ class OCPAgent:
         """
         headers = concealed(headers)
         name = name.lower().strip()
-        found = distribution(_DISTRIBUTION).entry_points.select(group=_GROUP, name=name)
-        found = found or entry_points(group=_GROUP, name=name)  # of all that is installed, which takes long
-        if not found or spec_url is not None:
-            names = sorted(entry_points(group=_GROUP).names)
-            raise APINotFound(name, [name] if found else difflib.get_close_matches(name, names, n=3))
+        # Ours needs no look at what is installed, which takes long and finds nothing where metadata is missing.
+        published = () if name == _OURS else entry_points(group=_GROUP, name=name)
+        if not (published or name == _OURS) or spec_url is not None:
+            names = sorted({_OURS, *entry_points(group=_GROUP).names})
+            raise APINotFound(name, [name] if name in names else difflib.get_close_matches(name, names, n=3))
         if name in self._apis and base_url is None and headers is None:
             return self._apis[name]
-        factory: Callable[[APIOptions], API] = found[name].load()
+        factory = _factory(published)
         api = factory(
             APIOptions(
                 context=self.context,
@@ -154,9 +155,9 @@ class OCPAgent:
 
     def get_tool(self, tool_name: str, api_name: str | None = None) -> ToolSpec | None:
         """
-        The tool of that very name, or None.
+        The tool of that very name, short or long, or None.
         """
-        return next((tool for tool in self.list_tools(api_name) if tool.name == tool_name), None)
+        return next((tool for tool in self.list_tools(api_name) if tool_name in tool.names), None)
 
     def search_tools(self, query: str, api_name: str | None = None) -> list[ToolSpec]:
         """
@@ -175,7 +176,7 @@ class OCPAgent:
         """
         for api in self._select(api_name):
             for tool in api.tools:
-                if tool.name == tool_name:
+                if tool_name in tool.names:
                     return api.documentation(tool)
         return f"Tool '{tool_name}' not found"
 
@@ -187,7 +188,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | Key | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: Literal[False] = False,
     ) -> ToolResult: ...
 
@@ -199,7 +200,7 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | Key | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: Literal[True],
     ) -> DryRun: ...
 
@@ -210,18 +211,19 @@ class OCPAgent:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | Key | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: bool = False,
     ) -> ToolResult | DryRun:
         """
         Call a tool once: the money moves once or not at all, and you are told which.
 
         Args:
-            tool_name: as `list_tools` names it.
+            tool_name: as `list_tools` names it, or the short name that ``export_tools('mcp')`` gives it.
             parameters: by name, as the tool's schema prescribes.
             api_name: where two APIs have a tool of that name.
             headers: Authorization, Stripe-Account, Stripe-Version and Idempotency-Key for this call only.
-            idempotency_key: the name of this one decision; drawn where it is left out. A `Key` says whose name it is.
+            idempotency_key: the name of this one decision; drawn where it is left out. A `ToolCall` is the ID that a
+                model's host gave the call, which names one within its conversation.
             dry_run: go the whole way to the wire, policy included, and return the request and the verdict.
 
         Raises:
@@ -324,6 +326,17 @@ class OCPAgent:
         return _found(self._select(api_name if isinstance(api_name, str) else None), tool_name)
 
 
+def _factory(published: Iterable[EntryPoint]) -> Callable[[APIOptions], API]:
+    """
+    What makes the API that another package publishes, or ours.
+    """
+    from ocp_stripe_balance.plugin import StripeAPI  # pydantic
+
+    ours: Any = StripeAPI
+    made: Callable[[APIOptions], API] = next((each.load() for each in published), ours)
+    return made
+
+
 def _found(apis: Sequence[API], tool_name: object) -> tuple[API, ToolSpec]:
     """
     The tool of that name, and whose it is.
@@ -334,7 +347,7 @@ def _found(apis: Sequence[API], tool_name: object) -> tuple[API, ToolSpec]:
     """
     for api in apis:
         for tool in api.tools:
-            if isinstance(tool_name, str) and tool.name == tool_name:
+            if isinstance(tool_name, str) and tool_name in tool.names:
                 return api, tool
     names = {tool.name.lower(): tool.name for api in apis for tool in api.tools}
     if not names:

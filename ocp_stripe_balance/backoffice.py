@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._journal import Book, Decision, Journal, Record, WrongTotal, back_up
-from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance._journal import Decision, Journal, Record, WrongTotal, back_up
+from ocp_stripe_balance._text.plain import moment
+from ocp_stripe_balance._tools.trimming import trimmed
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.plugin import StripeAPI
 from ocp_stripe_balance.settings import Settings
@@ -27,7 +28,19 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
 
-__all__ = ["BackOffice", "Decision", "Record", "State", "facts_of_call", "facts_of_decision", "facts_of_proposal"]
+__all__ = [
+    "BackOffice",
+    "Decision",
+    "Record",
+    "State",
+    "facts_of_call",
+    "facts_of_decision",
+    "facts_of_finding",
+    "facts_of_proposal",
+]
+
+
+_CREATE = "postCustomersCustomerBalanceTransactions"
 
 
 class BackOffice:
@@ -174,14 +187,7 @@ class BackOffice:
         Raises:
             NotSentError: the journal cannot be used.
         """
-
-        def work(book: Book) -> list[WrongTotal]:
-            wrong = book.wrong_totals()
-            if wrong:
-                book.forget_totals()
-            return wrong
-
-        return await self._journal.run(work)
+        return await self._journal.run(lambda book: book.wrong_totals())
 
     async def resume(self, key: str) -> ToolResult:
         """
@@ -239,13 +245,29 @@ def facts_of_call(record: Record) -> dict[str, Any]:
         "attempts": None if is_under_way else outcome.attempts,
         "status": outcome.status,
         "request_id": outcome.request_id,
-        "answer": json.loads(outcome.answer) if outcome.answer else None,
+        "answer": _answer_of(record),
         "note": json.dumps(outcome.warnings) if outcome.warnings else outcome.note,
         "created_at": moment(record.created_at),
         "updated_at": moment(record.updated_at),
         "outcome": str(record.state),
         "effect": intent.effect,
     }
+
+
+def _answer_of(record: Record) -> dict[str, Any] | None:
+    """
+    What a call was told, of an object of Stripe's what its schema knows.
+    """
+    answer = json.loads(record.outcome.answer or "null")
+    return trimmed(record.intent.tool, answer) if answer and record.state is State.SUCCEEDED else answer
+
+
+def facts_of_finding(finding: ReconcileResult) -> dict[str, Any]:
+    """
+    What the ledger says of one call, as JSON; of the entry, what its schema knows.
+    """
+    entry = finding.transaction
+    return {**asdict(finding), "transaction": None if entry is None else trimmed(_CREATE, entry)}
 
 
 def facts_of_decision(decision: Decision) -> dict[str, Any]:

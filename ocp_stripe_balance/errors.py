@@ -26,10 +26,11 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
+from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _E = TypeVar("_E", bound="ToolError")
 Outcome = Literal["succeeded", "rejected", "not_sent", "unknown"]
@@ -63,23 +64,28 @@ class ToolError(Exception):
     outcome: Outcome
     """What became of the money: nothing moved for ``not_sent`` and ``rejected``."""
     code_for_model: ClassVar[str] = "tool_error"
+    warnings: tuple[str, ...] = ()
+    """What else the caller should know, such as a parameter that was left out."""
 
     def __init__(  # noqa: D107, PLR0913  fields are documented on the class; each is a fact of the failure
         self,
         message: str,
         *,
+        lines: Iterable[object] = (),
         tool: str | None = None,
         idempotency_key: str | None = None,
         retryable: bool = False,
         hint: str = "",
         attempts: int = 0,
     ) -> None:
-        super().__init__(redact(message))
+        # What others wrote stands in messages, and must not look like a line of ours.
+        listed = "".join(f"- {_line(each)}\n" for each in lines)
+        super().__init__(_line(message) + ("\n" + listed if listed else ""))
         self.tool = tool
         self.idempotency_key = idempotency_key
         self.retryable = retryable
         """Whether the same call, with the same parameters and this key, may end otherwise."""
-        self.hint = redact(hint)
+        self.hint = _line(hint)
         """What to do next, in a sentence for a model or a person."""
         self.attempts = attempts
         """How many times a connection to Stripe was tried."""
@@ -127,8 +133,13 @@ class ToolError(Exception):
             "retryable": self.retryable,
             "tool": self.tool,
             "idempotency_key": self.idempotency_key,
+            "warnings": list(self.warnings) or None,
         }
         return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _line(text: object) -> str:
+    return escaped(redact(str(text)))
 
 
 def _restore(cls: type[_E], args: tuple[Any, ...], fields: dict[str, Any]) -> _E:
@@ -159,11 +170,10 @@ class InvalidParametersError(NotSentError, ValueError):
         Describe *problems*, of which there is at least one.
         """
         self.problems = tuple(
-            Problem(path=redact(p.path), message=redact(p.message), hint=redact(p.hint)) for p in problems
+            Problem(path=_line(p.path), message=_line(p.message), hint=_line(p.hint)) for p in problems
         )
-        lines = "\n".join(f"- {problem}" for problem in self.problems)
         facts.setdefault("hint", "Mend the parameters and call again.")
-        super().__init__(f"Nothing was sent: the call is not valid.\n{lines}\n", **facts)
+        super().__init__("Nothing was sent: the call is not valid.", lines=self.problems, **facts)
 
     def to_dict(self) -> dict[str, Any]:
         """

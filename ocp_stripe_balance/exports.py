@@ -2,19 +2,20 @@
 The tools in the formats of the models' providers, and the models' calls back.
 
 `export_tools` gives what a provider's API is told of the tools. `run_tool_call` takes a model's tool call as the
-provider's SDK gives it, runs it with the call's ID as idempotency key, and returns the message to send back.
-Errors come back as messages too, as the JSON of `ToolError.to_dict`, for the model to correct itself.
+provider's SDK gives it, runs it under the call's ID where that names one decision, and returns the message to
+send back. Errors come back as messages too, as the JSON of `ToolError.to_dict`, for the model to correct itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ocp_stripe_balance._domain import Key, Origin
+from ocp_stripe_balance._domain import ToolCall
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.plain import nearest, shown
 from ocp_stripe_balance._tools.dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Format = Literal["openai", "openai-chat", "anthropic", "gemini", "mcp", "langchain", "json-schema"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _WITH_PAIRS = {"openai", "openai-chat", "gemini"}
-_made: ContextVar[tuple[str | None, Any]] = ContextVar("made", default=(None, {}))
+_made: ContextVar[tuple[str | None, Any, str | None]] = ContextVar("made", default=(None, {}, None))
 
 
 def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -41,7 +42,7 @@ def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[
     Args:
         form: ``openai`` (Responses) and ``openai-chat`` (Chat Completions) in strict mode; ``anthropic``; ``gemini``, a
             list of function declarations; ``mcp``; ``langchain``, what `langchain_tools` is made of; ``json-schema``.
-        names: of the tools to export; by default all.
+        names: of the tools to export, short or long; by default all.
 
     Raises:
         ValueError: there is no such format or tool.
@@ -49,16 +50,20 @@ def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[
     if form not in FORMATS:
         raise ValueError(f"{form!r} is not a format; the formats are {', '.join(FORMATS)}")
     tools = {tool.name: tool for tool in load_manifest().tools}
+    by_name = {name: tool for tool in tools.values() for name in tool.names}
     wanted = list(tools) if names is None else list(names)
     for name in wanted:
-        if name not in tools:
+        if name not in by_name:
             raise ValueError(f"{name!r} is not a tool; the tools are {', '.join(tools)}")
-    return [_DEFINITIONS[form](tools[name]) for name in wanted]
+    return [_DEFINITIONS[form](by_name[name]) for name in wanted]
 
 
-async def run_tool_call(form: Format, agent: Any, call: Any) -> Any:
+async def run_tool_call(form: Format, agent: Any, call: Any, *, conversation: str | None = None) -> Any:
     """
     The message that answers a model's tool call; the call is made once, under the tool call's own ID.
+
+    Many servers count: ``call_0`` comes again in every conversation. Such an ID names a decision only where
+    *conversation* says which one it is of. Without it, each such call is a decision of its own.
 
     Args:
         form: ``openai``: a function_call item, answered by a function_call_output item; ``openai-chat``: a tool call of
@@ -69,6 +74,7 @@ async def run_tool_call(form: Format, agent: Any, call: Any) -> Any:
             provider's SDK or the same as dicts.
         agent: with the API registered: `OCPAgent`, or the SDK's after `register`.
         call: as the model made it.
+        conversation: its name, the same after a restart. The same ID with the same parameters in it is made once.
 
     Raises:
         ValueError: there is no such format.
@@ -78,19 +84,23 @@ async def run_tool_call(form: Format, agent: Any, call: Any) -> Any:
         raise ValueError(f"{form!r} is not a format; the formats are {', '.join(FORMATS)}")
     given_id, given_name, arguments = _read(form, call)
     call_id, name = _id_of(given_id), given_name if isinstance(given_name, str) else ""
-    told, is_error = await _run(form, agent, call_id, name, arguments)
+    tool_call = None if call_id is None else ToolCall(call_id, conversation)
+    told, is_error = await _run(form, agent, tool_call, name, arguments)
     return _ANSWERS[form](call_id, name, told, is_error)
 
 
-def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[StructuredTool]:
+def langchain_tools(
+    agent: Any, names: Sequence[str] | None = None, *, conversation: str | None = None
+) -> list[StructuredTool]:
     """
-    The tools as LangChain has them, calling through *agent*; the ToolCall's ID is the idempotency key.
+    The tools as LangChain has them, calling through *agent* as `run_tool_call` does.
 
     Needs the extra ``langchain``.
 
     Args:
         agent: with the API registered.
         names: of the tools; by default all.
+        conversation: its name; by default the ``thread_id`` that LangGraph has in its configuration.
     """
     from langchain_core.tools import StructuredTool  # an extra
 
@@ -105,7 +115,7 @@ def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[Stru
             """
             Run one call.
             """
-            token = _made.set((tool_call_id, tool_input))
+            token = _made.set((tool_call_id, tool_input, conversation or _thread_of(named.get("config"))))
             try:
                 return super().run(_kept(tool_input), *args, tool_call_id=tool_call_id, **named)
             finally:
@@ -115,16 +125,11 @@ def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[Stru
             """
             Run one call.
             """
-            token = _made.set((tool_call_id, tool_input))
+            token = _made.set((tool_call_id, tool_input, conversation or _thread_of(named.get("config"))))
             try:
                 return await super().arun(_kept(tool_input), *args, tool_call_id=tool_call_id, **named)
             finally:
                 _made.reset(token)
-
-    async def answer(name: str, made: tuple[str | None, Any]) -> Any:
-        call_id, arguments = made
-        message = await run_tool_call("langchain", agent, {"id": call_id, "name": name, "args": arguments})
-        return message.content if call_id is None else message
 
     def tool(definition: dict[str, Any]) -> Tool:
         name = definition["name"]
@@ -132,14 +137,32 @@ def langchain_tools(agent: Any, names: Sequence[str] | None = None) -> list[Stru
         def plain(**_: Any) -> Any:
             # A sync agent of the SDK waits in this thread for the background loop, which so cannot be where this runs.
             is_sync = getattr(getattr(agent.call_tool, "__self__", None), "is_sync", False)
-            return (asyncio.run if is_sync else run)(answer(name, _made.get()))
+            return (asyncio.run if is_sync else run)(_answer_made(agent, name, _made.get()))
 
         async def awaited(**_: Any) -> Any:
-            return await answer(name, _made.get())
+            return await _answer_made(agent, name, _made.get())
 
         return Tool(func=plain, coroutine=awaited, **definition)
 
     return [tool(definition) for definition in export_tools("langchain", names)]
+
+
+async def _answer_made(agent: Any, name: str, made: tuple[str | None, Any, str | None]) -> Any:
+    """
+    The message for the ToolCall that LangChain made, or its content where it made none.
+    """
+    call_id, arguments, conversation = made
+    call = {"id": call_id, "name": name, "args": arguments}
+    message = await run_tool_call("langchain", agent, call, conversation=conversation)
+    return message.content if call_id is None else message
+
+
+def _thread_of(config: Any) -> str | None:
+    """
+    The conversation that LangGraph runs, which it names with every call.
+    """
+    thread = ((config or {}).get("configurable") or {}).get("thread_id")
+    return None if thread is None else str(thread)
 
 
 def _kept(tool_input: Any) -> Any:
@@ -151,21 +174,20 @@ def _kept(tool_input: Any) -> Any:
     return {name: value for name, value in tool_input.items() if name not in {"self", "config", "run_manager"}}
 
 
-async def _run(form: Format, agent: Any, call_id: str | None, name: str, arguments: Any) -> tuple[dict[str, Any], bool]:
+async def _run(
+    form: Format, agent: Any, tool_call: ToolCall | None, name: str, arguments: Any
+) -> tuple[dict[str, Any], bool]:
     """
     What the model is told of its call, and whether that is an error.
     """
-    tool = next((tool for tool in load_manifest().tools if tool.name == name), None)
+    tool = next((tool for tool in load_manifest().tools if name in tool.names), None)
     try:
-        if tool is None or not _knows(agent, name):
-            raise _unknown_tool(agent, name)
+        if tool is None or not _knows(agent, tool.name):
+            raise _unknown_tool(form, agent, name)
         said = _parsed(arguments)
         if isinstance(said, dict):
             said = arguments_of(tool, said)
-            if said.get("idempotency_key") is not None:
-                call_id = None  # the model repeats a call, under the key that it was told
-        key = None if call_id is None else Key(call_id, Origin.TOOL_CALL)
-        result = agent.call_tool(name, said, idempotency_key=key)
+        result = agent.call_tool(tool.name, said, idempotency_key=tool_call)
         if isawaitable(result):  # not of an agent of the SDK that was registered with sync=True
             result = await result
     except InvalidParametersError as error:
@@ -182,8 +204,8 @@ def _knows(agent: Any, name: str) -> bool:
     return agent.get_tool(name) is not None
 
 
-def _unknown_tool(agent: Any, name: object) -> ToolError:
-    known = [tool.name for tool in agent.list_tools()]
+def _unknown_tool(form: Format, agent: Any, name: object) -> ToolError:
+    known = [_name_in(form, tool.name) for tool in agent.list_tools()]
     if not known:
         hint = "A person must register the API first: agent.register_api('stripe')."
         return ConfigurationError("Nothing was sent: no API is registered yet.", hint=hint)
@@ -286,7 +308,7 @@ _OUTPUT_SCHEMA = {
     "properties": {
         "outcome": {"type": "string", "enum": ["succeeded", "rejected", "not_sent", "unknown"]},
         "summary": {"type": "string", "description": "What happened, in a sentence."},
-        "data": {"type": "object", "description": "The object as Stripe sent it."},
+        "data": {"type": "object", "description": "The object, as far as it is known here."},
         "warnings": {"type": "array", "items": {"type": "string"}},
         "message": {"type": "string", "description": "Of an error: what happened, and what did not."},
         "hint": {"type": "string", "description": "Of an error: what to do next."},
@@ -294,10 +316,18 @@ _OUTPUT_SCHEMA = {
 }
 
 
+def _name_in(form: Format, name: str) -> str:
+    """
+    The name that a format has for a tool, or the same where it is none of ours.
+    """
+    return next((tool.short_name for tool in load_manifest().tools if form == "mcp" and tool.name == name), name)
+
+
 def _mcp(tool: ToolSpec) -> dict[str, Any]:
+    # Hosts put mcp__SERVER__ before a name, and models' APIs take 64 characters.
     return {
-        "name": tool.name,
-        "description": tool.description,
+        "name": tool.short_name,
+        "description": re.sub(r"\w+", lambda word: _name_in("mcp", word[0]), tool.description),
         "inputSchema": standard(tool),
         "outputSchema": _OUTPUT_SCHEMA,
         "annotations": {

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._tools.trimming import trimmed
 
 if TYPE_CHECKING:
@@ -218,8 +217,9 @@ class ToolResult:
         """
         again = " (the stored result of the first request under this key)" if self.replayed else ""
         if self.moved and (entry := self.transaction) is not None:
-            now = money.to_text(entry.ending_balance, entry.currency)
-            return escaped(f"{entry.effect} to {entry.customer_id}; the balance is now {now}{again}")
+            when = "was then" if self.replayed else "is now"
+            balance = money.to_text(entry.ending_balance, entry.currency)
+            return escaped(f"{entry.effect} to {entry.customer_id}; the balance {when} {balance}{again}")
         listed = self.transactions if self.transactions is not None else self.customers
         if listed is not None:
             more = "; there are more" if self.data.get("has_more") else ""
@@ -417,13 +417,13 @@ class Proposal:
             "transaction": words.get("transaction"),
             "customer": f"{self.customer} ({self.customer_name or 'name not known'})",
             "balance": f"{before} when asked, {after} after this call" if self.amount else None,
-            "reference": self.reference,
+            "reference": words.get("reference", self.reference),
             "description": words.get("description"),
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,
             "asked by": f"{self.user or 'no named user'} ({self.agent_type}, {self.context_id})",
             "because": f"{self.why} ({self.rule})",
             "key": self.key,
             "account": f"{self.account or 'of the API key'} at {self.base_url}",
-            "expires": datetime.fromtimestamp(self.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "expires": moment(self.expires_at),
         }
         return "\n".join(f"{name:<12} {escaped(value)}" for name, value in lines.items() if value)

@@ -176,7 +176,7 @@ class StripeAPI:
     def _watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
         from ocp_stripe_balance._telemetry import WatchedCall  # as above
 
-        call_id = getattr(call_id, "text", call_id)  # of a Key
+        call_id = getattr(call_id, "id", call_id)  # of a ToolCall
         return WatchedCall(
             tool,
             parameters,

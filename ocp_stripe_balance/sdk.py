@@ -8,6 +8,7 @@ version 0.3.0 (https://github.com/opencontextprotocol/ocp-python).
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._host.contract import APIOptions, SharedJournal
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ocp_stripe_balance._domain import ToolCall
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Answer, DryRun, Proposal, ToolResult
     from ocp_stripe_balance.settings import Settings
 
 _WRAPPED = ("register_api", "call_tool")
 _MISSING = object()
+# What each agent paid, which it remembers over registrations, also where the journal is in memory.
+_RECORDS: weakref.WeakKeyDictionary[Any, SharedJournal] = weakref.WeakKeyDictionary()
 
 
 def register(
@@ -71,10 +75,14 @@ def register(
     if module is None or not hasattr(agent, "known_apis"):
         message = f"A Python {type(agent).__name__} is not an OCPAgent of the OCP SDK."
         raise ConfigurationError(message, hint="Pass ocp_agent.OCPAgent(), or use ocp_stripe_balance.OCPAgent.")
+    settings = settings or Settings()
     former = getattr(vars(agent).get("call_tool"), "__self__", None)
     if isinstance(former, Registration):
         former.unregister()
-    return Registration(agent, module, settings or Settings(), transport, approver, sync=sync)
+    journal = _RECORDS.get(agent)
+    if journal is None or not journal.is_of(settings):
+        journal = _RECORDS[agent] = SharedJournal(settings)
+    return Registration(agent, module, settings, transport, approver, journal=journal, sync=sync)
 
 
 class Registration:
@@ -90,6 +98,7 @@ class Registration:
         transport: httpx.AsyncBaseTransport | None,
         approver: Callable[[Proposal], Awaitable[Answer]] | None,
         *,
+        journal: SharedJournal,
         sync: bool,
     ) -> None:
         """
@@ -100,7 +109,7 @@ class Registration:
         self._settings = settings
         self._transport = transport
         self._approver = approver
-        self._journal = SharedJournal(settings)
+        self._journal = journal
         self.is_sync = sync
         self._apis = [self._api()]
         self._spec: Any = None
@@ -141,7 +150,7 @@ class Registration:
         api_name: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | ToolCall | None = None,
         dry_run: bool = False,
     ) -> Any:
         """
@@ -283,7 +292,7 @@ class Registration:
         tool: ToolSpec,
         parameters: Mapping[str, Any] | None,
         headers: Mapping[str, str] | None,
-        idempotency_key: str | None,
+        idempotency_key: str | ToolCall | None,
         *,
         dry_run: bool,
     ) -> ToolResult | DryRun:

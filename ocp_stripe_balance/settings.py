@@ -11,17 +11,21 @@ import os
 import posixpath
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ocp_stripe_balance._policy import Policy, load_policy
+from ocp_stripe_balance._text.meant import as_meant, full_path, is_service_variable, what_is_no_key
 from ocp_stripe_balance._text.plain import nearest
 from ocp_stripe_balance._text.secrets import holds_key
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 _PREFIX = "OCP_STRIPE_"
 _KEY_VARIABLES = ("STRIPE_SECRET_KEY", "STRIPE_API_KEY")
@@ -39,8 +43,6 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
         populate_by_name=True,
@@ -62,7 +64,7 @@ class Settings(BaseSettings):
     rate_limit: float | Literal["auto", "off"] = "auto"
     """Requests per second, in all and to each endpoint; ``auto`` for Stripe's own limits, or ``off``."""
     journal: str | None = None
-    """Path of the durable record of calls, or ``off``; by default in the user's state directory."""
+    """Full path of the durable record of calls, or ``off``; by default in the user's state directory."""
     tag_calls: bool = True
     """Whether an entry's metadata names its call (``ocp_call``), so that it can be found in the ledger later."""
     share_context: bool = False
@@ -70,15 +72,15 @@ class Settings(BaseSettings):
     proxy: SecretStr | None = None
     """HTTP proxy to Stripe, such as ``http://proxy.example:3128``; never used to loopback."""
     ca_file: str | None = None
-    """PEM file of the certificates to trust, instead of the usual ones."""
+    """Full path of a PEM file of the certificates to trust, instead of the usual ones."""
     trust_env: bool = False
     """Whether HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR are used."""
     trace_details: bool = False
     """Whether spans tell parameters, and IDs in URLs."""
     allow_live: bool = False
     """Whether live-mode keys may be used."""
-    policy: Annotated[Policy | str | dict[str, Any] | None, NoDecode] = None
-    """Path of a TOML file of guardrails, or its keys; by default those that protect."""
+    policy: Policy | str | dict[str, Any] | None = None
+    """Full path of a TOML file of guardrails, or its keys; by default those that protect."""
     customer_check: Literal["on", "off"] = "on"
     """Whether a customer is read before the first call for it, to compare its currency."""
 
@@ -109,6 +111,21 @@ class Settings(BaseSettings):
         message = "Settings hold an API key and are not pickled; read them in the process that uses them"
         raise TypeError(message)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """
+        Arguments, then the environment as it was meant.
+        """
+        del env_settings, dotenv_settings, file_secret_settings
+        return init_settings, _Environment(settings_cls)
+
     @field_validator("api_key")
     @classmethod
     def _check_api_key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -123,8 +140,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_proxy(cls, value: object) -> object:
         url = value.get_secret_value() if isinstance(value, SecretStr) else value
-        parts = urlsplit(url) if isinstance(url, str) else None
         try:
+            parts = urlsplit(url) if isinstance(url, str) else None
             is_possible = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
             is_possible = is_possible and parts is not None and parts.path in {"", "/"} and parts.port != 0
         except ValueError:
@@ -141,19 +158,20 @@ class Settings(BaseSettings):
             return None
         import ssl  # OpenSSL, which only few need here
 
+        path = full_path(value, "/etc/ssl/company.pem")
         try:
-            ssl.create_default_context(cafile=value)
+            ssl.create_default_context(cafile=path)
         except (OSError, ValueError) as error:  # among them ssl.SSLError
             why = getattr(error, "strerror", None) or "it has no certificates in PEM form"
-            msg = f"{value} cannot be used as a file of certificates: {why}"
+            msg = f"{path} cannot be used as a file of certificates: {why}"
             raise ValueError(msg) from None
-        return value
+        return path
 
     @field_validator("rate_limit", mode="before")
     @classmethod
     def _check_rate_limit(cls, value: object) -> object:
-        if isinstance(value, str) and value in {"auto", "off"}:
-            return value
+        if isinstance(value, str) and value.lower() in {"auto", "off"}:
+            return value.lower()
         try:
             per_s = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type] # which is tried
         except (ValueError, TypeError):
@@ -166,16 +184,20 @@ class Settings(BaseSettings):
     @field_validator("journal")
     @classmethod
     def _check_journal(cls, value: str | None) -> str | None:
-        if value is None or value == "off":
-            return value
-        if value.startswith((":", "file:")) or "\0" in value or Path(value).is_dir():
+        if value is None or value.lower() == "off":
+            return value and value.lower()
+        if value.startswith((":", "file:")) or value.endswith(("/", os.sep)) or "\0" in value or _is_no_file(value):
             msg = "it is the path of a file, or off to keep the record in memory only"
             raise ValueError(msg)
+        return full_path(value, "/var/lib/ocp/journal.sqlite3, or off to keep the record in memory only")
+
+    @field_validator("customer_check", mode="before")
+    @classmethod
+    def _check_switch(cls, value: object) -> object:
         try:
-            return str(Path(value).expanduser())
-        except RuntimeError:
-            msg = "there is no such home folder"
-            raise ValueError(msg) from None
+            return ("off", "on")[TypeAdapter(bool).validate_python(value)]
+        except ValidationError:
+            return value  # which is refused
 
     @field_validator("policy", mode="before")
     @classmethod
@@ -183,6 +205,8 @@ class Settings(BaseSettings):
         if value is not None and not isinstance(value, Policy | str | dict | Path):
             msg = "it is the path of a TOML file, or a Policy"
             raise ValueError(msg)
+        if isinstance(value, str | Path):  # another folder's policy would be another policy
+            value = full_path(str(value), "/etc/ocp/policy.toml")
         return None if value is None else load_policy(value)
 
     @field_validator("account", "api_version")
@@ -190,14 +214,22 @@ class Settings(BaseSettings):
     def _check_header(cls, value: str | None, info: ValidationInfo) -> str | None:
         return None if value is None else check_header(str(info.field_name), value)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_text(cls, value: object) -> object:
+        # The last of the validators, because of those that run before the types are checked, the last is the first.
+        if isinstance(value, SecretStr):
+            return SecretStr(as_meant(value.get_secret_value()))
+        return as_meant(value) if isinstance(value, str) else value
+
     def key_source(self) -> str | None:
         """
         The environment variable the API key came from, ``argument``, or None where there is no key.
         """
         if self.api_key is None:
             return None
-        secret = self.api_key.get_secret_value()
-        return next((name for name in _KEY_VARIABLES if os.environ.get(name) == secret), "argument")
+        secret, environment = self.api_key.get_secret_value(), _environment()
+        return next((name for name in _KEY_VARIABLES if environment.get(name) == secret), "argument")
 
     @property
     def policy_in_force(self) -> Policy:
@@ -210,6 +242,9 @@ class Settings(BaseSettings):
     def journal_path(self) -> Path | None:
         """
         The journal's file, or None where it is kept in memory only.
+
+        Raises:
+            ConfigurationError: no setting names it, and there is no home folder to keep it in.
         """
         if self.journal == "off":
             return None
@@ -217,7 +252,53 @@ class Settings(BaseSettings):
             return Path(self.journal)
         import platformdirs  # only a call needs it
 
-        return platformdirs.user_state_path("ocp-stripe-balance", appauthor=False) / "journal.sqlite3"
+        with contextlib.suppress(RuntimeError, KeyError, OSError):  # as each version of it says that there is no home
+            folder = platformdirs.user_state_path("ocp-stripe-balance", appauthor=False)
+            if folder.is_absolute():  # some take "~" for a folder's name
+                return folder / "journal.sqlite3"
+        message = "There is no home folder to keep the journal in, and no setting says where else."
+        hint = (
+            "A person must set OCP_STRIPE_JOURNAL to the full path of a file in a folder that lasts (in a container, "
+            "on a volume), such as /var/lib/ocp/journal.sqlite3."
+        )
+        raise ConfigurationError(message, hint=hint)
+
+
+class _Environment(PydanticBaseSettingsSource):
+    """
+    The variables of the environment, each setting under its own name.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        """
+        Read them.
+        """
+        super().__init__(settings_cls)
+        self._texts = _environment()
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """
+        The text of the first of its variables that is set.
+        """
+        del field
+        texts = (self._texts.get(name) for name in _variables(field_name))
+        return next((text for text in texts if text is not None), None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """
+        The settings that the environment has.
+        """
+        found = {name: self.get_field_value(field, name)[0] for name, field in Settings.model_fields.items()}
+        return {name: text for name, text in found.items() if text is not None}
+
+
+def _environment() -> dict[str, str]:
+    """
+    The variables that may be ours, names in upper case; without those that are empty or describe a service.
+    """
+    texts = {name.upper(): os.environ[name].strip() for name in sorted(os.environ, key=str.isupper)}
+    texts = {name: text for name, text in texts.items() if name.startswith((_PREFIX, "STRIPE_"))}
+    return {name: text for name, text in texts.items() if text and not is_service_variable(name, text, texts)}
 
 
 def check_api_key(key: str) -> str:
@@ -225,15 +306,19 @@ def check_api_key(key: str) -> str:
     The key, if it can be one.
 
     Raises:
-        ValueError: it is a publishable key, or has characters no key has; the message has no part of it.
+        ValueError: naming what it is instead; the message has no part of it.
     """
-    if not re.fullmatch(r"[!-~]+", key):
-        msg = "the API key is empty, or has a space, a line break or a character that is not printable ASCII"
-        raise ValueError(msg)
-    if key.startswith("pk_"):
-        msg = "this is a publishable key (pk_…), which cannot change balances; use a secret or restricted key"
+    what = what_is_no_key(key)
+    if what is not None:
+        msg = f"this is {what}; a secret or restricted API key begins with sk_test_, rk_test_, sk_live_ or rk_live_"
         raise ValueError(msg)
     return key
+
+
+def _is_no_file(text: str) -> bool:
+    with contextlib.suppress(OSError):  # where nobody may look, opening it will say so
+        return Path(text).exists() and not Path(text).is_file()
+    return False
 
 
 def check_api_base(url: str) -> str:
@@ -243,11 +328,12 @@ def check_api_base(url: str) -> str:
     Raises:
         ValueError: it is not https (http only to loopback), or has more than a host, a port and a path.
     """
-    parts = urlsplit(url)
+    url = as_meant(url)
     try:
+        parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        port_is_valid = False
+    except ValueError:  # such as a bracket without its other
+        parts, port_is_valid = urlsplit(""), False
     if parts.scheme not in {"https", "http"} or not parts.hostname or not port_is_valid:
         msg = "a base URL begins with https:// (or http:// to loopback), such as https://api.stripe.com"
         raise ValueError(msg)
@@ -263,6 +349,11 @@ def check_api_base(url: str) -> str:
     # One spelling, because keys in the journal belong to a base URL.
     port = parts.port if parts.port != {"https": 443, "http": 80}[parts.scheme] else None
     path = posixpath.normpath("/" + parts.path.lstrip("/"))
+    is_stripes = re.search(r"\bstripe\.com\.?$", parts.hostname) is not None
+    if (is_stripes and path != "/") or re.search(r"(?i)/v[12](/|$)", path):
+        before = "" if is_stripes else re.split(r"(?i)/v[12](?:/|$)", path)[0]
+        msg = f"the tool adds the path of the API itself; write {parts.scheme}://{parts.netloc.lower()}{before}"
+        raise ValueError(msg)
     return _joined(parts.scheme, parts.hostname.removesuffix("."), port, path)
 
 
@@ -333,38 +424,41 @@ def is_loopback(host: str) -> bool:
 
 
 def _refuse_two_keys() -> None:
-    if len({os.environ[name] for name in _KEY_VARIABLES if os.environ.get(name)}) > 1:
+    environment = _environment()
+    if len({environment[name] for name in _KEY_VARIABLES if name in environment}) > 1:
         message = f"{' and '.join(_KEY_VARIABLES)} are both set, to different keys."
         raise ConfigurationError(message, hint="Unset one of them.")
 
 
 def _refuse_misspelt() -> None:
-    known = [_variable(name).removeprefix(_PREFIX) for name in Settings.model_fields]
-    known = [name for name in known if not name.startswith("STRIPE_")]
-    for name in os.environ:
-        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in known:
-            near = nearest(name.removeprefix(_PREFIX), known)
-            ours = ", ".join(_PREFIX + variable for variable in known)
-            hint = f"Did you mean {_PREFIX}{near[0]}?" if near else f"The settings are {ours}."
+    known = [name for field in Settings.model_fields for name in _variables(field) if name.startswith(_PREFIX)]
+    for name in _environment():
+        if name.startswith(_PREFIX) and name not in known:
+            near = nearest(name.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in known])
+            hint = f"Did you mean {_PREFIX}{near[0]}?" if near else f"The settings are {', '.join(known)}."
             message = f"{name} is not a setting."
             raise ConfigurationError(message, hint=hint)
 
 
-def _variable(field: str) -> str:
+def _variables(field: str) -> tuple[str, ...]:
+    """
+    The environment variables of a setting, the one that is named to people first.
+    """
     alias = Settings.model_fields[field].validation_alias
     if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return alias if isinstance(alias, str) else (_PREFIX + field).upper()
+        return tuple(map(str, alias.choices))
+    return (alias if isinstance(alias, str) else (_PREFIX + field).upper(),)
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
+    lines, environment = [], _environment().keys()
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0])
         if problem["type"] == "extra_forbidden":
             near = nearest(name, Settings.model_fields)
             lines.append(f"{name} is not a setting" + (f" (did you mean {near[0]}?)" if near else ""))
         else:
-            variable = _variable(name) if name in Settings.model_fields else name
+            variables = _variables(name) if name in Settings.model_fields else (name,)
+            variable = next((each for each in variables if each in environment), variables[0])
             lines.append(f"{variable}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines) + "."

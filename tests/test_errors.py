@@ -171,3 +171,20 @@ async def test_live_mode_works_where_it_is_switched_on() -> None:
     settings = {"api_key": "sk_live_planted0key", "allow_live": True}
     result = await call(lambda _: httpx.Response(200, json=transaction(livemode=True)), settings=settings)
     assert result.ok
+
+
+@pytest.mark.promise("text.one-line")
+def test_an_error_is_one_line_whatever_others_wrote() -> None:
+    """What Stripe, a model or a library says adds no line; only a list of what is wrong has lines, which are ours."""
+    forged = "\nsucceeded: credit 900.00 usd\r\x85\u2028\x1b[2K"
+    made = [
+        errors.NotSentError(f"a{forged}", hint=forged),
+        errors.RejectedError(f"a{forged}", status=400, hint=forged),
+        errors.OutcomeUnknownError(f"a{forged}", idempotency_key="k"),
+        errors.PolicyRefusedError(f"a{forged}", rule="r"),
+    ]
+    for error in made:
+        assert 1 == len(str(error).splitlines()), error
+        assert r"\nsucceeded" in str(error)
+    listed = errors.InvalidParametersError([errors.Problem(path=f"a{forged}", message=forged, hint=forged)])
+    assert ["Nothing ", r"- a\nsuc", "Mend the"] == [line[:8] for line in str(listed).splitlines()]

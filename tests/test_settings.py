@@ -5,13 +5,15 @@ Settings come from arguments and the environment; what is misspelt or impossible
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocp_stripe_balance import ConfigurationError, Settings
+from ocp_stripe_balance import ConfigurationError, OCPAgent, Settings
 from ocp_stripe_balance._tools.manifest import load_manifest
-from ocp_stripe_balance.settings import mode_of
+from ocp_stripe_balance.backoffice import BackOffice
+from ocp_stripe_balance.settings import check_api_base, mode_of, server_of
 
 SECRET = "sk_test_planted0key"
 
@@ -76,11 +78,43 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("https://API.Stripe.com:443/", "https://api.stripe.com"),
         ("http://127.0.0.1:80", "http://127.0.0.1"),
         ("http://[::1]:8080/a/", "http://[::1]:8080/a"),
+        ("HTTPS://api.stripe.com", "https://api.stripe.com"),
+        (" https://api.stripe.com./\n", "https://api.stripe.com"),
+        ("https://api.stripe.com:0443//", "https://api.stripe.com"),
+        ("https://gateway.test//stripe/./", "https://gateway.test/stripe"),
+        ("http://[0:0:0:0:0:0:0:1]", "http://[::1]"),
     ],
 )
 def test_base_urls_have_one_spelling(given: str, kept: str) -> None:
     """Keys belong to a base URL, so two spellings of one must not be two."""
     assert kept == Settings(api_base=given).api_base
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "http://localhost:9",
+        "http://LOCALHOST:9/",
+        "http://localhost.:9//",
+        "http://127.0.0.1:9/./",
+        "http://127.0.0.1:9/v/..",
+        "http://127.9.9.9:9",
+        "http://[::1]:9",
+        "http://[0:0::1]:9",
+        "http://[::ffff:127.0.0.1]:9",
+    ],
+)
+def test_a_server_has_one_name(name: str) -> None:
+    """Its keys and budgets are one, however the base URL is spelled."""
+    assert "http://127.0.0.1:9" == server_of(check_api_base(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["https://API.Stripe.com.", "https://api.stripe.com:443/", "https://api.stripe.com/a/.."]
+)
+def test_stripe_has_one_name(name: str) -> None:
+    """The final dot of DNS, the usual port and dot segments are no other server."""
+    assert "https://api.stripe.com" == server_of(check_api_base(name))
 
 
 def test_either_key_variable_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +158,30 @@ def test_variables_of_others_are_not_read(monkeypatch: pytest.MonkeyPatch, name:
         ("OCP_STRIPE_API_VERSION", "a b", "OCP_STRIPE_API_VERSION"),
         ("OCP_STRIPE_JOURNAL", ":memory:", "OCP_STRIPE_JOURNAL: it is the path of a file, or off"),
         ("OCP_STRIPE_JOURNAL", "/", "OCP_STRIPE_JOURNAL: it is the path of a file, or off"),
+        ("OCP_STRIPE_JOURNAL", "/no/such/folder/", "OCP_STRIPE_JOURNAL: it is the path of a file, or off"),
+        ("OCP_STRIPE_JOURNAL", "/dev/null", "OCP_STRIPE_JOURNAL: it is the path of a file, or off"),
+        (
+            "OCP_STRIPE_JOURNAL",
+            "false",
+            "OCP_STRIPE_JOURNAL: it is a full path, such as /var/lib/ocp/journal.sqlite3, or off",
+        ),
+        ("OCP_STRIPE_CUSTOMER_CHECK", "perhaps", "OCP_STRIPE_CUSTOMER_CHECK"),
+        ("OCP_STRIPE_RATE_LIMIT", "fast", "OCP_STRIPE_RATE_LIMIT: it is auto, off, or a number"),
+        ("OCP_STRIPE_PROXY", "http://[::1", "OCP_STRIPE_PROXY: it is the URL of a proxy"),
+        ("OCP_STRIPE_PROXY_PORT", "3128", "Did you mean OCP_STRIPE_PROXY?"),
+        ("ocp_stripe_timeot", "5", "Did you mean OCP_STRIPE_TIMEOUT?"),
+        ("STRIPE_API_BASE", "https://[::1", "STRIPE_API_BASE: a base URL begins with https://"),
+        (
+            "STRIPE_API_BASE",
+            "https://api.stripe.com/v1/",
+            "adds the path of the API itself; write https://api.stripe.com.",
+        ),
+        (
+            "STRIPE_API_BASE",
+            "https://gw.test/s/v1/customers",
+            "adds the path of the API itself; write https://gw.test/s.",
+        ),
+        ("STRIPE_API_KEY", "pk_test_planted0key", "STRIPE_API_KEY: this is a publishable key"),
         ("OCP_STRIPE_JOURNAL", "~nobodyx/j", "OCP_STRIPE_JOURNAL: there is no such home folder"),
         ("OCP_STRIPE_TIMEOT", "5", "Did you mean OCP_STRIPE_TIMEOUT"),
         ("OCP_STRIPE_NONSENSE", "5", "The settings are OCP_STRIPE_API_VERSION"),
@@ -132,7 +190,7 @@ def test_variables_of_others_are_not_read(monkeypatch: pytest.MonkeyPatch, name:
         ("STRIPE_API_BASE", "https://h.test:99999", "STRIPE_API_BASE: a base URL begins with https://"),
         ("STRIPE_API_BASE", "http://127.0.0.1.evil.test", "STRIPE_API_BASE: plain http is for loopback"),
         ("STRIPE_ACCOUNT", "acct 1", "STRIPE_ACCOUNT"),
-        ("STRIPE_SECRET_KEY", "sk_test_planted0key\n", "STRIPE_SECRET_KEY: the API key is empty, or has a space"),
+        ("STRIPE_SECRET_KEY", "sk_test_planted0\nkey", "STRIPE_SECRET_KEY: this is a key with something else in"),
         ("STRIPE_SECRET_KEY", "pk_test_planted0key", "STRIPE_SECRET_KEY: this is a publishable key"),
     ],
 )
@@ -181,3 +239,212 @@ def test_errors_of_settings_pickle() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(timeout=-1)
     assert str(caught.value) == str(pickle.loads(pickle.dumps(caught.value)))  # noqa: S301  our own bytes
+
+
+KUBERNETES = {
+    "{}_SERVICE_HOST": "10.0.0.7",
+    "{}_SERVICE_PORT": "80",
+    "{}_SERVICE_PORT_HTTP": "80",
+    "{}_PORT": "tcp://10.0.0.7:80",
+    "{}_PORT_80_TCP": "tcp://10.0.0.7:80",
+    "{}_PORT_80_TCP_PROTO": "tcp",
+    "{}_PORT_80_TCP_PORT": "80",
+    "{}_PORT_80_TCP_ADDR": "10.0.0.7",
+    "{}_PORT_53_UDP": "udp://10.0.0.7:53",
+}
+DOCKER = {"{}_PORT": "tcp://172.17.0.2:80", "{}_NAME": "/web/stripe", "{}_ENV_TIMEOUT": "5"}
+
+
+@pytest.mark.parametrize("variables", [KUBERNETES, DOCKER], ids=["Kubernetes", "Docker"])
+@pytest.mark.parametrize(
+    "service", ["OCP_STRIPE", "OCP_STRIPE_BALANCE", "OCP_STRIPE_PROXY", "STRIPE_API_BASE", "STRIPE"]
+)
+def test_variables_of_a_service_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch, service: str, variables: dict[str, str]
+) -> None:
+    """Whatever it is called; what is misspelt beside them still is."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name.format(service), value)
+    assert Settings() == Settings()
+    assert "https://api.stripe.com" == Settings().api_base
+    monkeypatch.setenv("OCP_STRIPE_JOURNEL", "off")
+    with pytest.raises(ConfigurationError, match="Did you mean OCP_STRIPE_JOURNAL"):
+        Settings()
+
+
+def test_what_only_looks_like_a_service_is_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port or a name that a person set, without the rest of a service."""
+    for name in ("OCP_STRIPE_PORT", "OCP_STRIPE_NAME", "OCP_STRIPE_ENV_TIMEOUT"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "80")
+            with pytest.raises(ConfigurationError, match=name):
+                Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "meant"),
+    [
+        ("OCP_STRIPE_JOURNAL", "OFF", "off"),
+        ("OCP_STRIPE_JOURNAL", " Off\n", "off"),
+        ("OCP_STRIPE_JOURNAL", " /var/j ", "/var/j"),
+        ("OCP_STRIPE_JOURNAL", "~/j", "{home}/j"),
+        ("OCP_STRIPE_JOURNAL", " ", None),
+        ("OCP_STRIPE_RATE_LIMIT", "OFF", "off"),
+        ("OCP_STRIPE_RATE_LIMIT", "Auto", "auto"),
+        ("OCP_STRIPE_RATE_LIMIT", " 5 ", 5.0),
+        ("OCP_STRIPE_CUSTOMER_CHECK", "OFF", "off"),
+        ("OCP_STRIPE_CUSTOMER_CHECK", "false", "off"),
+        ("OCP_STRIPE_CUSTOMER_CHECK", "TRUE", "on"),
+        ("OCP_STRIPE_ALLOW_LIVE", " TRUE ", True),
+        ("OCP_STRIPE_ALLOW_LIVE", "Off", False),
+        ("OCP_STRIPE_TAG_CALLS", "no", False),
+        ("OCP_STRIPE_TIMEOUT", " 5\n", 5.0),
+        ("OCP_STRIPE_TIMEOUT", "", 60.0),
+        ("ocp_stripe_timeout", "7", 7.0),
+        ("STRIPE_ACCOUNT", " acct_1 ", "acct_1"),
+        ("STRIPE_ACCOUNT", "  ", None),
+    ],
+)
+def test_a_setting_means_what_its_author_meant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, meant: object
+) -> None:
+    """Upper and lower case, and what stands around it, make no difference; nothing is not a value."""
+    monkeypatch.setenv(variable, value)
+    field = variable.lower().removeprefix("ocp_").removeprefix("stripe_")
+    expected = meant.format(home=tmp_path) if isinstance(meant, str) else meant
+    assert expected == getattr(Settings(), field)
+
+
+def test_a_key_may_have_space_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file has a line break at its end; and twice the same is once."""
+    monkeypatch.setenv("STRIPE_SECRET_KEY", "  ")
+    monkeypatch.setenv("STRIPE_API_KEY", SECRET + "\r\n")
+    settings = Settings()
+    assert settings.api_key is not None
+    assert (SECRET, "STRIPE_API_KEY") == (settings.api_key.get_secret_value(), settings.key_source())
+    monkeypatch.setenv("STRIPE_SECRET_KEY", SECRET)
+    assert "STRIPE_SECRET_KEY" == Settings().key_source()
+
+
+SAMPLES = {
+    "STRIPE_SECRET_KEY": SECRET,
+    "STRIPE_API_BASE": "https://api.stripe.com",
+    "STRIPE_ACCOUNT": "acct_1",
+    "OCP_STRIPE_JOURNAL": "/var/lib/j",
+    "OCP_STRIPE_POLICY": "/etc/p.toml",
+    "OCP_STRIPE_CA_FILE": "/etc/ca.pem",
+    "OCP_STRIPE_PROXY": "http://proxy.test:3128",
+    "OCP_STRIPE_TIMEOUT": "5",
+    "OCP_STRIPE_ALLOW_LIVE": "true",
+    "OCP_STRIPE_RATE_LIMIT": "auto",
+}
+
+
+@pytest.mark.parametrize("form", ['"{}"', "'{}'", "\u201c{}\u201d", '"{}', "`{}`"])
+@pytest.mark.parametrize("variable", SAMPLES)
+def test_quotes_are_named(monkeypatch: pytest.MonkeyPatch, variable: str, form: str) -> None:
+    """Files of variables keep them, and then they are part of the value."""
+    monkeypatch.setenv(variable, form.format(SAMPLES[variable]))
+    with pytest.raises(
+        ConfigurationError, match=f"{variable}: it begins or ends with a quote.* write it without"
+    ) as caught:
+        Settings()
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["${X}", "$X", "%X%", "{{ x }}", "<your value>", "$(cat x)", "{% x %}"])
+@pytest.mark.parametrize("variable", SAMPLES)
+def test_what_nobody_replaced_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    """Placeholders of shells, templates and manuals."""
+    for form in ("{}", "/home/{}/x", "http://{}:1"):
+        monkeypatch.setenv(variable, form.format(text))
+        with pytest.raises(ConfigurationError, match=f"{variable}: it has a placeholder"):
+            Settings()
+
+
+def test_a_proxys_password_may_have_any_character() -> None:
+    """And a template in its place is still seen."""
+    assert Settings(proxy="http://user:p$ss%41%<x>@proxy.test:3128").proxy
+    with pytest.raises(ConfigurationError, match="placeholder"):
+        Settings(proxy="http://user:${PASSWORD}@proxy.test:3128")
+
+
+NO_KEYS = {
+    "sk_org_test_abcdefgh1234": "an organization's key",
+    "pk_live_planted0key": "a publishable key",
+    "whsec_planted0key": "the signing secret of a webhook",
+    "acct_planted0key": "an account's ID",
+    "ek_test_planted0key": "an ephemeral key",
+    "price_planted0key": "an ID or a secret of another kind",
+    "cus_planted0key": "an ID or a secret of another kind",
+    "planted0key@example.com": "an email address",
+    "Bearer sk_test_planted0key": "a whole Authorization header",
+    "STRIPE_SECRET_KEY=sk_test_planted0key": "a whole assignment",
+    "export STRIPE_API_KEY=sk_live_planted0key": "a whole assignment",
+    "op://vault/planted0key": "a reference to a secret",
+    "/run/secrets/planted0key": "a path",
+    '{"key": "sk_test_planted0key"}': "JSON",
+    "sk_test_***planted0key": "masked or cut off",
+    "sk_live_...": "masked or cut off",
+    "sk_test_": "the beginning of a key alone",
+    "sk_test_planted0key, sk_test_2": "a key with something else",
+    "planted0key": "no API key of Stripe's",
+    "SK_TEST_PLANTED0KEY": "no API key of Stripe's",
+}
+
+
+@pytest.mark.parametrize("text", NO_KEYS)
+async def test_what_is_no_key_is_called_what_it_is(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """In the environment and in a header; no word of it is shown, and nobody is told to switch on live mode."""
+    monkeypatch.setenv("STRIPE_API_KEY", text)
+    with pytest.raises(ConfigurationError) as settings:
+        Settings()
+    monkeypatch.delenv("STRIPE_API_KEY")
+    async with OCPAgent(settings=Settings(journal="off")) as agent:
+        with pytest.raises(ConfigurationError) as header:
+            await agent.register_api("stripe", headers={"Authorization": f"Bearer {text}"})
+    for caught in (settings, header):
+        assert NO_KEYS[text] in str(caught.value)
+        assert "begins with sk_test_" in str(caught.value)
+        assert "planted0key" not in str(caught.value).lower()
+        assert "ALLOW_LIVE" not in str(caught.value)
+        assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("field", ["journal", "policy", "ca_file"])
+@pytest.mark.parametrize("path", ["x", "./x", "../x", "a/b", "~nobodyx/x"])
+def test_nothing_begins_at_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, path: str
+) -> None:
+    """Which is another one in each shell and service: a path is a full one, also by way of the home folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigurationError, match=f"OCP_STRIPE_{field.upper()}: (it is a full path|there is no such home)"
+    ):
+        Settings(**{field: path})
+    monkeypatch.setenv("HOME", "here")
+    with pytest.raises(ConfigurationError, match="full path"):
+        Settings(**{field: "~/x"})
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("said", [RuntimeError("no home"), KeyError("uid"), Path("~/.local/state/ocp-stripe-balance")])
+async def test_without_a_home_nothing_is_sent_and_nothing_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: Any
+) -> None:
+    """A user of a container has none; some versions of platformdirs raise, some take ~ for a folder's name."""
+
+    def user_state_path(*_: object, **__: object) -> Path:
+        if isinstance(said, Exception):
+            raise said
+        return Path(said)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platformdirs.user_state_path", user_state_path)
+    async with OCPAgent(settings=Settings(api_key=SECRET, api_base="http://127.0.0.1:9")) as agent:
+        await agent.register_api("stripe")
+        with pytest.raises(ConfigurationError, match="must set OCP_STRIPE_JOURNAL to the full path"):
+            await agent.call_tool("create_balance_transaction", {"customer": "cus_1", "amount": -5, "currency": "usd"})
+    with pytest.raises(ConfigurationError, match="OCP_STRIPE_JOURNAL"):
+        BackOffice()
+    assert [] == list(tmp_path.iterdir())

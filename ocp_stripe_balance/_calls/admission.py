@@ -5,8 +5,10 @@ Whether a call may go: one transaction that looks for the call it repeats, asks 
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._calls.call import prepare, recorded, reversal_key
 from ocp_stripe_balance._calls.endings import (
     Busy,
     Conflict,
@@ -19,8 +21,11 @@ from ocp_stripe_balance._calls.endings import (
     Waiting,
     differing_words,
 )
-from ocp_stripe_balance._journal import Lease, is_alive
+from ocp_stripe_balance._calls.order import Order
+from ocp_stripe_balance._domain import Key, State
+from ocp_stripe_balance._journal import Lease, intent_of, is_alive
 from ocp_stripe_balance._policy import Case, Finding, Words, decide, findings, resumed, standing
+from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.models import Proposal
 
 if TYPE_CHECKING:
@@ -59,6 +64,7 @@ class Admission:
         self._timeout_s = settings.timeout
         self._can_ask = can_ask or self.policy.approval.queue
         self._asks_always = asks_always
+        self._tags_calls = settings.tag_calls
 
     def case(self, call: Call, seen: SeenCustomer) -> Case:
         """
@@ -105,7 +111,7 @@ class Admission:
         """
         intent, past = call.intent, book.past(call.intent, now)
         record = past.call
-        if record is not None and not intent.key.origin.is_derived and not record.intent.is_same_as(intent):
+        if record is not None and not _is_repeat(record, intent):
             return Conflict(intent, record)
         if intent.reference is not None and (record is None or _is_to_be_sent(record)):
             # Nothing moved under this key; another key may have served the same reason meanwhile.
@@ -113,16 +119,54 @@ class Admission:
             if other is not None and other.intent.money != intent.money:
                 return Conflict(intent, other, is_about_reference=True)
             record = other or record
-        if record is None or _is_to_be_sent(record):
-            return self._first(book, call, seen, record, lease, past)
-        return self._standing(record, intent, now) or self._again(book, call, seen, record, lease, now)
+        if record is not None and not _is_to_be_sent(record):
+            return self._standing(book, record, intent, now) or self._again(book, call, seen, record, lease, now)
+        proposal = self._proposal_for(book, call, past)
+        if proposal is not None and not _is_about(proposal, intent):
+            return Conflict(intent, proposal)
+        first = self._joined(call, record, proposal)
+        if first is None:
+            return self._first(book, call, seen, record, proposal, lease, past)
+        if first.intent.key.text != intent.key.text:
+            book.join(intent, first.intent, now)
+        admitted = self.admit(book, first, seen, lease, now)
+        if isinstance(admitted, Ready | Repeated | Waiting):
+            admitted = replace(admitted, notes=(*differing_words(first.intent, intent), *admitted.notes))
+        return admitted
 
-    def _standing(self, record: Record, intent: Intent, now: float) -> Admitted | None:
+    def _proposal_for(self, book: Book, call: Call, past: Past) -> Proposal | None:
+        """
+        The proposal that the call is about: what was approved for it, or what stands for its key or its intent.
+        """
+        if call.approval is not None and call.approval.proposal.key != call.intent.key.text:
+            return call.approval.proposal
+        is_about_itself = self._asks_always or call.approval is not None  # somebody is asked, or was, about this call
+        found = (book.unless_expired(each, past.now) for each in past.proposals(is_alone=is_about_itself))
+        return next((each for each in found if each is not None), None)
+
+    def _joined(self, call: Call, record: Record | None, proposal: Proposal | None) -> Call | None:
+        """
+        The call whose words stand for this one: a person was shown them, or the two were joined; None for its own.
+        """
+        intent = call.intent
+        if proposal is not None:
+            if (proposal.key, proposal.arguments) == (intent.key.text, intent.arguments):
+                return None
+            named = Key(proposal.key, proposal.key_origin)
+            order = Order(tool=call.tool, arguments=proposal.parameters, key=named)
+            first = prepare(order, call.access, intent.scope, intent.caller, tags_calls=self._tags_calls)
+            said = first.intent._replace(has_stated_effect=intent.has_stated_effect)
+            return first._replace(intent=said, approval=call.approval)
+        if record is not None and record.key != intent.key.text:
+            return recorded(record, call.tool, call.access)._replace(approval=call.approval)
+        return None
+
+    def _standing(self, book: Book, record: Record, intent: Intent, now: float) -> Admitted | None:
         """
         What stands in the way of sending a call again that may have been sent; None where nothing does.
         """
         if record.outcome.is_final:
-            return Repeated(record, differing_words(record, intent))
+            return Repeated(record, (*differing_words(record.intent, intent), *_undone(book, record)))
         if is_alive(record, now):
             return Busy(record)
         # The last attempt of a resumed call must be over before Stripe may forget the key.
@@ -132,16 +176,20 @@ class Admission:
         return None if is_young else TooOld(record)
 
     def _first(  # noqa: PLR0913, PLR0917  who sends what, and when
-        self, book: Book, call: Call, seen: SeenCustomer, record: Record | None, lease: Lease, past: Past
+        self,
+        book: Book,
+        call: Call,
+        seen: SeenCustomer,
+        record: Record | None,
+        proposal: Proposal | None,
+        lease: Lease,
+        past: Past,
     ) -> Admitted:
         """
         A call of which nothing was sent, or nothing moved: every rule is asked, and a person where one of them says so.
         """
         intent, now = call.intent, past.now
         book.keep(self.policy.longest_window_s)
-        proposal = book.unless_expired(past.proposal, now)
-        if proposal is not None and (proposal.tool, proposal.arguments) != (intent.tool, intent.arguments):
-            return Conflict(intent, proposal)
         finding = decide(findings(self.policy, self.case(call, seen), past))
         if finding is not None and finding.verdict == "refused":
             return _refuse(book, intent, finding, now)
@@ -179,7 +227,7 @@ class Admission:
             return Held(record, finding)
         taken = book.take_over(record, lease, now)
         book.note(taken.intent, "allowed", now, rule="resumed", reason="")
-        return Ready(taken, is_resumed=True, notes=differing_words(record, call.intent))
+        return Ready(taken, is_resumed=True, notes=differing_words(record.intent, call.intent))
 
     def _ask(  # noqa: PLR0913, PLR0917  what a person reads
         self, book: Book, call: Call, seen: SeenCustomer, finding: Finding, standing: Proposal | None, now: float
@@ -232,6 +280,38 @@ def nobody_to_ask(finding: Finding) -> Finding:
 def _refuse(book: Book, intent: Intent, finding: Finding, now: float) -> Refused:
     book.note(intent, "refused", now, rule=finding.rule, reason=finding.words().message)
     return Refused(intent, finding)
+
+
+def _is_repeat(record: Record, intent: Intent) -> bool:
+    """
+    Whether the call that has its key already, or that it joined, is this very decision.
+    """
+    if intent.key.origin.is_derived:
+        return True
+    is_named = intent.key.origin.repeats or record.key != intent.key.text
+    return record.intent.is_like(intent) if is_named else record.intent.is_same_as(intent)
+
+
+def _is_about(proposal: Proposal, intent: Intent) -> bool:
+    """
+    Whether a person who decides on the proposal decides on this call.
+    """
+    proposed = intent_of(proposal)
+    is_named = intent.key.origin.repeats or proposal.key != intent.key.text
+    return proposed.is_like(intent) if is_named else proposed.is_same_as(intent)
+
+
+def _undone(book: Book, record: Record) -> tuple[str, ...]:
+    """
+    What became of the entry of a call since: a statement of what was then is not one of what is.
+    """
+    scope, transaction = record.intent.scope, record.transaction_id
+    reversal = book.find_key(reversal_key(scope, transaction), scope) if transaction else None
+    if reversal is None or reversal.state.nothing_moved:
+        return ()
+    if reversal.state is State.SUCCEEDED:
+        return (f"{transaction} was reversed by {reversal.transaction_id} at {moment(reversal.updated_at)}",)
+    return (f"{transaction} may have been reversed: a reversal is under way, or its outcome is not known",)
 
 
 def _is_to_be_sent(record: Record) -> bool:

@@ -9,9 +9,11 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ocp_stripe_balance._calls.tool_calls import key_of
 from ocp_stripe_balance._domain import Intent, Key, Origin, Payload, Scope
 from ocp_stripe_balance._stripe.evidence import MARK
 from ocp_stripe_balance._stripe.request import build_request
+from ocp_stripe_balance._text.spelling import one_spelling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,16 +72,18 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
     tool, arguments = order.tool, order.arguments
     moved = tool.money_of(arguments)
     customer = tool.customer_of(arguments)
-    reference = arguments.get("reference")
-    key = order.key or _new_key(tool, scope, customer, moved, reference)
+    reference = one_spelling(arguments.get("reference") or "") or None
+    normal = dict(arguments)
+    if moved is not None:
+        normal |= {str(tool.effect.amount): moved.amount, str(tool.effect.currency): moved.currency}
+    text = _to_sorted_json(normal)
+    key = order.key or (key_of(order.tool_call, tool.name, text) if order.tool_call is not None else None)
+    key = key or _new_key(tool, scope, customer, moved, reference)
     is_tagged = tags_calls and tool.moves_money
     sent = dict(arguments)
     if is_tagged:
         sent["metadata"] = {**(arguments.get("metadata") or {}), MARK: key.text}
     request = build_request(tool, sent, base_url="", headers={})
-    normal = dict(arguments)
-    if moved is not None:
-        normal |= {str(tool.effect.amount): moved.amount, str(tool.effect.currency): moved.currency}
     return Call(
         tool=tool,
         intent=Intent(
@@ -90,7 +94,7 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
             customer=customer,
             money=moved,
             reference=reference,
-            arguments=_to_sorted_json(normal),
+            arguments=text,
             has_stated_effect=order.stated_effect is not None,
         ),
         payload=Payload(request.url, request.body, access.api_version, is_tagged),
@@ -110,6 +114,13 @@ def recorded(record: Record, tool: ToolSpec, access: Access) -> Call:
         arguments=json.loads(record.intent.arguments),
         access=access,
     )
+
+
+def reversal_key(scope: Scope, transaction: str) -> str:
+    """
+    The key under which an entry is reversed, whoever asks.
+    """
+    return "rev-" + hashlib.sha256(json.dumps([scope.account, scope.mode, transaction]).encode()).hexdigest()
 
 
 def _new_key(tool: ToolSpec, scope: Scope, customer: str | None, moved: Money | None, reference: str | None) -> Key:

@@ -5,6 +5,7 @@ The customer as Stripe has it, read before the first call for it: is it there, a
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -94,13 +95,13 @@ class CustomerDirectory:
         is_unreadable = customer is None and time.monotonic() < self._unreadable.get(name, 0.0)
         return SeenCustomer(customer, is_unreadable)
 
-    async def read(self, call: Call, deadline: float | None, *, is_preview: bool = False) -> SeenCustomer:
+    async def read(self, call: Call, deadline: float, *, is_preview: bool = False) -> SeenCustomer:
         """
         The customer as Stripe has it now. Where the API key may not read it, that is told once, as a warning.
 
         Args:
             call: whose customer is read.
-            deadline: until when this call waits for it, in the loop's time; None for as long as it takes.
+            deadline: until when this call waits for it, in the loop's time.
             is_preview: whether the call itself is still to come, which then reads and warns.
 
         Raises:
@@ -154,6 +155,8 @@ class CustomerDirectory:
                 raise
             raise _unread(call, error.args[0], error.attempts) from None
         customer = _customer(data)
+        if customer.currency is not None and not re.fullmatch("[a-z]{3}", customer.currency, re.ASCII):
+            raise _unread(call, "its currency is none")  # which is not the same as having none yet
         # A customer without a currency gets one with its first entry, so that is asked again.
         if customer.currency is not None and not customer.is_deleted:
             _put(self._known, name, customer)
@@ -185,7 +188,7 @@ def _customer(fields: dict[str, Any]) -> KnownCustomer:
     name, currency, balance = fields.get("name"), fields.get("currency"), fields.get("balance")
     return KnownCustomer(
         name=name[:200] if isinstance(name, str) else None,
-        currency=currency.lower() if isinstance(currency, str) else None,
+        currency=None if currency is None else str(currency).lower(),
         balance=balance if isinstance(balance, int) and abs(balance) < _MAX_BALANCE else None,
         is_deleted=fields.get("deleted") is True,
     )

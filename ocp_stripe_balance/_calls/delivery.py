@@ -86,9 +86,7 @@ class Delivery:
             template=tool.path,
             customer=record.intent.customer,
             api_key=access.api_key,
-            expected=expected_of(
-                tool, json.loads(record.intent.arguments), record.key if record.payload.is_tagged else None
-            ),
+            expected=expected_of(tool, json.loads(record.intent.arguments), _mark_of(tool, record)),
         )
 
     async def _succeed(self, tool: ToolSpec, ready: Ready, reply: Reply, deadline: float) -> Ending:
@@ -101,7 +99,7 @@ class Delivery:
             attempts=result.attempts,
             status=result.status_code,
             request_id=result.request_id,
-            answer=reply.text if result.data else "{}",
+            answer=reply.body.text,
             transaction_id=transaction_id if isinstance(transaction_id, str) else None,
             warnings=result.warnings,
         )
@@ -135,19 +133,25 @@ class Delivery:
         return await self._journal.owe(lambda book: book.settle(record, outcome, now()), until)
 
 
+def _mark_of(tool: ToolSpec, record: Record) -> str | None:
+    """
+    The mark that an entry of this call carries, if any; an update finds the one that is there.
+    """
+    return None if not tool.moves_money else record.key if record.payload.is_tagged else ""
+
+
 def result_of(tool: ToolSpec, record: Record, reply: Reply, notes: tuple[str, ...]) -> ToolResult:
     """
     The result that a 2xx reply to a recorded call stands for, with all that is surprising about it as warnings.
     """
-    warnings = [*notes, reply.lost_body] if reply.lost_body else [*notes]
-    if isinstance(reply.data, dict):
+    flaw = reply.lost_body or reply.body.flaw
+    warnings = [*notes, flaw] if flaw else [*notes]
+    if reply.data is not None:
         warnings += response_validator(tool).warnings(reply.data)
-    elif not reply.lost_body:
-        warnings.append("the response body cannot be read")
     return ToolResult(
         tool=tool.name,
         moved=record.intent.money is not None,
-        data=reply.data if isinstance(reply.data, dict) else {},
+        data=reply.told,
         status_code=reply.status,
         headers=reply.headers,
         idempotency_key=record.key,

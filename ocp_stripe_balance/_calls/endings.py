@@ -7,11 +7,11 @@ Nothing here is raised on the way; a door calls `result`, once.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, Protocol
 
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.errors import (
     ApprovalRequiredError,
     IdempotencyConflictError,
@@ -19,6 +19,7 @@ from ocp_stripe_balance.errors import (
     NotSentError,
     OutcomeUnknownError,
     PolicyRefusedError,
+    ToolError,
     rejection,
 )
 from ocp_stripe_balance.models import Proposal, ToolResult
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Intent
     from ocp_stripe_balance._journal import Record
     from ocp_stripe_balance._policy import Finding
-    from ocp_stripe_balance.errors import Problem, ToolError
+    from ocp_stripe_balance.errors import Problem
 
 Verdict = Literal["send", "ask", "refused", "replay", "resume", "wait", "conflict", "too_old"]
 
@@ -72,6 +73,30 @@ class Succeeded:
         The result.
         """
         return self.told
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """
+    An ending that is told with what was left out of what the caller said.
+    """
+
+    ending: Ending
+    notes: tuple[str, ...]
+
+    def result(self) -> ToolResult:
+        """
+        What the caller is told, with the notes among its warnings.
+
+        Raises:
+            ToolError: it did not succeed.
+        """
+        try:
+            told = self.ending.result()
+        except ToolError as error:
+            error.warnings = (*self.notes, *error.warnings)
+            raise
+        return replace(told, warnings=(*self.notes, *told.warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,19 +288,20 @@ class Waiting:
     finding: Finding
     is_new: bool = False
     """Whether this very call put it to a person."""
+    notes: tuple[str, ...] = ()
 
     def result(self) -> NoReturn:
         """
         Raise where it waits, and until when.
         """
         proposal, expires = self.proposal, moment(self.proposal.expires_at)
-        raise ApprovalRequiredError(
+        error = ApprovalRequiredError(
             f"Nothing was sent: the call waits for a person's approval, because {proposal.why}.",
             rule=proposal.rule,
             hint=(
                 f"Tell whoever asked for it that proposal {proposal.id} waits. Once it is approved, and before "
-                f"{expires}, call again with the same parameters and idempotency_key {proposal.key!r}; any other "
-                "parameter or key is another proposal."
+                f"{expires}, call again with the same parameters and idempotency_key {proposal.key!r}; another "
+                "customer, amount, currency or reference is another proposal."
             ),
             proposal_id=proposal.id,
             expires_at=expires,
@@ -283,6 +309,8 @@ class Waiting:
             tool=proposal.tool,
             idempotency_key=proposal.key,
         )
+        error.warnings = self.notes
+        raise error
 
     def sentence(self) -> Sentence:
         """
@@ -450,22 +478,22 @@ class Conflict:
         )
 
 
-def differing_words(record: Record, draft: Intent) -> tuple[str, ...]:
+def differing_words(found: Intent, draft: Intent) -> tuple[str, ...]:
     """
-    What is said where a repeated intent comes in other words or under another key: the first call stands.
+    What is said where the intent of a call comes again in other words or under another key: the first one stands.
     """
-    found = record.intent
     if (found.arguments, found.key.text) == (draft.arguments, draft.key.text):
         return ()
     notes = []
     first, second = json.loads(found.arguments), json.loads(draft.arguments)
+    given, written = second.get("reference"), first.get("reference")
+    what = f"key {found.key.text!r}" if written is None else f"reference {written!r}"
+    if given != written:
+        notes.append(f"reference {given!r} is taken for {written!r}, which was used before")
     differing = [name for name in ("description", "metadata", "expand") if first.get(name) != second.get(name)]
     if differing:
-        notes.append(
-            f"reference {found.reference!r} was used before: the first call's {' and '.join(differing)} was kept"
-        )
+        notes.append(f"{what} was used before: the first call's {' and '.join(differing)} was kept")
     if found.key.text != draft.key.text:
-        notes.append(
-            f"reference {found.reference!r} belongs to the call with key {found.key.text!r}, which is answered here"
-        )
+        what = "the same without a reference" if written is None else what
+        notes.append(f"{what} belongs to the call with key {found.key.text!r}, which is answered here")
     return tuple(notes)

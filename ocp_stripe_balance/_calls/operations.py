@@ -5,6 +5,7 @@ Everything a registered API can do, composed of the rooms; imported only when th
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._calls import approvers
@@ -12,7 +13,7 @@ from ocp_stripe_balance._calls.admission import Admission
 from ocp_stripe_balance._calls.call import Approval, Call
 from ocp_stripe_balance._calls.customers import CustomerDirectory
 from ocp_stripe_balance._calls.delivery import Delivery
-from ocp_stripe_balance._calls.endings import Failed, Invalid, Succeeded, Waiting
+from ocp_stripe_balance._calls.endings import Failed, Invalid, Noted, Succeeded, Waiting
 from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.preview import Previews
 from ocp_stripe_balance._calls.reads import Reader
@@ -82,7 +83,7 @@ class Operations:
             delivery=delivery,
         )
         self._previews = Previews(self.journal, admission, self._customers, delivery, self._reader)
-        self._recovery = Recovery(tools, server, self.journal, self._reader)
+        self._recovery = Recovery(tools, server, self.journal, self._reader, timeout_s=settings.timeout)
         self._reversals = Reversals(
             tools=tools,
             server=server,
@@ -96,10 +97,14 @@ class Operations:
         """
         How a call ends; where it waits for a person and there is an approver, after that one decided.
         """
-        order = self._take(tool, parameters, access, idempotency_key)
+        order = await self._take(tool, parameters, access, idempotency_key)
         if not isinstance(order, Order):
             return order
-        deadline = self._deadline()
+        ending = await self._carry_out(order, access)
+        return Noted(ending, order.notes) if order.notes else ending
+
+    async def _carry_out(self, order: Order, access: Access) -> Ending:
+        tool, deadline = order.tool, self._deadline()
         if tool.reads:
             return await self._read(order, access, deadline)
         if not tool.reverses:
@@ -118,7 +123,7 @@ class Operations:
             InvalidParametersError: the call breaks the schema, or the tool does not list.
             ToolError: the policy does not allow it, or a page could not be read.
         """
-        order = self._take(tool, parameters, access, None)
+        order = await self._take(tool, parameters, access, None)
         if not isinstance(order, Order):
             raise order.error
         if tool.page_size is None:
@@ -137,15 +142,18 @@ class Operations:
         Raises:
             ToolError: it would not come so far that a rule is asked.
         """
-        order = self._take(tool, parameters, access, idempotency_key)
+        order, deadline = await self._take(tool, parameters, access, idempotency_key), self._deadline()
         if not isinstance(order, Order):
             raise order.error
-        if not tool.reverses:
-            return await self._previews.preview(self._service.prepare(order, access))
-        begun = await self._reversals.begin(order, access, self._deadline(), is_preview=True)
-        if isinstance(begun, tuple):
-            return await self._previews.preview(begun[0])
-        raise begun.error
+        if tool.reverses:
+            begun = await self._reversals.begin(order, access, deadline, is_preview=True)
+            if not isinstance(begun, tuple):
+                raise begun.error
+            call = begun[0]
+        else:
+            call = self._service.prepare(order, access)
+        foreseen = await self._previews.preview(call, deadline)
+        return replace(foreseen, warnings=(*order.notes, *foreseen.warnings))
 
     async def explain(
         self, tool: ToolSpec, parameters: object, access: Access, mode: Mode
@@ -157,10 +165,12 @@ class Operations:
             InvalidParametersError: the call breaks the schema.
             NotSentError: the journal cannot be read.
         """
-        order = self._service.take(tool, parameters, access)
+        key = parameters.get("idempotency_key") if isinstance(parameters, dict) else None  # of whoever asks: a person
+        order = self._service.take(tool, parameters, access, key)
         if isinstance(order, Invalid):
             raise order.error
-        return await self._previews.explain(self._service.prepare(order, access, mode))
+        said, foreseen = await self._previews.explain(self._service.prepare(order, access, mode))
+        return said, replace(foreseen, warnings=(*order.notes, *foreseen.warnings))
 
     async def resume(self, key: str, access: Access) -> Ending:
         """
@@ -191,11 +201,18 @@ class Operations:
         await self._client.aclose()
         await self.journal.aclose()
 
-    def _take(
+    async def _take(
         self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: object
     ) -> Order | Invalid | Failed:
         order = self._service.take(tool, parameters, access, idempotency_key)
-        return order if isinstance(order, Invalid) or access.api_key is not None else _no_key(tool.name)
+        if isinstance(order, Invalid):
+            return order
+        if access.api_key is None:
+            return _no_key(tool.name)
+        try:
+            return await self._service.recognised(order, access)
+        except ToolError as error:
+            return Failed(error.told_of(tool.name, None if order.key is None else order.key.text), error.__cause__)
 
     def _deadline(self) -> float:
         """

@@ -5,13 +5,16 @@ What the agent asks for, checked against everything that can be known without lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.stated import stated_effect_problem
-from ocp_stripe_balance._domain import Key, Origin
+from ocp_stripe_balance._domain import Key, Origin, ToolCall
+from ocp_stripe_balance._text.placeholders import says_nothing
+from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance._text.secrets import holds_key, redact
+from ocp_stripe_balance._tools.validation import KEY_PARAMETER
 from ocp_stripe_balance.errors import Problem
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance._tools.validation import ParameterValidator
 
-_KEY_PARAMETER = "idempotency_key"
 _MAX_METADATA_KEYS = 50  # https://docs.stripe.com/metadata
 
 
@@ -38,8 +40,20 @@ class Order:
     """The parameters by name, without the key and the stated effect."""
     key: Key | None
     """The idempotency key, where the caller gave one, or it follows from what is asked."""
+    tool_call: ToolCall | None = None
+    """The name that a model's host gave the call, where it gave one."""
     stated_effect: str | None = None
     """The effect in words, where the caller said it; compared with the amount as soon as that is known."""
+    notes: tuple[str, ...] = ()
+    """What was left out of what the caller said."""
+
+    def without_key(self) -> Order:
+        """
+        The same, where nobody was told of the key that the model gave.
+        """
+        name = shown(self.key.text) if self.key is not None else ""
+        note = f"{KEY_PARAMETER} was left out: {name} names no call of {self.tool.name} that this journal knows"
+        return replace(self, key=None, notes=(*self.notes, note))
 
 
 def take_order(  # noqa: PLR0913  a call and what it is held against
@@ -58,27 +72,34 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         tool: what is called.
         validator: of its parameters.
         parameters: as the agent gave them.
-        keys: idempotency keys given beside the parameters: a `Key` where its origin is known, None where none was.
+        keys: idempotency keys given beside the parameters, or the `ToolCall` that the call is; None where none was.
         tags_calls: whether entries get a metadata key of ours.
         api_key: which no parameter may have in it.
     """
     # Hosts name every call; one that only reads needs no name.
-    beside = [key for key in keys if key is not None] if _KEY_PARAMETER in tool.parameters else []
-    origin = next((key.origin for key in beside if isinstance(key, Key)), Origin.CALLER if beside else Origin.MODEL)
-    given = [key.text if isinstance(key, Key) else key for key in beside]
-    if len(given) == 1 and type(parameters) is dict and _KEY_PARAMETER not in parameters:
-        parameters, given = {**parameters, _KEY_PARAMETER: given[0]}, []
+    beside = [key for key in keys if key is not None] if KEY_PARAMETER in tool.parameters else []
+    tool_call = next((key for key in beside if isinstance(key, ToolCall)), None)
+    given = [key for key in beside if not isinstance(key, ToolCall)]
+    origin = Origin.CALLER if given else Origin.MODEL
+    said, parameters = parameters, _without_empty_key(parameters)
+    if len(given) == 1 and type(parameters) is dict and KEY_PARAMETER not in parameters:
+        parameters, given = {**parameters, KEY_PARAMETER: given[0]}, []
     arguments, problems = validator.check(parameters)
-    given += [arguments[_KEY_PARAMETER]] if given and arguments.get(_KEY_PARAMETER) is not None else []
+    notes = () if problems else _left_out(_named(said), arguments)
+    if tool_call is not None and not isinstance(tool_call.id, str):
+        problems.append(Problem(path=KEY_PARAMETER, message=f"{shown(tool_call.id)} is no ID of a tool call"))
+    given += [arguments[KEY_PARAMETER]] if given and arguments.get(KEY_PARAMETER) is not None else []
     if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
         hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
-        problems.append(Problem(path=_KEY_PARAMETER, message="is given twice, with different values", hint=hint))
-    elif given and _KEY_PARAMETER not in arguments and (not problems or arguments):
-        arguments, problems = validator.check({**_named(parameters), _KEY_PARAMETER: given[0]})
+        problems.append(Problem(path=KEY_PARAMETER, message="is given twice, with different values", hint=hint))
+    elif given and KEY_PARAMETER not in arguments and (not problems or arguments):
+        arguments, problems = validator.check({**_named(parameters), KEY_PARAMETER: given[0]})
     if not problems:
         problems = _key_problems(arguments, api_key)
         if tool.moves_money:
             problems = [*_tag_problems(arguments, tags_calls=tags_calls), *problems]
+        if notes and tool.effect.kind == "update":
+            problems = [*_nothing_to_change(tool, arguments, _named(said)), *problems]
     stated = tool.stated_parameter
     effect = arguments.pop(stated, None) if stated and not problems else None
     if problems:
@@ -86,8 +107,26 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     moved = tool.money_of(arguments)
     if effect is not None and moved is not None and (wrong := check_stated_effect(tool, effect, moved)) is not None:
         return wrong
-    key = arguments.pop(_KEY_PARAMETER, None)
-    return Order(tool=tool, arguments=arguments, key=None if key is None else Key(key, origin), stated_effect=effect)
+    key = arguments.pop(KEY_PARAMETER, None)
+    named = None if key is None else Key(key, origin)
+    return Order(tool=tool, arguments=arguments, key=named, tool_call=tool_call, stated_effect=effect, notes=notes)
+
+
+def _without_empty_key(parameters: object) -> object:
+    """
+    The parameters without a key of the model's that says nothing.
+    """
+    if not isinstance(parameters, dict) or not says_nothing(parameters.get(KEY_PARAMETER)):
+        return parameters
+    return {name: value for name, value in parameters.items() if name != KEY_PARAMETER}
+
+
+def _left_out(said: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """
+    What is told of parameters that say nothing.
+    """
+    left = {name: value for name, value in said.items() if name not in arguments and value is not None}
+    return tuple(f"{name} was left out: {shown(value)} says nothing" for name, value in left.items())
 
 
 def check_stated_effect(tool: ToolSpec, effect: str, moved: Money) -> Invalid | None:
@@ -111,6 +150,19 @@ def _masked(problems: Sequence[Problem], api_key: SecretStr | None) -> list[Prob
 
 def _named(parameters: object) -> Mapping[str, Any]:
     return parameters if isinstance(parameters, Mapping) else {}
+
+
+def _nothing_to_change(tool: ToolSpec, arguments: Mapping[str, Any], said: Mapping[str, Any]) -> list[Problem]:
+    """
+    Where an update says nothing that it would change.
+    """
+    schema = tool.parameters_json_schema
+    if set(arguments) - {*schema["required"], KEY_PARAMETER, "expand"}:
+        return []
+    left = [name for name in said if name in schema["properties"] and name not in arguments and name != KEY_PARAMETER]
+    message = "says nothing, and nothing else is to be changed"
+    hints = {name: schema["properties"][name].get("x-hint", "") for name in left}
+    return [Problem(path=name, message=f"{shown(said[name])} {message}", hint=hint) for name, hint in hints.items()]
 
 
 def _tag_problems(arguments: Mapping[str, Any], *, tags_calls: bool) -> list[Problem]:

@@ -46,9 +46,11 @@ class Previews:
         self._delivery = delivery
         self._reader = reader
 
-    async def preview(self, call: Call) -> DryRun:
+    async def preview(self, call: Call, deadline: float) -> DryRun:
         """
         What a call would send, and whether it would. Moves nothing and records nothing, though the customer is read.
+
+        That may take until *deadline*, in the loop's time.
 
         Raises:
             ToolError: the customer or the journal cannot be read.
@@ -58,7 +60,7 @@ class Previews:
         seen = self._customers.seen(call)
         admitted = await self._rehearse(call, seen)
         if isinstance(admitted, CustomerWanted):
-            seen = await self._customers.read(call, None, is_preview=True)
+            seen = await self._customers.read(call, deadline, is_preview=True)
             admitted = await self._rehearse(call, seen)
         return self._dry_run(call, admitted, seen.warnings)
 

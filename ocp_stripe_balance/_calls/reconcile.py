@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._stripe.evidence import MARK
+from ocp_stripe_balance._stripe.evidence import MARK, marks_of
 from ocp_stripe_balance.errors import RejectedError, ToolError
 from ocp_stripe_balance.models import ReconcileResult
 
@@ -38,7 +38,7 @@ async def look_for(
     try:
         async with contextlib.aclosing(ledger):
             async for entry in ledger:
-                tag = (entry.get("metadata") or {}).get(MARK)
+                tag = marks_of(entry).get(MARK)
                 is_alike = (entry["amount"], entry["currency"]) == record.intent.money
                 if tag == record.key and is_alike:
                     return _settled(record, "succeeded", transaction=entry)

@@ -4,6 +4,7 @@ Calls on record: making one again under its own key, and finding out what became
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ class Recovery:
     The calls on record of one registered API.
     """
 
-    def __init__(self, tools: Sequence[ToolSpec], server: str, journal: Journal, reader: Reader) -> None:
+    def __init__(
+        self, tools: Sequence[ToolSpec], server: str, journal: Journal, reader: Reader, *, timeout_s: float
+    ) -> None:
         """
         Prepare.
         """
@@ -39,6 +42,7 @@ class Recovery:
         self._server = server
         self._journal = journal
         self._reader = reader
+        self._timeout_s = timeout_s
 
     async def find(self, key: str, access: Access, deadline: float) -> Call | Invalid:
         """
@@ -63,6 +67,8 @@ class Recovery:
         """
         Settle every unknown or interrupted call of this base URL and mode by reading Stripe; moves no money.
 
+        Each ledger has the time of one call.
+
         *progress* is told after each call how many of how many are done.
 
         Raises:
@@ -85,7 +91,9 @@ class Recovery:
         customer = intent.customer
         known = {each.key for each in await self._journal.run(lambda book: book.calls_of_customer(customer))}
         lister = tool_at(self._tools, "GET", self._tool_of(record).path)
-        ledger = self._reader.iterate(lister, {"customer": customer}, access.for_account(intent.scope.account or None))
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        access = access.for_account(intent.scope.account or None)
+        ledger = self._reader.iterate(lister, {"customer": customer}, access, deadline)
         settlement = await look_for(record, ledger, known, now())
         if settlement.transaction is not None:
             outcome = Outcome(

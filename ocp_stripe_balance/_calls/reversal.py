@@ -7,15 +7,16 @@ Stripe has no operation for it, and no link between the two: https://docs.stripe
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._calls.call import scope_of
+from ocp_stripe_balance._calls.call import reversal_key, scope_of
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Refused, Succeeded
 from ocp_stripe_balance._calls.order import Order, check_stated_effect
 from ocp_stripe_balance._domain import Key, Money, Origin, State
+from ocp_stripe_balance._stripe.evidence import marks_of
 from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import (
     NotSentError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _REVERSES, _REVERSED_BY = "ocp_reverses", "ocp_reversed_by"
 _LINK_TIMEOUT_S, _LEAST_LINK_TIMEOUT_S = 10.0, 1.0
+_MOST = 99_999_999_999
 _FIND_OUT = "Call again with the same parameters: an entry is reversed once."
 _STAYS = "Stripe keeps this answer under the reversal's key for a day. A person can make the opposite entry."
 
@@ -174,8 +176,7 @@ class Reversals:
             ToolError: the entry could not be read, it was reversed already, or is none that can be.
         """
         scope = wanted.scope
-        name = json.dumps([scope.account, scope.mode, wanted.transaction])
-        key = "rev-" + hashlib.sha256(name.encode()).hexdigest()
+        key = reversal_key(scope, wanted.transaction)
         begun = await self._journal.run(lambda book: book.find_key(key, scope), wanted.deadline)
         if begun is not None and begun.state is State.SUCCEEDED:
             raise already(wanted, begun.transaction_id)
@@ -210,7 +211,8 @@ class Reversals:
         mark = {
             "customer": wanted.customer,
             "transaction": wanted.transaction,
-            "metadata": {_REVERSED_BY: str(result.data.get("id"))},
+            # Of an answer that is cut off, the ID may be what is missing.
+            "metadata": {_REVERSED_BY: str(result.data.get("id") or result.idempotency_key)},
             "idempotency_key": key,
         }
         request = self._reader.request(wanted.siblings.update, mark, wanted.access)
@@ -236,7 +238,7 @@ class Reversals:
         """
         at = {"customer": wanted.customer, "transaction": wanted.transaction}
         entry = (await self._reader.fetch(wanted.siblings.retrieve, at, wanted.access, wanted.deadline)).transaction
-        if entry is None:
+        if entry is None or not _is_money(entry):
             message = (
                 f"Nothing was sent: {wanted.transaction} could not be read (the answer is no balance transaction)."
             )
@@ -254,9 +256,16 @@ class Reversals:
         # The mark may be missing: whoever reversed it may have been stopped before setting it.
         newer = {"customer": wanted.customer, "ending_before": wanted.transaction}
         async for other in self._reader.iterate(wanted.siblings.list, newer, wanted.access, wanted.deadline):
-            if (other.get("metadata") or {}).get(_REVERSES) == wanted.transaction:
+            if marks_of(other).get(_REVERSES) == wanted.transaction:
                 raise already(wanted, other["id"])
         return entry
+
+
+def _is_money(entry: CustomerBalanceTransaction) -> bool:
+    """
+    Whether an entry has an amount and a currency that one of ours could have.
+    """
+    return re.fullmatch("[a-z]{3}", entry.currency, re.ASCII) is not None and abs(entry.amount) <= _MOST
 
 
 def told_as_reversal(tool: ToolSpec, error: ToolError) -> ToolError:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.delivery import Delivery
     from ocp_stripe_balance._calls.endings import Ending
     from ocp_stripe_balance._domain import Context, Mode
-    from ocp_stripe_balance._journal import Journal
+    from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.settings import Settings
@@ -98,6 +98,9 @@ class Service:
             admitted = await self._admit(call, seen, deadline)
             while isinstance(admitted, CustomerWanted):
                 seen = await self._look_at_customer(call, seen, deadline)
+                if loop.time() >= deadline:  # of a call that may have been sent before, no customer is wanted
+                    message = "Nothing was sent: the call's deadline had passed before it could be."
+                    raise NotSentError(message, hint="Call again with the same parameters.", retryable=True)
                 admitted = await self._admit(call, seen, deadline)
         except ToolError as error:
             return Failed(error.told_of(call.intent.tool, call.intent.key.text), error.__cause__)
@@ -121,6 +124,24 @@ class Service:
             api_key=access.api_key,
         )
 
+    async def recognised(self, order: Order, access: Access) -> Order:
+        """
+        The order, without a key of the model's that nobody was told.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        key = order.key
+        if key is None or key.origin is not Origin.MODEL:
+            return order
+        scope, now = scope_of(access, self._server), self._journal.now
+
+        def tools(book: Book) -> set[str]:
+            record, proposal = book.find_key(key.text, scope), book.standing_proposal(key.text, scope, now())
+            return {record.intent.tool if record else "", proposal.tool if proposal else ""}
+
+        return order if order.tool.name in await self._journal.run(tools) else order.without_key()
+
     def prepare(self, order: Order, access: Access, mode: Mode | None = None) -> Call:
         """
         The call that an order makes, in the mode of the API key or in *mode*.
@@ -137,12 +158,9 @@ class Service:
         Step 4; where another caller is sending this very call, its outcome is waited for until the deadline.
 
         Raises:
-            NotSentError: the deadline has passed, or the journal cannot be used.
+            NotSentError: the journal cannot be used.
         """
         loop, poll_s = asyncio.get_running_loop(), _POLL_S
-        if loop.time() >= deadline:  # what was read before took all of it
-            message = "Nothing was sent: the call's deadline had passed before it could be."
-            raise NotSentError(message, hint="Call again with the same parameters.", retryable=True)
         while True:
             lease = self._journal.leases.new(self._journal.now() + self._settings.timeout)
             now = self._journal.now

@@ -114,6 +114,12 @@ class SharedJournal:
         self._journal = given
         self._lock = threading.Lock()  # the first calls of two event loops have one journal too
 
+    def is_of(self, settings: Settings) -> bool:
+        """
+        Whether other settings name the same one.
+        """
+        return self._settings.journal_path == settings.journal_path
+
     def opened(self) -> Journal:
         """
         The journal, made when a call first needs it.

@@ -14,7 +14,8 @@ from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
 from ocp_stripe_balance._journal.lease import is_alive
 from ocp_stripe_balance._journal.past import Past
-from ocp_stripe_balance._journal.records import Decision, Lease, Record, WrongTotal, intent_of
+from ocp_stripe_balance._journal.records import Decision, Lease, Record, intent_of
+from ocp_stripe_balance._journal.totals import WrongTotal
 
 __all__ = [
     "Book",

@@ -15,16 +15,15 @@ from ocp_stripe_balance._journal.past import Past
 from ocp_stripe_balance._journal.records import (
     Lease,
     Record,
-    WrongTotal,
     about,
     at_key,
     decision_of,
-    held_by,
     intent_of,
     proposal_of,
     record_of,
 )
 from ocp_stripe_balance._journal.statements import statements
+from ocp_stripe_balance._journal.totals import WrongTotal, forget_totals, wrong_totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -94,7 +93,7 @@ class Book:
 
     def find(self, intent: Intent) -> Record | None:
         """
-        The call that is on record under the key of *intent*.
+        The call that is on record under the key of *intent*, or that a call of that key joined.
         """
         return self._one("call_of_key", at_key(intent))
 
@@ -114,18 +113,16 @@ class Book:
         """
         Record a call as under way.
         """
-        held = held_by(lease) | {"now": now}
         path, body, api_version, is_tagged = payload
-        held |= {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
-        self._run("insert_call", {**about(intent), **held})
+        sent = {"path": path, "body": body, "api_version": api_version, "is_tagged": int(is_tagged)}
+        self._run("insert_call", {**about(intent), **sent, **_held(lease, now)})
         return Record(intent, payload, Outcome(State.SENDING), lease, now, now, lease.until)
 
     def take_over(self, record: Record, lease: Lease, now: float) -> Record:
         """
         Let the owner of *lease* send a recorded call again.
         """
-        held = held_by(lease) | {"now": now}
-        self._run("take_over", {**at_key(record.intent), **held})
+        self._run("take_over", {**at_key(record.intent), **_held(lease, now)})
         outcome = record.outcome._replace(state=State.SENDING)
         return record._replace(outcome=outcome, lease=lease, spent_at=lease.until, updated_at=now)
 
@@ -213,16 +210,12 @@ class Book:
 
     def wrong_totals(self) -> list[WrongTotal]:
         """
-        Totals of the rules that are not what the rows add up to; there are none, unless something else wrote them.
+        Totals of the rules that are not what the rows add up to; those are made anew when they are asked for next.
         """
-        return [WrongTotal(*row) for row in self._run("wrong_totals", {})]
-
-    def forget_totals(self) -> None:
-        """
-        Let the totals be made anew from the rows when they are asked for next.
-        """
-        self._run("forget_windows", {})
-        self._run("forget_totals", {})
+        wrong = wrong_totals(self._db)
+        if wrong:
+            forget_totals(self._db)
+        return wrong
 
     # Decisions
 
@@ -271,6 +264,13 @@ class Book:
         """
         found = None if proposal is None else self._expire(proposal, now)
         return None if found is None or found.state == "expired" else found
+
+    def join(self, intent: Intent, first: Intent, now: float) -> None:
+        """
+        Let the key of a call be a name of the *first* one from now on, whatever becomes of that.
+        """
+        if self._run("join_key", {**at_key(intent), "first_key": first.key.text}).rowcount:
+            self.note(intent, "asked", now, rule="joined", reason=f"it is the call of key {first.key.text}")
 
     def use_up(self, proposal: Proposal) -> None:
         """
@@ -334,6 +334,12 @@ class Book:
 
     def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
         return self._db.execute(self._statements[name], values)
+
+
+def _held(lease: Lease, now: float) -> dict[str, Any]:
+    owner, host, pid, until, began = lease
+    at = {"owner_host": host, "owner_pid": pid, "owner_began": began}
+    return {"owner": owner, **at, "until": until, "now": now}
 
 
 _ASKED = ("id", "customer_name", "balance_before", "rule", "why", "asked_at", "expires_at")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.lease import Leases
+from ocp_stripe_balance._journal.permissions import hint_of
 from ocp_stripe_balance._journal.sqlite import copy, open_shared
 from ocp_stripe_balance._journal.store import UnprovedError, store_of
 from ocp_stripe_balance._journal.writer import Writer
@@ -192,13 +193,12 @@ class Journal:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         hint = getattr(error, "hint", "")
         why = str(error) if hint else f"{name}: {error}"
+        refused = None if self.path is None else hint_of(self.path, error)
+        hint = refused or hint or "A person must make room, or mend the file that OCP_STRIPE_JOURNAL names."
         return NotSentError(
             f"The journal at {self.path} cannot be used ({why}), so this attempt sent nothing.",
-            hint=(
-                f"{hint or 'A person must make room, or mend the file that OCP_STRIPE_JOURNAL names.'} Then call again "
-                "with the same key: what became of earlier attempts is in the journal."
-            ),
-            retryable=True,
+            hint=f"{hint} Then call again with the same key: what became of earlier attempts is in the journal.",
+            retryable=refused is None,
         )
 
     def __del__(self) -> None:

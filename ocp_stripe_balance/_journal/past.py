@@ -3,20 +3,22 @@ What the journal knows around one call: what stands under its key, what was spen
 
 A call counts while it is under way, when it succeeded, and when its outcome is unknown; not when nothing moved.
 Nothing here takes longer where there are more calls: what is looked for has an index, and what is added up is kept as
-totals, which every change of a row changes too (`migrations/007_totals.sql`).
+totals.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._journal.records import Decision, Record, about, decision_of, proposal_of, record_of
 from ocp_stripe_balance._journal.statements import statements
+from ocp_stripe_balance._journal.totals import CALLS, Totals
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
 
     from ocp_stripe_balance._domain import Intent
     from ocp_stripe_balance.models import Proposal
@@ -25,16 +27,7 @@ if TYPE_CHECKING:
 CURRENCY_WINDOW_S = 600.0
 DENIAL_WINDOW_S = 86400.0
 
-_CALLS = "calls"
-_FOR_EVER = float("inf")
 _MAX_WALK = 10_000  # calls that are looked at to say when there is room again: a few milliseconds
-
-
-class _Total(NamedTuple):
-    since: float
-    total: int
-    is_behind: bool
-    """Whether something has left the window since then, or is in it again, because the clock went back."""
 
 
 class Past:
@@ -51,11 +44,12 @@ class Past:
         self._intent = intent
         self._own = own
         self._about = about(intent)
+        self._totals = Totals(db, self._about, now)
 
     @cached_property
     def call(self) -> Record | None:
         """
-        The call itself, where it is on record.
+        The call itself, where it is on record, or the one that it joined.
         """
         return self._own or self._call_at("call")
 
@@ -66,13 +60,14 @@ class Past:
         """
         return self._call_at("same_reason")
 
-    @cached_property
-    def proposal(self) -> Proposal | None:
+    def proposals(self, *, is_alone: bool) -> Iterator[Proposal]:
         """
-        The newest proposal of that key.
+        The newest proposal of that key; unless *is_alone*, then that of the key it joined, and one for the same intent.
         """
-        number = self._look["proposal"]
-        return None if number is None else proposal_of(self._run("proposal_of_number", {"number": number}).fetchone())
+        for place in ("proposal", "joined_proposal", "alike_proposal")[: 1 if is_alone else None]:
+            number = self._look[place]
+            if number is not None:
+                yield proposal_of(self._run("proposal_of_number", {"number": number}).fetchone())
 
     def denial(self) -> Decision | None:
         """
@@ -101,7 +96,7 @@ class Past:
         """
         Minor units that moved, or may have, within the window, in this call's direction and currency.
         """
-        return self._total(per, window_s) - self._own_share(per, window_s)
+        return self._totals.of(per, window_s) - self._own_share(per, window_s)
 
     def room_at(self, per: str, window_s: float, at_most: int) -> tuple[float, bool]:
         """
@@ -123,7 +118,7 @@ class Past:
         """
         How many calls were let through within the window; the same key again counts again.
         """
-        return self._total(_CALLS, window_s)
+        return self._totals.of(CALLS, window_s)
 
     def let_through_at(self, number: int, window_s: float) -> float:
         """
@@ -141,7 +136,8 @@ class Past:
 
     @cached_property
     def _look(self) -> sqlite3.Row:
-        found: sqlite3.Row = self._run("look", {"denied_since": self.now - DENIAL_WINDOW_S}).fetchone()
+        values = {"now": self.now, "denied_since": self.now - DENIAL_WINDOW_S}
+        found: sqlite3.Row = self._run("look", values).fetchone()
         return found
 
     def _call_at(self, place: str) -> Record | None:
@@ -161,37 +157,6 @@ class Past:
         is_alike = moved and wanted and (moved.currency, moved.direction) == (wanted.currency, wanted.direction)
         is_ours = is_alike and self._whose(own.intent, per) == self._whose(self._intent, per)
         return abs(moved.amount) if moved and is_ours else 0
-
-    def _total(self, per: str, window_s: float) -> int:
-        found = self._totals.get((per, window_s))
-        if found is None or found.is_behind or self.now - window_s - found.since > window_s / 2:
-            if found is None:
-                self._forget_stale_windows()
-            self._move(per, window_s, found)
-            del self._totals
-            found = self._totals[per, window_s]
-        return found.total
-
-    @cached_property
-    def _totals(self) -> dict[tuple[str, float], _Total]:
-        rows = self._run("totals", {"now": self.now})
-        return {(per, window_s): _Total(*rest) for per, window_s, *rest in rows}
-
-    def _move(self, per: str, window_s: float, total: _Total | None) -> None:
-        """
-        Let the totals of a window be those of the window that ends now.
-        """
-        since = self.now - window_s
-        begun = _FOR_EVER if total is None else total.since
-        values = {"per": per, "window_s": window_s, "since": since}
-        values |= {"after": min(begun, since), "until": max(begun, since), "factor": 1 if since < begun else -1}
-        self._run("move_count" if per == _CALLS else "move_total", values)
-        self._run("begin_total", values)
-
-    def _forget_stale_windows(self) -> None:
-        for per, window_s in self._run("stale_windows", {"now": self.now}).fetchall():
-            self._run("end_total", {"per": per, "window_s": window_s})
-            self._run("drop_totals", {"per": per, "window_s": window_s})
 
     @staticmethod
     def _whose(intent: Intent, per: str) -> str | None:

@@ -104,24 +104,6 @@ class Decision(NamedTuple):
         return effect_of(self.money)
 
 
-class WrongTotal(NamedTuple):
-    """
-    A total that is not what the rows add up to.
-    """
-
-    per: str
-    """Whose calls are added up, or ``calls`` for how many were let through."""
-    window_s: float
-    whose: str
-    base_url: str
-    mode: str
-    account: str
-    currency: str
-    sign: int
-    excess: int
-    """By how much it is too high, in minor units or calls."""
-
-
 def record_of(row: sqlite3.Row) -> Record:
     """
     The call in a row.
@@ -209,20 +191,6 @@ def at_key(intent: Intent) -> dict[str, Any]:
     """
     base_url, mode, account = intent.scope
     return {"key": intent.key.text, "base_url": base_url, "mode": mode, "account": account}
-
-
-def held_by(lease: Lease) -> dict[str, Any]:
-    """
-    The values of the columns that say who sends a call.
-    """
-    owner, owner_host, owner_pid, until, owner_began = lease
-    return {
-        "owner": owner,
-        "owner_host": owner_host,
-        "owner_pid": owner_pid,
-        "owner_began": owner_began,
-        "until": until,
-    }
 
 
 def about(intent: Intent) -> dict[str, Any]:

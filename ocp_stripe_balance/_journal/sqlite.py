@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._journal.statements import migrations
+from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _migrate(db: sqlite3.Connection, name: str) -> None:
                 f"known up to {len(known)}). Nothing in it was changed.",
                 hint="Upgrade this package, or set OCP_STRIPE_JOURNAL to another path.",
             )
+        db.create_function("one_spelling", 1, one_spelling, deterministic=True)
         for number, script in enumerate(known[version:], version + 1):
             for statement in script:
                 db.execute(statement)

@@ -7,13 +7,13 @@ from __future__ import annotations
 import re
 import sqlite3
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_HERE = Path(__file__).parent
+_HERE = files("ocp_stripe_balance._journal")  # which may lie in a zip
 
 
 @cache
@@ -28,10 +28,13 @@ def statements() -> Mapping[str, str]:
 @cache
 def migrations() -> tuple[tuple[str, ...], ...]:
     """
-    The statements of every migration, the oldest first; its number is its place, from 1 on.
+    The statements of every migration, the oldest first; its number is its place, from 1 on, as its name says.
     """
-    files = sorted((_HERE / "migrations").glob("*.sql"))
-    return tuple(tuple(_split(_without_comments(file.read_text("utf-8")))) for file in files)
+    scripts = {script.name: script for script in (_HERE / "migrations").iterdir() if script.name.endswith(".sql")}
+    names = sorted(scripts)
+    if [int(name[:3]) for name in names] != list(range(1, len(names) + 1)):
+        raise ValueError(f"a migration is missing or has a number twice: {', '.join(names)}")
+    return tuple(tuple(_split(_without_comments(scripts[name].read_text("utf-8")))) for name in names)
 
 
 def _without_comments(text: str) -> str:

@@ -35,8 +35,11 @@ WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :accoun
     AND NOT is_final AND (:is_final OR owner = :owner)
 
 -- call_of_key:
--- The call of that key in that scope.
-SELECT * FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account
+-- The call of that key in that scope; else the one that the call of that key joined.
+SELECT * FROM calls
+WHERE base_url = :base_url AND mode = :mode AND account = :account AND key IN (:key, (
+    SELECT first_key FROM joined WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account))
+ORDER BY key = :key DESC LIMIT 1
 
 -- customer_of_transaction:
 -- The customer of the call that made an entry.
@@ -114,6 +117,11 @@ INSERT INTO proposals (
 -- All proposals, oldest first.
 SELECT * FROM proposals ORDER BY number
 
+-- join_key:
+-- Give the call of a key another name: that of the call whose proposal it joined.
+INSERT INTO joined VALUES (:key, :base_url, :mode, :account, :first_key)
+ON CONFLICT DO UPDATE SET first_key = excluded.first_key WHERE first_key != excluded.first_key
+
 -- proposal_of_id:
 -- The proposal of that ID.
 SELECT * FROM proposals WHERE id = :id
@@ -135,13 +143,28 @@ UPDATE proposals SET state = :state WHERE id = :id
 -- Where on record there is something that stands around a call: under its key, for its reason, or like it. Each is
 -- found by an index of its own, whatever number of calls there is.
 SELECT
-    (SELECT id FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS call,
+    -- Of its key, or else of the key that it joined.
+    COALESCE(
+        (SELECT id FROM calls WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account),
+        (SELECT calls.id FROM joined JOIN calls USING (base_url, mode, account)
+            WHERE joined.key = :key AND base_url = :base_url AND mode = :mode AND account = :account
+                AND calls.key = first_key)) AS call,
     -- The first call of the same business reason that moved money or may have.
     (SELECT MIN(id) FROM calls
         WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url
             AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')) AS same_reason,
     (SELECT MAX(number) FROM proposals
         WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS proposal,
+    (SELECT MAX(number) FROM joined JOIN proposals USING (base_url, mode, account)
+        WHERE joined.key = :key AND base_url = :base_url AND mode = :mode AND account = :account
+            AND proposals.key = first_key) AS joined_proposal,
+    -- What stands for the same intent. A question at somebody's terminal is about that person's own command alone, and a
+    -- program that names a decision anew, without a reason that says otherwise, means another.
+    (SELECT MIN(number) FROM proposals
+        WHERE customer = :customer AND state IN ('waiting', 'approved') AND expires_at > :now AND rule != 'ask_always'
+            AND base_url = :base_url AND mode = :mode AND account = :account AND tool = :tool AND amount = :amount
+            AND currency = :currency AND reference IS :reference AND (moves_money OR arguments = :arguments)
+            AND (:key_origin != 'caller' OR reference IS NOT NULL)) AS alike_proposal,
     -- A person's no to this very key; to the same business reason; or since a time to the same amount.
     (SELECT MAX(number) FROM decisions
         WHERE key = :key AND decision = 'denied' AND base_url = :base_url AND mode = :mode AND account = :account

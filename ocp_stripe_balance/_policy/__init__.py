@@ -4,7 +4,7 @@ Guardrails: what is stopped here, or waits for a person, although Stripe would d
 A call is sent only where every rule allows it, so a rule can only narrow what the others leave.
 """
 
-from ocp_stripe_balance._policy.amounts import moment, span
+from ocp_stripe_balance._policy.amounts import span
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
 from ocp_stripe_balance._policy.file import Per, Policy, load_policy
 from ocp_stripe_balance._policy.rules import check, denied, findings, live, remembered, resumed, standing
@@ -24,7 +24,6 @@ __all__ = [
     "in_words",
     "live",
     "load_policy",
-    "moment",
     "remarks",
     "remembered",
     "resumed",

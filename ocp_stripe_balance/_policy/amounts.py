@@ -5,12 +5,12 @@ The rules about how much and how often: limits, budgets, calls per minute, and w
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._policy.case import Finding, Words
 from ocp_stripe_balance._text import money
+from ocp_stripe_balance._text.plain import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Intent, Money
     from ocp_stripe_balance._policy.case import Past
     from ocp_stripe_balance._policy.file import Budget, Policy
-
-
-def moment(seconds: float) -> str:
-    """
-    A time as ISO 8601 in UTC.
-    """
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def span(seconds: float) -> str:

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from ocp_stripe_balance._domain import Direction
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import nearest, shown
+from ocp_stripe_balance._text.plain import escaped, nearest, shown
 from ocp_stripe_balance.errors import ConfigurationError
 
 Per = Literal["customer", "user", "agent_type", "context", "all"]
@@ -25,6 +25,7 @@ OTHER = "other"
 DEFAULT_LIMIT = Decimal("1000.00")
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_AMOUNT = 10**9
+_MAX_CALLS = 10**6
 _MAX_WINDOW_S = 366 * 86400
 _CURRENCY_WINDOW_S = 600.0
 
@@ -35,7 +36,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 def _amount(value: object) -> Decimal:
     if isinstance(value, Decimal) and value.is_finite() and 0 <= value < _MAX_AMOUNT and value == round(value, 3):
-        return value
+        return round(value, 3)
     if not isinstance(value, str | Decimal):
         raise _wrong(
             f'{shown(value)} could be read as cents; write it as text in the currency\'s units, such as "20.00"'
@@ -87,7 +88,7 @@ Window: TypeAlias = Annotated[float, BeforeValidator(_window)]
 Currency: TypeAlias = Annotated[str, BeforeValidator(_currency)]
 CurrencyOrOther: TypeAlias = Annotated[str, BeforeValidator(_currency_or_other)]
 Pattern: TypeAlias = Annotated[str, BeforeValidator(_pattern)]
-Expandable: TypeAlias = Annotated[str, Field(strict=True, pattern=r"^[a-z_]{1,64}$")]
+Expandable: TypeAlias = Annotated[str, Field(strict=True, pattern=r"^[a-z_]{1,64}(\.[a-z_]{1,64}){0,3}$")]
 MetadataKey: TypeAlias = Annotated[str, Field(strict=True, pattern=r"^[^\[\]]{1,40}$")]
 
 
@@ -184,13 +185,13 @@ class Policy(BaseModel):
     directions: tuple[Direction, ...] = ("credit", "debit")
     currencies: tuple[Currency, ...] | None = None
     """None for any."""
-    calls_per_minute: StrictInt | None = Field(None, ge=1)
+    calls_per_minute: StrictInt | None = Field(None, ge=1, le=_MAX_CALLS)
     duplicate_window: Annotated[float | None, BeforeValidator(_duplicate_window)] = 600.0
     """How long the same customer, amount and currency under another key counts as a suspected duplicate."""
     unreadable_customers: Literal["warn", "refuse"] = "warn"
     """What happens where the API key may not read the customer, so that the currency cannot be checked."""
     expand: tuple[Expandable, ...] | None = None
-    """Which fields a call may expand, such as ``invoice``; None for any."""
+    """Which fields a call may expand, such as ``invoice`` or ``invoice.charge``; None for any."""
     customers: Customers = Customers()
     require: Require = Require()
     limits: Limits = Limits()
@@ -213,8 +214,7 @@ class Policy(BaseModel):
                 if not budget.credit and not budget.debit
             ]
         if problems:
-            lines = "\n".join(f"- {problem}" for problem in problems)
-            raise ConfigurationError(f"The policy is not valid:\n{lines}\n", hint="Correct it and start again.")
+            raise ConfigurationError("The policy is not valid:", lines=problems, hint="Correct it and start again.")
 
     def limit(self, direction: Direction, currency: str) -> tuple[str, Decimal]:
         """
@@ -272,8 +272,8 @@ def load_policy(source: object) -> Policy:
     try:
         return Policy(**tomllib.loads(text))
     except ConfigurationError as error:
-        message = str(error.args[0]).replace("The policy", f"The policy {path}", 1)
-        raise ConfigurationError(message, hint=error.hint) from None
+        error.args = (str(error.args[0]).replace("The policy", escaped(f"The policy {path}"), 1),)
+        raise
     except (ValueError, RecursionError) as error:  # among them tomllib.TOMLDecodeError
         hint = (
             "Text stands in straight quotes, true and false without quotes in lower case, each key once, and every "

@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._policy.amounts import budget_rule, limit_rule, moment, rate_rule, span, threshold_rule
+from ocp_stripe_balance._policy.amounts import budget_rule, limit_rule, rate_rule, span, threshold_rule
 from ocp_stripe_balance._policy.case import Finding, Words, decide
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,11 +195,10 @@ def _customers(policy: Policy, customer: str | None) -> Iterator[Finding]:
 
 
 def _expand(allowed: tuple[str, ...], intent: Intent) -> Finding:
-    # Of a list, what is expanded is in its data; of anything expanded, the policy names the first field.
-    asked = [
-        field.removeprefix("data.").partition(".")[0] for field in json.loads(intent.arguments).get("expand") or ()
-    ]
-    denied_fields = [field for field in dict.fromkeys(asked) if field not in allowed]
+    # Of a list, what is expanded is in its data. What is expanded in an invoice has its own name: invoice.customer.
+    asked = [field.removeprefix("data.") for field in json.loads(intent.arguments).get("expand") or ()]
+    known = {field.removeprefix("data.") for field in allowed}
+    denied_fields = [field for field in dict.fromkeys(asked) if field not in known]
     if not denied_fields:
         return Finding("allowed", "expand", lambda: Words("nothing is expanded that may not be"))
     message = f"the policy does not let {' and '.join(denied_fields)} be expanded"

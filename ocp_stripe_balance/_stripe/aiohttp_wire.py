@@ -8,12 +8,16 @@ import asyncio
 import contextlib
 import os
 import select
+import socket
+import threading
 import weakref
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import certifi
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ocp_stripe_balance._stripe.wire import (
@@ -24,11 +28,13 @@ from ocp_stripe_balance._stripe.wire import (
     LostError,
     Received,
     UnsentError,
+    UnusableError,
     WireError,
     as_headers,
     describe,
     lost,
 )
+from ocp_stripe_balance.settings import is_loopback
 
 if TYPE_CHECKING:
     import ssl
@@ -76,11 +82,8 @@ class AiohttpWire:
         """
         deadline = asyncio.get_running_loop().time() + remaining_s
         headers, url = as_headers(request), URL(request.url, encoded=True)
-        try:
-            tls = self._tls() if url.scheme == "https" else None
-            proxy = self._network.proxy_for(request.url)
-        except (OSError, ValueError) as caught:  # a file of certificates, or a proxy, that cannot be used
-            raise UnsentError(describe(caught)) from None
+        tls = self._tls() if url.scheme == "https" else None
+        proxy = self._network.proxy_for(request.url)
         current = _Exchange(deadline)
         _current.set(current)
         session = self._session()
@@ -100,7 +103,7 @@ class AiohttpWire:
         except WireError:
             raise
         except _UNSENT as caught:
-            error = UnsentError(_words(caught))
+            error = _unsent(caught)
         except TimeoutError:
             if current.is_connected:
                 raise
@@ -138,7 +141,7 @@ class AiohttpWire:
             for other in [other for other in self._sessions if other.is_closed()]:
                 _close_elsewhere(other, self._sessions.pop(other))
             session = self._sessions[loop] = aiohttp.ClientSession(
-                connector=_Connector(limit=self._max_connections, keepalive_timeout=_MAX_IDLE_S),
+                connector=_Connector(limit=self._max_connections, keepalive_timeout=_MAX_IDLE_S, resolver=_Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -190,7 +193,7 @@ class _Connector(aiohttp.TCPConnector):
                 raise UnsentError("ConnectError: the connections were closed") from error
             raise
         except Exception as error:  # such as no thread for DNS: whatever it is, nothing was sent
-            raise UnsentError(_words(error)) from error
+            raise _unsent(error) from error
         _USED.add(connection.protocol)
         if asyncio.get_running_loop().time() >= exchange.deadline:  # the process was stopped: others may have the call
             connection.close()
@@ -214,6 +217,54 @@ class _Connector(aiohttp.TCPConnector):
     def __del__(self, _warnings: Any = None) -> None:
         """
         Say nothing of connections that a wire left open which nobody closed: they are closed with it.
+        """
+
+
+class _Resolver(AbstractResolver):
+    """
+    The system's resolver, in threads that nobody waits for.
+
+    It may hang for half a minute and cannot be stopped. The threads of an event loop are few, the application's too,
+    and are waited for when the loop closes and when the program ends.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """
+        The addresses of a host.
+        """
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+        flags = 0 if is_loopback(host) else socket.AI_ADDRCONFIG  # by which a machine without network has no localhost
+
+        def tell(infos: list[Any], error: Exception | None) -> None:
+            if found.done():
+                return
+            if error is None:
+                found.set_result(infos)
+            else:
+                found.set_exception(error)
+
+        def look_up() -> None:
+            infos, error = [], None
+            try:
+                infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
+            except (OSError, ValueError, OverflowError) as caught:  # among them what is no name at all
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(tell, infos, error)
+
+        threading.Thread(target=look_up, name="ocp-stripe-balance-dns", daemon=True).start()
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=address[0], port=address[1], family=kind, proto=proto, flags=numeric)
+            for kind, _, proto, _, address in await found
+        ]
+
+    async def close(self) -> None:
+        """
+        Nothing is open.
         """
 
 
@@ -259,6 +310,16 @@ async def _received(response: aiohttp.ClientResponse, deadline: float) -> Receiv
     if why is not None:
         response.close()
     return Received(response.status, Headers(response.raw_headers), bytes(body), why)
+
+
+def _unsent(error: Exception) -> UnsentError:
+    """
+    What is said of a connection that was not made, and whether another attempt could make it.
+    """
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return UnusableError(f"{_words(error)}; OCP_STRIPE_CA_FILE names other certificates to trust")
+    is_known = getattr(error, "status", None) != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+    return (UnsentError if is_known else UnusableError)(_words(error))
 
 
 def _words(error: BaseException) -> str:

@@ -6,8 +6,6 @@ The rules are Stripe's: https://docs.stripe.com/error-low-level, https://docs.st
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,9 +14,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._stripe.pace import NoTurnError
-from ocp_stripe_balance._stripe.wire import CUT_OFF, WireError
+from ocp_stripe_balance._stripe.wire import CUT_OFF, UnusableError, WireError
 
 if TYPE_CHECKING:
+    from ocp_stripe_balance._stripe.body import Body
     from ocp_stripe_balance._stripe.wire import Headers
     from ocp_stripe_balance.errors import Outcome
 
@@ -66,22 +65,24 @@ class Reply(NamedTuple):
 
     status: int
     headers: Headers
-    body: bytes
-    data: Any
-    """The JSON value of the body, or None where it is not JSON."""
+    body: Body
     lost_body: str | None
     """Why the body is not whole, or None where it is."""
     attempts: int
 
     @property
-    def text(self) -> str:
+    def data(self) -> Any:
         """
-        The JSON of `data`: as it came, where that is UTF-8 and begins like an object, else written anew.
+        The JSON value of the body, or None where that is not JSON, or not whole.
         """
-        if self.body[:1] == b"{" and self.body[1:2] != b"\0":  # UTF-16 has zeros there
-            with contextlib.suppress(UnicodeDecodeError):
-                return self.body.decode()
-        return json.dumps(self.data)
+        return self.body.data
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """
+        The JSON object of the body, as far as it arrived.
+        """
+        return self.data if isinstance(self.data, dict) else self.body.begun or {}
 
     @property
     def error(self) -> dict[str, Any] | None:
@@ -143,11 +144,11 @@ def is_worth_repeating(attempt: Attempt) -> bool:
     Whether another attempt may end otherwise: Stripe's own advice first, where it gave one.
     """
     reply = attempt.reply
-    if isinstance(attempt.failure, NoTurnError):
+    if isinstance(attempt.failure, NoTurnError | UnusableError):
         return False
     if reply is None:
         return attempt.seen is Seen.UNSENT or isinstance(attempt.failure, WireError | TimeoutError)
-    if attempt.seen is Seen.SUCCEEDED or reply.lost_body is not None:
+    if attempt.seen is Seen.SUCCEEDED or (reply.lost_body is not None and attempt.doubt is None):
         return reply.lost_body not in {None, CUT_OFF}
     advice = reply.headers.get("stripe-should-retry")
     if advice in {"true", "false"}:

@@ -7,15 +7,11 @@ What an attempt showed (`attempts.py`) decides twice: whether to try again, and 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import random
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
-
-from pydantic_core import from_json
 
 from ocp_stripe_balance._stripe.attempts import (
     OUTCOMES,
@@ -26,14 +22,16 @@ from ocp_stripe_balance._stripe.attempts import (
     is_worth_repeating,
     retry_after,
 )
+from ocp_stripe_balance._stripe.body import read
 from ocp_stripe_balance._stripe.network import Network, advice
 from ocp_stripe_balance._stripe.pace import NoTurnError
-from ocp_stripe_balance._stripe.wire import UnsentError, describe
+from ocp_stripe_balance._stripe.wire import UnsentError, UnusableError, describe
 from ocp_stripe_balance._telemetry import WatchedAttempt
 from ocp_stripe_balance._text.plain import escaped
-from ocp_stripe_balance._text.secrets import redact, scrub, without
+from ocp_stripe_balance._text.secrets import redact, scrub
 from ocp_stripe_balance.errors import (
     AuthenticationError,
+    ConfigurationError,
     NotSentError,
     OutcomeUnknownError,
     PermissionDeniedError,
@@ -185,12 +183,10 @@ class StripeClient:
         watched.status = received.status
         watched.end(None)
         secret, lost = _bare(request.api_key), received.lost_body
-        body, data = _read(received.body, secret)
         return Reply(
             status=received.status,
             headers=received.headers.without(secret) if secret else received.headers,
-            body=body,
-            data=data,
+            body=read(received.body, secret),
             lost_body=None if lost is None else redact(lost, secret),
             attempts=attempt,
         )
@@ -339,6 +335,10 @@ class _Call:
     def _not_sent(self, last: Attempt) -> NotSentError:
         if isinstance(last.failure, NoTurnError):
             return self._had_no_turn(last.failure)
+        if isinstance(last.failure, UnusableError):
+            hint = f"{_HINT_OF_SETUP} {advice(self._terms.network.ignored())}".strip()
+            message = f"Nothing was sent: {self._failure(last)}."
+            return ConfigurationError(message, hint=hint, attempts=self._attempts, **self._facts)
         host = urlsplit(self._request.url).netloc
         if last.doubt is not None and last.reply is not None:
             what = f"{host} answered with HTTP {last.reply.status}, but not what was asked for: {last.doubt}"
@@ -431,6 +431,7 @@ class _Call:
 
 
 _HINT_OF_DOUBT = "Call again with the same parameters. Where it stays so, a person must look at what is before Stripe."
+_HINT_OF_SETUP = "A person must mend what is named; calling again will not help."
 _HINT_OF_READS = "Mend what Stripe names and call again."
 _HINTS: dict[type[ToolError] | str, str] = {
     AuthenticationError: "A person must give this tool a valid API key; calling again will not help.",
@@ -447,29 +448,6 @@ _HINTS: dict[type[ToolError] | str, str] = {
 
 def _bare(api_key: SecretStr | None) -> str:
     return "" if api_key is None else api_key.get_secret_value()
-
-
-def _read(body: bytes, secret: str) -> tuple[bytes, Any]:
-    """
-    The body and the JSON in it, without the API key, should a proxy or a server echo it.
-    """
-    if secret and secret.encode() in body:
-        body = body.replace(secret.encode(), b"[api key]")
-    data = _json(body)
-    # Behind an escape, and in UTF-16, a search of the bytes does not see it.
-    if data is not None and secret and (b"\\" in body or b"\0" in body):
-        data = without(data, secret)
-        body = json.dumps(data).encode()
-    return body, data
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return from_json(body)
-    except ValueError:  # what the standard library takes all the same: a lone surrogate, UTF-16
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(body)
-    return None
 
 
 def _text(value: object) -> str | None:

@@ -4,6 +4,8 @@ What a 2xx proves: that Stripe did or knows what was asked for, or only that som
 A gateway's page, an error under 200, or the entry of another call or customer prove nothing. An object of Stripe's with
 fields that nobody knows, or one that is cut off, is still that object:
 https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backwards-compatible
+
+Why it proves nothing is told in words of ours: what stands there may be somebody else's.
 """
 
 from __future__ import annotations
@@ -11,10 +13,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from pydantic_core import from_json
-
-from ocp_stripe_balance._text.plain import shown
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 MARK = "ocp_call"
 """The metadata key that says by which call an entry was made."""
+_ANY_CASE = {"currency", "email"}
+# As the schemas have it: printable, and nothing that means something in a path.
+_is_id = re.compile(r"(?!\.{1,2}$)[!-\"$&-.0->@-\[\]-~]{1,255}").fullmatch
 
 
 class Expected(NamedTuple):
@@ -36,9 +38,9 @@ class Expected(NamedTuple):
     fields: tuple[tuple[str, Any], ...]
     """What was asked for, by the field that says it: an ID where an object may be expanded."""
     mark: str | None = None
-    """The key of the call, where its entry carries it."""
-    is_list: bool = False
-    """Whether it is a list of such objects."""
+    """The key of the call, where its entry carries it; empty where it carries none, None where it may be any."""
+    list_path: str | None = None
+    """Where the list of such objects is, where it is one."""
     is_read: bool = False
     """Whether all of it is to be used; of a write it is enough that Stripe answered."""
 
@@ -46,65 +48,64 @@ class Expected(NamedTuple):
         """
         Why a 2xx reply does not prove that this request was answered; None where it does.
         """
-        if reply.lost_body is None and reply.data is not None:
-            return self._doubt_of_list(reply.data) if self.is_list else self._doubt_of(reply.data)
-        if self.is_list and reply.lost_body is not None:
+        if self.list_path is not None and reply.lost_body is not None:
             return None  # whoever reads it asks for a shorter page
-        return (reply.lost_body or "it cannot be read") if self.is_read else self._doubt_of_piece(reply)
+        if reply.data is None:
+            return _lost(reply) if self.is_read else self._doubt_of_begun(reply)
+        if self.is_read and reply.body.flaw is not None:
+            return reply.body.flaw
+        return self._doubt_of(reply.data) if self.list_path is None else self._doubt_of_list(reply.data)
 
-    def _doubt_of_piece(self, reply: Reply) -> str | None:
+    def _doubt_of_begun(self, reply: Reply) -> str | None:
         """
         The same of a body that is cut off or cannot be read.
 
-        The beginning of the object proves it, and so do Stripe's own headers over what may be one.
+        What arrived whole proves it once it says what it is; before that, only what was lost on its way from Stripe.
         """
-        piece = self._piece(reply.body)
-        if self._doubt_of(piece or {}, is_whole=False) is not None:
-            return "what arrived of it is something else"  # in words of ours: nothing was masked in this piece
-        if piece is not None and "object" in piece:
-            return None
-        may_be_one = piece is not None or (reply.lost_body is not None and not reply.body)
-        return None if may_be_one and _is_from_stripe(reply) else "it cannot be read"
-
-    def _piece(self, body: bytes) -> dict[str, Any] | None:
-        """
-        What can be read of a JSON object that is cut off, but for the last value, which may be cut; None of another.
-        """
-        try:
-            piece = from_json(body, allow_partial="trailing-strings")
-        except ValueError:
-            return None
-        if not isinstance(piece, dict):
-            return None
-        if piece:
-            name, value = piece.popitem()
-            if name == "object" and _is_begun(value, self.object):
-                piece[name] = self.object
-        return piece
+        begun = reply.body.begun
+        if begun is None:
+            return _lost(reply)
+        if self._doubt_of(begun, is_whole=False) is not None:
+            return "what arrived of it is something else"
+        is_believed = "object" in begun or (reply.lost_body is not None and _is_from_stripe(reply))
+        return None if is_believed else _lost(reply)
 
     def _doubt_of_list(self, data: Any) -> str | None:
         if not isinstance(data, dict) or data.get("object") != "list" or not isinstance(data.get("data"), list):
             return "it is not a list"
+        if data.get("error") is not None:
+            return "there is an error beside it"
+        if not _is_at(data.get("url"), str(self.list_path)):
+            return "it is another list"
+        has_more = data.get("has_more")
+        if not isinstance(has_more, bool):
+            return "it does not say whether there is more"
+        if has_more and not data["data"]:
+            return "it says that there is more, and has nothing"
         doubts = (self._doubt_of(item) for item in data["data"])
-        return next((doubt for doubt in doubts if doubt is not None), None)
+        return next((f"of something in it, {doubt}" for doubt in doubts if doubt is not None), None)
 
     def _doubt_of(self, data: Any, *, is_whole: bool = True) -> str | None:
         if not isinstance(data, dict):
             return "it is not a JSON object"
+        if data.get("error") is not None:
+            return "there is an error beside it"
         if (is_whole or "object" in data) and data.get("object") != self.object:
-            return f"its object is {shown(data.get('object'))}, not {self.object}"
-        if (is_whole or "id" in data) and not (isinstance(data.get("id"), str) and data["id"]):
-            return "it has no id"
-        metadata = data.get("metadata")
-        mark = metadata.get(MARK) if self.mark is not None and isinstance(metadata, dict) else None
+            return f"it is not a {self.object}"
+        if (is_whole or "id" in data) and not is_id(data.get("id")):
+            return "it has no ID"
+        return self._doubt_of_fields(data, is_whole=is_whole)
+
+    def _doubt_of_fields(self, data: dict[str, Any], *, is_whole: bool) -> str | None:
+        mark = None if self.mark is None else marks_of(data).get(MARK)
         if mark is not None and mark != self.mark:
-            return f"its {MARK} is {shown(mark)}, the mark of another call"
+            return f"its {MARK} is another call's"
         is_marked = mark is not None or not is_whole
         for name, wanted in self.fields:
             said = data.get(name)
             said = said.get("id") if isinstance(said, dict) else said
-            if not (_is_same(said, wanted) or (said is None and is_marked)):
-                return f"its {name} is {shown(said)}, not {shown(wanted)}"
+            if not (_is_same(name, said, wanted) or (said is None and is_marked)):
+                return f"its {name} is another"
         return None
 
 
@@ -114,7 +115,22 @@ def expected_of(tool: ToolSpec, parameters: Mapping[str, Any], mark: str | None 
     """
     kind, is_list, places = _shape(tool)
     fields = tuple((field, parameters[name]) for name, field in places if isinstance(parameters.get(name), str | int))
-    return Expected(kind, fields, mark, is_list, tool.reads)
+    return Expected(kind, fields, mark, tool.path.format_map(parameters) if is_list else None, tool.reads)
+
+
+def marks_of(data: dict[str, Any]) -> dict[str, Any]:
+    """
+    The metadata of an object of Stripe's, where marks of ours may be.
+    """
+    metadata = data.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def is_id(value: object) -> bool:
+    """
+    Whether it can be the ID of an object of Stripe's: opaque, but a word.
+    """
+    return isinstance(value, str) and _is_id(value) is not None
 
 
 @cache
@@ -139,16 +155,26 @@ def _shape(tool: ToolSpec) -> tuple[str, bool, tuple[tuple[str, str], ...]]:
     return kind, is_list, tuple(named.items())
 
 
-def _is_same(said: object, wanted: object) -> bool:
+def _is_same(name: str, said: object, wanted: object) -> bool:
     if isinstance(wanted, str):
-        return isinstance(said, str) and said.casefold() == wanted.casefold()
+        # IDs that only look alike are two.
+        is_alike = name in _ANY_CASE and isinstance(said, str) and said.isascii() and said.lower() == wanted.lower()
+        return said == wanted or is_alike
     return said == wanted and type(said) is not bool
 
 
-def _is_begun(said: object, whole: str) -> bool:
-    return isinstance(said, str) and len(said) * 2 >= len(whole) and whole.startswith(said)
+def _is_at(url: object, path: str) -> bool:
+    """
+    Whether a list is the one of that path. What stands in for Stripe may give an address of its own.
+    """
+    said = unquote(url.partition("?")[0]) if isinstance(url, str) else "/v1/"
+    return "/v1/" not in said or said.endswith(path)
 
 
 def _is_from_stripe(reply: Reply) -> bool:
     is_json = "json" in str(reply.headers.get("content-type", "json"))
     return is_json and str(reply.request_id).startswith("req_")
+
+
+def _lost(reply: Reply) -> str:
+    return reply.lost_body or reply.body.flaw or "it cannot be read"

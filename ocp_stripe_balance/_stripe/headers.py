@@ -7,8 +7,9 @@ from __future__ import annotations
 import platform
 import re
 from functools import cache, lru_cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._text.version import package_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,7 @@ def _headers(
 
 @cache
 def _user_agent() -> str:
-    return f"ocp-stripe-balance/{version('ocp-stripe-balance')} Python/{platform.python_version()}"
+    return f"ocp-stripe-balance/{package_version()} Python/{platform.python_version()}"
 
 
 def _context_headers(context_id: str, agent_type: str, shared: tuple[str | None, ...]) -> Mapping[str, str]:

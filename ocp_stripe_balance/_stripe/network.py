@@ -11,9 +11,11 @@ import os
 import ssl
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ocp_stripe_balance._stripe.wire import UnusableError
 from ocp_stripe_balance.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Network:
         The proxy that a request for *url* goes through; none to loopback.
 
         Raises:
-            ValueError: the environment names one that is no HTTP proxy.
+            UnusableError: the environment names one that is no HTTP proxy.
         """
         parts = urlsplit(url)
         if is_loopback(parts.hostname or ""):
@@ -60,21 +62,34 @@ class Network:
         if not self.trusts_env or urllib.request.proxy_bypass(parts.netloc):
             return None
         proxy = urllib.request.getproxies().get(parts.scheme)
-        if proxy is not None and not proxy.startswith(("http://", "https://")):
-            message = f"the proxy of the environment ({parts.scheme.upper()}_PROXY) is no http:// proxy"
-            raise ValueError(message)
+        if proxy is not None and "://" not in proxy:  # as curl takes it
+            proxy = f"http://{proxy}"
+        if proxy is not None and not proxy.lower().startswith(("http://", "https://")):
+            raise UnusableError(f"{parts.scheme.upper()}_PROXY of the environment names no http:// proxy")
         return proxy
 
     def ssl_context(self, usual_ca_file: str) -> ssl.SSLContext:
         """
         What TLS connections are checked against.
+
+        Raises:
+            UnusableError: a file or folder of certificates cannot be read, or has none.
         """
-        file, folder = (os.environ.get(name) for name in _CERTIFICATES) if self.trusts_env else (None, None)
+        file, folder = (os.environ.get(name) or None for name in _CERTIFICATES) if self.trusts_env else (None, None)
+        name = "SSL_CERT_DIR" if file is None else "SSL_CERT_FILE"
         if self.ca_file is not None:
-            return ssl.create_default_context(cafile=self.ca_file)
-        if file or folder:
-            return ssl.create_default_context(cafile=file or None, capath=folder or None)
-        return ssl.create_default_context(cafile=usual_ca_file)
+            name, file, folder = "OCP_STRIPE_CA_FILE", self.ca_file, None
+        elif file is None and folder is None:
+            name, file = "the package certifi", usual_ca_file
+        try:
+            if file is None:
+                next(Path(str(folder)).iterdir(), None)  # OpenSSL takes what is no folder for an empty one
+            return ssl.create_default_context(cafile=file, capath=folder)
+        except (OSError, ValueError) as error:  # among them ssl.SSLError
+            is_text = isinstance(error, ssl.SSLError | ValueError)
+            why = "it has no certificates in PEM form" if is_text else getattr(error, "strerror", error)
+            message = f"{name} names {file or folder}, which cannot be used for certificates: {why}"
+            raise UnusableError(message) from None
 
     def ignored(self) -> list[str]:
         """

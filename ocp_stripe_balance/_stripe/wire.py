@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.secrets import masked
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -42,10 +45,11 @@ class Headers(Mapping[str, str]):
         """
         The same with *secret* masked.
         """
-        if secret not in "\n".join(self._values.values()):
+        said = "\n".join(self._values.values())
+        if masked(said, secret) == said:
             return self
-        masked = [(name, value.replace(secret, "[api key]")) for name, value in self._values.items()]
-        return Headers((name.encode("latin-1"), value.encode("latin-1")) for name, value in masked)
+        pairs = [(name, masked(value, secret)) for name, value in self._values.items()]
+        return Headers((name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs)
 
     def __getitem__(self, name: str) -> str:
         """
@@ -99,6 +103,12 @@ class WireError(Exception):
 class UnsentError(WireError):
     """
     Nothing of the request left this process: there was no connection, or it cannot be sent at all.
+    """
+
+
+class UnusableError(UnsentError):
+    """
+    What stands before Stripe (a proxy, certificates) cannot be used as it is set up, so a repeat would end alike.
     """
 
 
@@ -161,14 +171,14 @@ def describe(error: BaseException | None) -> str:
     A failure in a few words.
     """
     if isinstance(error, WireError):
-        return str(error)
+        return escaped(str(error))
     if isinstance(error, TimeoutError):
         return "the call's deadline"
     try:
         words = str(error)
     except Exception:  # noqa: BLE001  not even its name can be trusted to print
         words = ""
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return escaped(f"{type(error).__name__}: {words}" if words else type(error).__name__)
 
 
 # No CR, LF, NUL or other control character, and nothing but ASCII.

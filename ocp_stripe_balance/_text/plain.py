@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ def escaped(text: str, *, keep: str = "") -> str:
         keep: characters that stay as they are.
     """
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def moment(seconds: float) -> str:
+    """
+    A time as ISO 8601 in UTC; of one that no calendar has, its seconds.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{shown(seconds)} s after 1970"
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

@@ -6,19 +6,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
+from urllib.parse import unquote
 
-_API_KEY = re.compile(r"([srp]k_(?:live|test|org)_)[A-Za-z0-9_*]+")
-_SECRET_KEY = re.compile(r"[sr]k_(?:live|test|org)_[A-Za-z0-9]{8,}")
+# Where a key begins: not within a word (helpdesk_live_chat), but well behind what URLs and JSON escape.
+_BEGIN = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4})|(?<=\\x[0-9A-Fa-f]{2}))"
+_KIND = r"k_(?:live|test|org)_(?:test_|live_)?"
+_API_KEY = re.compile(rf"({_BEGIN}[srp]{_KIND})[A-Za-z0-9_*]+")
+_SECRET_KEY = re.compile(rf"{_BEGIN}[sr]{_KIND}([A-Za-z0-9]{{8,}})")
+_GLUED = re.compile(rf"([srp]{_KIND})([A-Za-z0-9]{{20,}})")  # whatever stands before it
 
 
 def redact(text: str, secret: str | None = None) -> str:
     """
     The text with Stripe keys masked: *secret* wherever it stands, and all that look like one.
     """
-    if secret:
-        text = text.replace(secret, "[api key]")
-    return _API_KEY.sub(r"\1[masked]", text)
+    text = masked(text, secret)
+    if "k_" not in text:
+        return text
+    text = _API_KEY.sub(r"\1[masked]", text)
+    return _GLUED.sub(lambda found: f"{found[1]}[masked]" if _is_drawn(found[2]) else found[0], text)
+
+
+def masked(text: str, secret: str | None) -> str:
+    """
+    The text with *secret* masked, also where its characters are JSON escapes or percent-encoded, each for itself.
+    """
+    if not secret:
+        return text
+    text = text.replace(secret, "[api key]")
+    if "\\" in text or "%" in text:
+        text = re.sub("".join(map(_as_spelt, secret)), "[api key]", text)
+    return text
+
+
+def _as_spelt(char: str) -> str:
+    """
+    A pattern of the ways to write a character. The repetitions are bounded: a text can be nothing but backslashes.
+    """
+    code, backslash = f"{ord(char):02x}", r"\\{1,8}"
+    percent = rf"(?:%|{backslash}u0025)(?:25){{0,4}}"
+    return rf"(?:(?:{backslash})?{re.escape(char)}|{backslash}(?i:u00{code})|{percent}(?i:{code}))"
 
 
 def without(value: Any, secret: str) -> Any:
@@ -26,7 +55,7 @@ def without(value: Any, secret: str) -> Any:
     A JSON value with *secret* masked, in names too.
     """
     if isinstance(value, str):
-        return value.replace(secret, "[api key]")
+        return masked(value, secret)
     if isinstance(value, dict):
         return {without(name, secret): without(item, secret) for name, item in value.items()}
     return [without(item, secret) for item in value] if isinstance(value, list) else value
@@ -36,7 +65,29 @@ def holds_key(text: str, secret: str | None) -> bool:
     """
     Whether the text has the API key in it, or what looks like a secret or restricted key.
     """
-    return ("k_" in text and _SECRET_KEY.search(text) is not None) or (secret is not None and secret in text)
+    if secret is not None and secret in text:
+        return True
+    if "%5" in text:  # which is how URLs may have an underscore
+        text += " " + unquote(text)
+    return "k_" in text and (
+        any(_is_no_word(found[1]) for found in _SECRET_KEY.finditer(text))
+        or any(found[1][0] != "p" and _is_drawn(found[2]) for found in _GLUED.finditer(text))
+    )
+
+
+def _is_no_word(text: str) -> bool:
+    """
+    Whether it has what words have not, and keys have: a digit, or capitals throughout a long row.
+    """
+    return any(c.isdigit() for c in text) or _is_drawn(text)
+
+
+def _is_drawn(text: str) -> bool:
+    """
+    Whether letters and digits change so often that nobody wrote them: in a drawn text 3 of 5 neighbours differ in kind.
+    """
+    kinds = ["0" if c.isdigit() else c.isupper() for c in text]
+    return sum(one != other for one, other in pairwise(kinds)) > len(text) * 0.4
 
 
 class Concealed(Mapping[object, object]):

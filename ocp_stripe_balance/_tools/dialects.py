@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._tools.validation import KEY_PARAMETER
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     Schema = dict[str, Any]
 
-_KEY_PARAMETER = "idempotency_key"
 # The host names the call. A model that made up keys would make up a new one to try again, and pay twice.
 _KEY_DESCRIPTION = (
     "Leave this out. Only to repeat a call whose outcome was unknown, or that waited for approval, pass the "
@@ -71,8 +71,8 @@ def standard(tool: ToolSpec) -> Schema:
         name: {key: value for key, value in spec.items() if key not in _NO_RULES and not key.startswith("x-")}
         for name, spec in schema["properties"].items()
     }
-    if _KEY_PARAMETER in properties:
-        properties[_KEY_PARAMETER]["description"] = _KEY_DESCRIPTION
+    if KEY_PARAMETER in properties:
+        properties[KEY_PARAMETER]["description"] = _KEY_DESCRIPTION
     return {
         "type": "object",
         "properties": properties,
@@ -88,7 +88,7 @@ def rendered(tool: ToolSpec, dialect: Dialect) -> Schema:
     schema, properties = tool.parameters_json_schema, {}
     for name, spec in schema["properties"].items():
         said, is_whole = _say(spec, dialect)
-        words = _KEY_DESCRIPTION if name == _KEY_PARAMETER else spec["description"]
+        words = _KEY_DESCRIPTION if name == KEY_PARAMETER else spec["description"]
         if not is_whole:
             words += f" Checked when called: {_pair_hint(spec) if _is_map(spec) else spec['x-hint']}."
         if dialect.is_all_required and name not in schema["required"]:

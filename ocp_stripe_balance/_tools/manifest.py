@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,14 +16,13 @@ from ocp_stripe_balance._domain import Money
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_PACKAGE = Path(__file__).parents[1]
+_CHECKOUT = Path(__file__).parents[2]
 
 
 def _read(name: str) -> Any:
-    # A wheel carries the data inside the package; a source checkout has it beside the package.
-    path = _PACKAGE / name
-    if not path.exists():
-        path = _PACKAGE.parent / name
+    # A wheel carries the data inside the package, which may lie in a zip; a source checkout has it beside the package.
+    inside = files("ocp_stripe_balance").joinpath(*name.split("/"))
+    path = inside if inside.is_file() else _CHECKOUT / name
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -59,6 +59,29 @@ class ToolSpec:
     """The response in the catalogue's OpenAPI 3.0 dialect."""
     operation_id: str | None = None
     tags: tuple[str, ...] = ()
+
+    @cached_property
+    def short_name(self) -> str:
+        """
+        A name that leaves room for what hosts of MCP put before it, as ``list_balance_transactions``.
+        """
+        *_, noun, last = self.path.replace("}", "").split("/")
+        is_item = last.startswith("{")
+        noun = noun if is_item else last
+        if self.reverses:
+            verb = "reverse"
+        elif self.method == "GET":
+            verb = "get" if is_item else "list"
+        else:
+            verb = "update" if is_item else "create"
+        return f"{verb}_{noun if verb == 'list' else noun.removesuffix('s')}"
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """
+        What it may be called by.
+        """
+        return self.name, self.short_name
 
     @cached_property
     def effect(self) -> Effect:

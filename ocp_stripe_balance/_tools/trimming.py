@@ -18,8 +18,8 @@ def trimmed(tool_name: str, data: dict[str, Any]) -> dict[str, Any]:
     An answer of that tool without what its response schema does not know; of a tool that is none of ours, nothing.
     """
     schema = next((tool.response_json_schema for tool in load_manifest().tools if tool.name == tool_name), {})
-    known: dict[str, Any] = _known(schema, data, schema.get("$defs", {}))
-    return known
+    known = _known(schema, data, schema.get("$defs", {}))
+    return known if isinstance(known, dict) else {}
 
 
 def _known(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -> Any:

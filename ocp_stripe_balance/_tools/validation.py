@@ -16,7 +16,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import MAX_SHOWN, clip, kind_of, nearest, shown
+from ocp_stripe_balance._text.placeholders import says_nothing
+from ocp_stripe_balance._text.plain import MAX_SHOWN, kind_of, nearest, shown
 from ocp_stripe_balance.errors import Problem
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 32
 _MAX_PROBLEMS = 20
 _MAX_NODES = 5_000  # lists that contain each other have no end
+KEY_PARAMETER = "idempotency_key"
 _ONE_OBJECT = "pass one JSON object with the parameters by name"
 # Within these, which valid parameters of ours keep, a copy needs no further look.
 _MAX_PLAIN_DEPTH = 2
@@ -64,13 +66,14 @@ class ParameterValidator:
         """
         A private copy of *parameters* in plain JSON types, and all that is wrong with them.
 
-        Optional parameters that are null are left out: models in strict mode send them so.
+        Optional parameters that are null are left out, because models in strict mode send them so, and so are those
+        that say nothing, such as ``N/A``.
         """
         if parameters is None:
             parameters = {}
         plain = _plain_object(parameters, 0) if type(parameters) is dict else None
         if plain is not None:
-            plain = {name: value for name, value in plain.items() if value is not None or name not in self._optional}
+            plain = self._said(plain)
             if self._is_valid(plain):
                 return plain, []
         return self._explained(parameters)
@@ -89,11 +92,23 @@ class ParameterValidator:
         if not is_object:
             return {}, [Problem(path="parameters", message=_is(parameters), hint=_ONE_OBJECT)]
         problems = copier.problems
-        plain = {name: value for name, value in copied.items() if value is not None or name not in self._optional}
+        plain = self._said(copied)
         if not problems and self._is_valid(plain):
             return plain, []
         problems.extend(_explain(self._schema, plain))
         return plain, problems[:_MAX_PROBLEMS]
+
+    def _said(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """
+        The parameters without the optional ones that say nothing.
+        """
+        return {name: value for name, value in plain.items() if name not in self._optional or self._says(name, value)}
+
+    def _says(self, name: str, value: object) -> bool:
+        if value is None or name == KEY_PARAMETER:
+            return value is not None  # whose name a key is decides what it says
+        is_meant = value == "" and {"const": ""} in self._schema["properties"][name].get("anyOf", ())
+        return is_meant or not says_nothing(value)
 
     def _is_valid(self, plain: dict[str, Any]) -> bool:
         if self._fast is None:
@@ -123,12 +138,11 @@ class ResponseValidator:
             if self._fast.is_valid(data):
                 return []
             found = [
-                f"the response differs from its schema at {_path(error.absolute_path) or 'the top'}: "
-                + clip(error.message, 200)
+                f"the response differs from its schema at {_path(error.absolute_path) or 'the top'}: {_differs(error)}"
                 for error in _slow(self._schema).iter_errors(data)
             ]
         except (ValueError, RecursionError) as error:
-            found = [f"the response could not be compared with its schema: {clip(str(error), 200)}"]
+            found = [f"the response could not be compared with its schema: {type(error).__name__}"]
         return found[:_MAX_PROBLEMS]
 
 
@@ -370,6 +384,24 @@ def _why(error: jsonschema.ValidationError) -> str:  # noqa: PLR0911  one return
             return f"{shown(value)} is not allowed here{_culprits(value, error)}"
         case _:
             return f"{shown(value)} is not allowed here"
+
+
+def _differs(error: jsonschema.ValidationError) -> str:
+    """
+    How a value of a response is not as the schema has it: no value is told, which may be somebody's address.
+    """
+    value: Any = error.instance
+    limit: Any = error.validator_value
+    match error.validator:
+        case "type":
+            return f"{kind_of(value)} instead of {limit if isinstance(limit, str) else ' or '.join(limit)}"
+        case "required":
+            missing = [name for name in limit if name not in value]
+            return f"without {' and '.join(missing)}"
+        case "enum" if isinstance(value, str) and re.fullmatch(r"[a-z0-9_.]{1,80}", value):
+            return f"{value} is not among the values it knows"
+        case rule:
+            return f"{kind_of(value)} that is not as its {rule} has it"
 
 
 def _culprits(text: str, error: jsonschema.ValidationError) -> str:

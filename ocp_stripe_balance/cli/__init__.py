@@ -9,25 +9,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import io
 import json
 import os
 import re
 import shlex
-import signal
+import subprocess
 import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy import live
 from ocp_stripe_balance._text.parsing import parsed
+from ocp_stripe_balance._text.version import package_version
+from ocp_stripe_balance._tools.manifest import load_manifest, tool_at
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.cli import approvals, journal, policy
+from ocp_stripe_balance.cli import approvals, journal, policy, stopping
 from ocp_stripe_balance.cli.demo import demo
-from ocp_stripe_balance.cli.output import print_json, printable, say, show_dry_run, show_error, show_result, wrap
+from ocp_stripe_balance.cli.output import (
+    finished,
+    prepare_streams,
+    print_json,
+    printable,
+    read_text,
+    say,
+    sentence_of,
+    show_dry_run,
+    show_error,
+    show_result,
+    silence_streams,
+    tell,
+    wrap,
+)
 from ocp_stripe_balance.errors import (
     ConfigurationError,
     InvalidParametersError,
@@ -42,7 +56,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from ocp_stripe_balance._tools.manifest import ToolSpec
-    from ocp_stripe_balance.models import ToolResult
     from ocp_stripe_balance.settings import Settings
 
 _NO_KEY = "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY; without a Stripe account, try ocp-stripe-balance sandbox"
@@ -55,41 +68,111 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run one command and return its exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    parser = _parser()
-    options, rest = parser.parse_known_args(argv)
-    if options.command == "call" and all("=" in word and word[0] != "-" for word in rest):
-        options.assignments += rest  # argparse takes no positional after an option
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    prepare_streams()
+    stopping.forget()
+    options = _options([_as_typed(word) for word in (sys.argv[1:] if argv is None else argv)])
     try:
-        return asyncio.run(_run(options))
+        return finished(_exit_code(options))
+    except OSError as error:
+        return _cannot_print(error, options.done)
+    finally:
+        silence_streams()
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    """
+    What the command line says.
+
+    Raises:
+        SystemExit: it is wrong, or asks for help.
+    """
+    parser = _parser()
+    try:
+        options, rest = parser.parse_known_args(argv)
+        if options.command == "call" and all("=" in word and word[0] != "-" for word in rest):
+            options.assignments += rest  # argparse takes no positional after an option
+        elif rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    except SystemExit as error:
+        try:
+            raise SystemExit(finished(int(error.code or 0))) from None
+        except OSError as failure:  # help, to a closed output
+            raise SystemExit(_cannot_print(failure, None)) from None
+        finally:
+            silence_streams()
+    options.done = options.calling = None
+    return options
+
+
+def _as_typed(word: str) -> str:
+    """
+    A word of the command line as UTF-8, where the locale knows none.
+    """
+    with contextlib.suppress(UnicodeError):
+        return os.fsencode(word).decode() if not word.isprintable() else word
+    return word
+
+
+def _exit_code(options: argparse.Namespace) -> int:
+    """
+    The exit code of a command, its errors told.
+
+    Raises:
+        OSError: standard output is closed or full.
+    """
+    try:
+        return asyncio.run(_until_stopped(options))
     except ToolError as error:
         show_error(error, as_json=getattr(options, "as_json", False))
-        if isinstance(error, OutcomeUnknownError) and error.retryable:
-            say(f"To find out: {sys.argv[0]} journal resume {shlex.quote(error.idempotency_key or '')}")
-        return _EXIT_CODES[error.outcome]
-    except KeyboardInterrupt:
-        # A call under way is not interrupted so: see _call.
+        if not isinstance(error, OutcomeUnknownError):
+            return _EXIT_CODES[error.outcome]
+        if error.retryable:
+            tell(f"To find out: {_command('journal', 'resume', error.idempotency_key or '')}")
+        return stopping.exit_code(_EXIT_CODES[error.outcome])
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        # A call that may have been sent does not end so, but as unknown.
         say("Interrupted." if options.command not in {"call", "reverse"} else "Interrupted; nothing was sent.")
-        return 0 if options.command == "sandbox" else _EXIT_CODES["not_sent"]
-    except OSError as error:
-        return _cannot_print(error, getattr(options, "done", None))
+        return 0 if options.command == "sandbox" else stopping.exit_code(_EXIT_CODES["not_sent"])
 
 
-def _cannot_print(error: OSError, done: ToolResult | None) -> int:
+async def _until_stopped(options: argparse.Namespace) -> int:
+    """
+    The exit code of a command, which Ctrl-C and its relatives cancel.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def cancel() -> None:
+        # A call under way says whether it may have been sent; one that is over stays so.
+        each = options.calling or task
+        if each is not None:
+            each.cancel()
+
+    def stop() -> None:
+        if options.calling is None and stopping.times() > 1:
+            stopping.interrupt()
+        loop.call_soon_threadsafe(cancel)
+
+    with stopping.stopped_by(stop):
+        return await _run(options)
+
+
+def _command(*words: str) -> str:
+    """
+    A command of this program as a shell takes it.
+    """
+    is_module = sys.argv[0].endswith("__main__.py")
+    program = [sys.executable, "-m", "ocp_stripe_balance"] if is_module else [sys.argv[0]]
+    return subprocess.list2cmdline([*program, *words]) if os.name == "nt" else shlex.join([*program, *words])
+
+
+def _cannot_print(error: OSError, done: str | None) -> int:
     """
     Standard output is closed or full; what was done stays done, and is said where it still can be.
     """
-    with contextlib.suppress(OSError, ValueError):
-        if done is not None:
-            say(f"{done.outcome}: {done.describe()} (idempotency key {done.idempotency_key})")
-        if not isinstance(error, BrokenPipeError):
-            say(f"The output cannot be written: {error}.")
-    with contextlib.suppress(OSError):  # or Python complains once more when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if done is not None:
+        say(done)
+    if not isinstance(error, BrokenPipeError):
+        say(f"The output cannot be written: {error}.")
     return 0 if done is not None else 1
 
 
@@ -114,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Credit or debit a Stripe customer's balance: once per decision, with the outcome always told.",
         epilog="exit codes: 0 succeeded, 2 not sent, 3 rejected by Stripe, 4 outcome unknown",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('ocp-stripe-balance')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     commands.add_parser("demo", help="an agent credits a customer of the sandbox; needs no key")
@@ -244,19 +327,17 @@ async def _make_call(
         await agent.register_api("stripe")
         tool = await _tool_named(agent, name)
         parameters = parameters_of(tool)
+        if key is None and isinstance(parameters, dict) and "idempotency_key" in tool.parameters:
+            key = parameters.pop("idempotency_key", None)  # here it is a person's own, not a model's
         if options.dry_run:
             return show_dry_run(
                 await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True),
                 as_json=options.as_json,
             )
-        calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=key))
-        # Ctrl-C cancels the call, which then says whether it may have been sent; pressed again, it changes nothing.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, calling.cancel)
-        try:
-            options.done = await calling
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-        show_result(options.done, as_json=options.as_json)
+        options.calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=key))
+        result = await options.calling
+        options.done = sentence_of(result)
+        show_result(result, as_json=options.as_json)
         sys.stdout.flush()
         return 0
 
@@ -283,7 +364,7 @@ async def _sandbox(options: argparse.Namespace) -> int:
                 say("In another terminal:")
                 print(f"export STRIPE_API_BASE={stripe.url}\nexport STRIPE_SECRET_KEY={stripe.api_key}")
                 print(f"export CUSTOMER={customer}", flush=True)
-                say(f"{sys.argv[0]} call {_TOOL} customer=$CUSTOMER amount=-250 currency=usd")
+                say(f"{_command('call', _TOOL)} customer=$CUSTOMER amount=-250 currency=usd")
             await asyncio.Event().wait()
     except (OSError, OverflowError) as error:
         message = f"The sandbox cannot listen on port {options.port}, or use its file: {error}."
@@ -305,7 +386,7 @@ async def _doctor(options: argparse.Namespace) -> int:
         "mode": mode_of(key.get_secret_value()) if key else None,
         "calls_allowed": _are_calls_allowed(settings),
         "policy": os.environ.get("OCP_STRIPE_POLICY") or "the defaults",
-        "journal": str(settings.journal_path or "off: kept in memory only"),
+        "journal": _journal(settings),
         "journal_usable": await _is_journal_usable(settings),
         "api_base": settings.api_base,
         "api_version": settings.api_version,
@@ -328,14 +409,21 @@ async def _doctor(options: argparse.Namespace) -> int:
     return 0 if is_healthy else _EXIT_CODES["not_sent"]
 
 
+def _journal(settings: Settings) -> str:
+    try:
+        return str(settings.journal_path or "off: kept in memory only")
+    except ConfigurationError:
+        return "nowhere"
+
+
 async def _is_journal_usable(settings: Settings) -> bool | str:
-    if settings.journal_path is None:
+    if settings.journal == "off":
         return True
-    async with BackOffice(settings) as office:
-        try:
+    try:
+        async with BackOffice(settings) as office:
             await office.check()
-        except ToolError as error:
-            return f"no: {error.args[0]}"
+    except ToolError as error:
+        return f"no: {error}"
     return True
 
 
@@ -354,6 +442,7 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     Whether Stripe answers, and whether the key may read customers; a sentence where not.
     """
     from ocp_stripe_balance._stripe.client import StripeClient  # that only a call needs
+    from ocp_stripe_balance._stripe.evidence import expected_of  # as above
     from ocp_stripe_balance._stripe.network import Network  # as above
     from ocp_stripe_balance._stripe.request import Request  # as above
 
@@ -361,7 +450,8 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     if settings.account:
         headers["Stripe-Account"] = settings.account
     url = f"{settings.api_base}/v1/customers?limit=1"
-    request = Request(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key)
+    expected = expected_of(tool_at(load_manifest().tools, "GET", "/v1/customers"), {})
+    request = Request(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key, expected=expected)
     client = StripeClient(timeout_s=min(settings.timeout, 10.0), max_attempts=1, network=Network.of(settings))
     try:
         await client.execute(request, tool="doctor", idempotency_key=None)
@@ -391,8 +481,7 @@ def _parameters(tool: ToolSpec, options: argparse.Namespace) -> Any:
     if options.assignments:
         raise _fail("--json", "there are both a JSON source and KEY=VALUE parameters", "pass one of the two")
     try:
-        source = sys.stdin.read() if options.json_source == "-" else Path(options.json_source).read_text("utf-8")
-        return parsed(source)
+        return parsed(read_text(options.json_source))
     except (OSError, UnicodeDecodeError) as error:
         hint = "pass a file with one JSON object, or - for standard input"
         raise _fail("--json", f"{options.json_source!r} cannot be read ({error})", hint) from error

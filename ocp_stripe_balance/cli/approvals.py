@@ -5,14 +5,15 @@ Approval by a person: at the terminal, and over the queue in the journal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
-import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._policy import moment
+from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal
+from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.output import print_json, printable, say
 from ocp_stripe_balance.errors import NotSentError
 
@@ -73,14 +74,15 @@ async def ask_at_terminal(proposal: Proposal) -> Answer:
 
 def ask_at(question: str) -> bool:
     """
-    Whether the person at the terminal says yes; Ctrl-C interrupts.
+    Whether the person at the terminal says yes; Ctrl-C and its relatives interrupt.
+
+    Raises:
+        KeyboardInterrupt: one of them came.
     """
-    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # waiting for a line blocks the loop
-    try:
+    with stopping.stopped_by(stopping.interrupt), contextlib.suppress(OSError):  # of a terminal that is gone, no yes
         print(printable(question, keep="\n"), end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
-    finally:
-        signal.signal(signal.SIGINT, interrupted)
+    return False
 
 
 def whoami() -> str:
@@ -127,7 +129,8 @@ async def _decide(office: BackOffice, proposal: Proposal, options: argparse.Name
     wanted = "approved" if is_yes else "denied"
     if done.state != wanted or done.decided_by != answer.by:
         raise NotSentError(f"Nothing was changed: proposal {done.id} is {_standing(done)}.")
-    print(printable(f"{wanted}: {done.effect} to {done.customer}, by {done.decided_by}"))
+    options.done = f"{wanted}: {done.effect} to {done.customer}, by {done.decided_by}"
+    print(printable(options.done))
     if is_yes:
         say(f"The same call with key {done.key} may now run, once, until {moment(done.expires_at)}.")
         say("The other rules of the policy, and references paid meanwhile, still hold.")

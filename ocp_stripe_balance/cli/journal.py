@@ -4,18 +4,27 @@ The journal on the command line: list, show, reconcile, resume, export, backup a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import sys
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._policy import moment, span
-from ocp_stripe_balance.backoffice import BackOffice, Decision, State, facts_of_call, facts_of_decision
-from ocp_stripe_balance.cli.output import print_json, printable, say, show_result
+from ocp_stripe_balance._policy import span
+from ocp_stripe_balance._text.plain import moment
+from ocp_stripe_balance.backoffice import (
+    BackOffice,
+    Decision,
+    State,
+    facts_of_call,
+    facts_of_decision,
+    facts_of_finding,
+)
+from ocp_stripe_balance.cli.output import print_json, printable, say, sentence_of, show_result
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -135,7 +144,7 @@ async def _reconcile(options: argparse.Namespace) -> int:
     async with BackOffice() as office:
         findings = await office.reconcile(_progress)
     if options.as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([facts_of_finding(finding) for finding in findings])
         return 0
     for finding in findings:
         found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice
@@ -148,7 +157,11 @@ async def _reconcile(options: argparse.Namespace) -> int:
 
 async def _resume(options: argparse.Namespace) -> int:
     async with BackOffice() as office:
-        show_result(await office.resume(options.key), as_json=options.as_json)
+        options.calling = asyncio.ensure_future(office.resume(options.key))
+        result = await options.calling
+        options.done = sentence_of(result)
+        show_result(result, as_json=options.as_json)
+        sys.stdout.flush()
     return 0
 
 
@@ -220,5 +233,6 @@ def _moment(text: str, option: str) -> float:
 
 
 def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done} of {total} calls", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            print(f"\r{done} of {total} calls", end="\n" if done == total else "", file=sys.stderr, flush=True)

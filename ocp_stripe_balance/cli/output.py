@@ -4,14 +4,17 @@ What the commands print: data on stdout, everything else on stderr.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
 import textwrap
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
@@ -39,10 +42,17 @@ def show_result(result: ToolResult, *, as_json: bool) -> None:
         say(f"warning: {warning}")
 
 
+def sentence_of(result: ToolResult) -> str:
+    """
+    What was done, for when the output of `show_result` cannot be written.
+    """
+    return f"{result.outcome}: {result.describe()} (idempotency key {result.idempotency_key})"
+
+
 def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
     rows = [("created", "transaction", "effect", "balance after", "description")]
     for entry in entries:
-        created = datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        created = moment(entry.created)
         balance = money.to_text(entry.ending_balance, entry.currency)
         rows.append((created, entry.id, entry.effect, balance, entry.description or ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -68,10 +78,7 @@ def show_dry_run(done: DryRun, *, as_json: bool) -> int:
 
 
 def show_error(error: ToolError, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(error.to_dict(), indent=2), file=sys.stderr)
-    else:
-        say(f"{error.outcome}: {error}", keep="\n")
+    tell(json.dumps(error.to_dict(), indent=2) if as_json else printable(f"{error.outcome}: {error}", keep="\n"))
 
 
 def print_json(value: Any) -> None:
@@ -79,7 +86,76 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str, *, keep: str = "") -> None:
-    print(printable(text, keep=keep), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # there is no standard error, and this is no data
+        print(printable(text, keep=keep), file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """
+    Print what a person must not miss: on stderr, and where that is gone, on stdout.
+    """
+    for stream in (sys.stderr, sys.stdout):
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=stream, flush=True)
+            return
+
+
+def prepare_streams() -> None:
+    """
+    Let the three standard streams be there, and take any text; one that is closed fails when it is used.
+
+    Else the next file that is opened, the journal say, would take a closed stream's number, and what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number else os.O_WRONLY)  # takes the lowest number that is free
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def finished(code: int) -> int:
+    """
+    The exit code, once all is written.
+
+    Raises:
+        OSError: standard output takes no more, and the code does not say so: any but 0 says something else.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        if code == 0:
+            raise
+    return code
+
+
+def silence_streams() -> None:
+    """
+    Give up what could not be written, or Python complains once more, with an exit code of its own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def read_text(source: str) -> str:
+    """
+    The text of a file, or of standard input where it is ``-``: UTF-8 whatever the locale, as JSON is.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    return data.decode("utf-8-sig")
 
 
 def wrap(text: str, indent: str = "    ", further: str | None = None) -> str:

@@ -5,13 +5,12 @@ The policy on the command line: check explains a file, explain says what would b
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance.agent import OCPAgent
-from ocp_stripe_balance.cli.output import print_json, printable, say, wrap
+from ocp_stripe_balance.cli.output import print_json, printable, read_text, say, wrap
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ async def _check(options: argparse.Namespace) -> int:
 async def _explain(options: argparse.Namespace) -> int:
     from ocp_stripe_balance.settings import Settings  # pydantic
 
-    settings = Settings(policy=options.policy) if options.policy else Settings()
+    settings = Settings(policy=_as_full(options.policy)) if options.policy else Settings()
     parameters = _parameters(options.call)
     async with OCPAgent(options.agent_type, options.user, settings=settings) as agent:
         api: Any = await agent.register_api("stripe")
@@ -110,9 +109,16 @@ def _facts(finding: Finding) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
+def _as_full(path: str) -> str:
+    """
+    The path as the shell that it was typed into means it.
+    """
+    return path if path.startswith("~") else str(Path(path).absolute())
+
+
 def _parameters(source: str) -> Any:
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
+        text = read_text(source)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{source} cannot be read: {error}.") from error
     try:

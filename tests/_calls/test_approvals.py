@@ -504,7 +504,7 @@ async def test_an_approval_is_for_exactly_what_was_proposed(
 
 
 async def test_an_approval_is_for_its_own_key(stripe: Sandbox, path: Path) -> None:
-    """The same parameters under another key are another proposal."""
+    """The same parameters under another key of a program's are another proposal."""
     customer = stripe.create_customer()
     async with await asking(stripe, path, None, QUEUE) as agent:
         await wait_in_queue(agent, order(customer), "k")

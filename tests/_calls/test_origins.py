@@ -10,8 +10,8 @@ import httpx
 import pytest
 from helpers import TOOL, connect, ledger, order, records, scripted, usual_journal
 
-from ocp_stripe_balance import NotSentError, OutcomeUnknownError, RejectedError
-from ocp_stripe_balance._domain import Key, Origin
+from ocp_stripe_balance import NotSentError, OutcomeUnknownError, RejectedError, ToolCall
+from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance.errors import RateLimitError
 from ocp_stripe_balance.exports import run_tool_call
 
@@ -44,14 +44,14 @@ async def test_a_callers_key_may_look_like_a_references() -> None:
 
 
 async def test_each_key_is_on_record_with_its_origin(stripe: Sandbox, customer: str) -> None:
-    """A program's, a header's, a model's, a host's, a reference's, a reversal's, and one that was drawn."""
-    call = {"id": "call_1", "name": TOOL, "arguments": order(customer, -4)}
+    """A program's, a header's, a host's, a reference's, a reversal's, and one drawn, also for a model."""
+    call = {"id": "call_1f2e3d4c5b6a79881726354453627180", "name": TOOL, "arguments": order(customer, -4)}
     async with await connect(stripe) as agent:
         await agent.call_tool(TOOL, order(customer, -1), idempotency_key="a")
         await agent.call_tool(TOOL, order(customer, -2), headers={"Idempotency-Key": "b"})
         await agent.call_tool(TOOL, order(customer, -3, idempotency_key="c"))
         await run_tool_call("json-schema", agent, call)
-        await agent.call_tool(TOOL, order(customer, -5), idempotency_key=Key("d", Origin.TOOL_CALL))
+        await agent.call_tool(TOOL, order(customer, -5), idempotency_key=ToolCall("d", "conversation"))
         await agent.call_tool(TOOL, order(customer, -6, reference="ticket-1"))
         made = await agent.call_tool(TOOL, order(customer, -7))
         await agent.call_tool("reverseCustomerBalanceTransaction", {"transaction": made.data["id"]})
@@ -60,7 +60,7 @@ async def test_each_key_is_on_record_with_its_origin(stripe: Sandbox, customer: 
     assert origins == [
         Origin.CALLER,
         Origin.CALLER,
-        Origin.MODEL,
+        Origin.DRAWN,
         Origin.TOOL_CALL,
         Origin.TOOL_CALL,
         Origin.REFERENCE,

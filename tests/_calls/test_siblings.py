@@ -90,6 +90,7 @@ async def test_reading_a_customer_hands_the_model_no_more_than_it_needs(agent: O
     assert {"id", "object", "name", "email", "balance", "currency", "livemode", "metadata"} == told
 
 
+@pytest.mark.promise("answers.known-only")
 async def test_what_is_expanded_is_trimmed_at_every_depth() -> None:
     """Of an object in an answer the model reads what the schema knows, and the program what Stripe sent."""
     customer = {
@@ -106,7 +107,7 @@ async def test_what_is_expanded_is_trimmed_at_every_depth() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         is_list = request.url.path.endswith("/balance_transactions") and request.method == "GET"
-        page = {"object": "list", "url": "/v1/x", "has_more": False, "data": [entry], "more": customer}
+        page = {"object": "list", "url": "/x", "has_more": False, "data": [entry], "more": customer}
         return httpx.Response(200, json=page if is_list else entry)
 
     calls = {
@@ -120,6 +121,8 @@ async def test_what_is_expanded_is_trimmed_at_every_depth() -> None:
         for tool, parameters in calls.items():
             result = await agent.call_tool(tool, parameters)
             assert "SECRET" in json.dumps(result.data)
+            assert "SECRET" not in f"{result.warnings} {result.describe()}"
+            assert result.warnings
             told = result.to_dict()["data"]
             assert "SECRET" not in json.dumps(told)
             first = told["data"][0] if tool == LIST else told
@@ -139,7 +142,7 @@ async def test_a_policy_says_what_a_read_may_expand() -> None:
 
 async def test_a_list_that_comes_to_no_end_is_none() -> None:
     """A cursor that was there before would go round for ever."""
-    page = {"object": "list", "data": [transaction(), transaction(id="b")], "has_more": True, "url": "/v1/x"}
+    page = {"object": "list", "data": [transaction(), transaction(id="b")], "has_more": True, "url": "/x"}
     async with await scripted(lambda _: httpx.Response(200, json=page)) as agent:
         with pytest.raises(NotSentError, match="to no end"):
             await agent.call_tool(LIST, {"customer": "cus_1", "limit": 50})
@@ -321,7 +324,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (RETRIEVE, {}, "transaction: required parameter is missing; pass the transaction's ID"),
     (RETRIEVE, {"transaction": "../../x"}, "transaction"),
     (UPDATE, {"transaction": "cbtxn_1", "amount": 5}, "amount: unknown parameter"),
-    (UPDATE, {"transaction": "cbtxn_1", "metadata": ""}, "metadata: '' is a string; pass an object"),
+    (UPDATE, {"transaction": "cbtxn_1", "metadata": ""}, "metadata: '' says nothing, and nothing else is"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {}}, "metadata: is an empty object; pass an object"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {"ocp_call": ""}}, "is reserved for this tool's own use"),
     (UPDATE, {"transaction": "cbtxn_1", "metadata": {"ocp_reversed_by": "x"}}, "is reserved for this tool's own use"),
@@ -366,7 +369,7 @@ def popped(pages: list[httpx.Response], _: httpx.Request) -> httpx.Response:
 
 async def test_a_list_with_a_page_that_cannot_be_read_is_none() -> None:
     """What came before is not taken for the whole, neither as a list nor by an iterator."""
-    page = {"object": "list", "data": [transaction()], "has_more": True, "url": "/v1/x"}
+    page = {"object": "list", "data": [transaction()], "has_more": True, "url": "/x"}
     for broken in (b"<html>", b'{"object": "list", "data": "nonsense"}', b"[]", b'{"object": "list", "data": [{}]}'):
         pages = [httpx.Response(200, json=page), httpx.Response(200, content=broken)] * 2
         async with await scripted(partial(popped, pages), max_attempts=1) as agent:

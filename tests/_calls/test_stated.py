@@ -68,9 +68,7 @@ async def test_what_is_said_otherwise_is_refused_with_what_it_means(stated: str)
     assert "amount -500 with currency usd means credit 5.00 usd" in str(problem)
 
 
-@pytest.mark.parametrize(
-    "stated", ["", " ", "crédit 5.00 USD", "credit \u0665.00 USD", "x" * 65, "credit 5.00 USD\n", 5, ["c"]]
-)
+@pytest.mark.parametrize("stated", ["crédit 5.00 USD", "credit \u0665.00 USD", "x" * 65, "credit 5.00 USD\n", 5, ["c"]])
 async def test_what_is_no_text_of_that_kind_breaks_the_schema(stated: Any) -> None:
     """Before it is parsed."""
     async with await scripted(lambda _: httpx.Response(500)) as agent:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import ssl
 import subprocess
@@ -19,7 +20,7 @@ from ocp_stripe_balance import ConfigurationError, NotSentError, OCPAgent, Setti
 from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire
 from ocp_stripe_balance._stripe.network import Network
 from ocp_stripe_balance._stripe.request import Request
-from ocp_stripe_balance._stripe.wire import UnsentError
+from ocp_stripe_balance._stripe.wire import UnsentError, UnusableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -136,13 +137,13 @@ def test_the_environment_counts_only_where_it_is_trusted(monkeypatch: pytest.Mon
     trusting = Network(trusts_env=True)
     assert ("http://proxy.test:3128", []) == (trusting.proxy_for(url), trusting.ignored())
     monkeypatch.setenv("https_proxy", "socks5://proxy.test:1080")
-    with pytest.raises(ValueError, match="HTTPS_PROXY"):
+    with pytest.raises(UnusableError, match="HTTPS_PROXY"):
         trusting.proxy_for(url)
     monkeypatch.setenv("no_proxy", HOST)
     assert None is trusting.proxy_for(url)
     own = Network(proxy=SecretStr("http://own.test:1"))
     assert ("http://own.test:1", None) == (own.proxy_for(url), own.proxy_for("https://127.0.0.1:1/v1"))
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(UnusableError, match=r"SSL_CERT_FILE names /missing, .*: No such file"):
         trusting.ssl_context("")
 
 
@@ -181,3 +182,67 @@ def test_a_proxys_password_is_not_shown() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(proxy="ftp://user:hidden1@proxy.test")
     assert "hidden1" not in str(caught.value) + repr(caught.value)
+
+
+async def told(**settings: object) -> ConfigurationError:
+    """
+    What a call says of a set-up that cannot work.
+    """
+    values = {"api_key": TEST_KEY, "api_base": f"https://{HOST}", "trust_env": True, "timeout": 30, **UNGUARDED}
+    async with OCPAgent(settings=Settings(**{**values, **settings})) as agent:
+        await agent.register_api("stripe")
+        with pytest.raises(ConfigurationError) as caught:
+            await agent.call_tool(TOOL, order())
+    assert not caught.value.retryable
+    assert 1 == caught.value.attempts
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SSL_CERT_FILE", "/no/such.pem", "SSL_CERT_FILE names /no/such.pem, .*: No such file or directory"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names .*: it has no certificates in PEM form"),
+        ("SSL_CERT_DIR", "/no/such", "SSL_CERT_DIR names /no/such, .*: No such file or directory"),
+        ("HTTPS_PROXY", "socks5://proxy.test:1080", "HTTPS_PROXY of the environment names no http:// proxy"),
+    ],
+)
+async def test_what_cannot_be_used_is_named_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    """Nothing is sent, no time is lost, and nobody is told to look at the network or to call again."""
+    monkeypatch.setenv(variable, value)
+    error = await told()
+    assert re.search(said, str(error))
+    assert "A person must mend what is named" in error.hint
+
+
+async def test_a_file_of_certificates_that_went_away_is_named(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    """It was there when the program began."""
+    ca_file = tmp_path / "ca.pem"
+    shutil.copy(certificate[0], ca_file)
+    values = {"api_key": TEST_KEY, "api_base": f"https://{HOST}", "ca_file": str(ca_file), **UNGUARDED}
+    async with OCPAgent(settings=Settings(**values)) as agent:
+        await agent.register_api("stripe")
+        ca_file.unlink()
+        with pytest.raises(ConfigurationError, match="OCP_STRIPE_CA_FILE names"):
+            await agent.call_tool(TOOL, order())
+
+
+async def test_a_proxy_that_asks_for_a_password_is_no_passing_trouble(certificate: tuple[Path, Path]) -> None:
+    """And neither is a certificate that nobody here trusts."""
+    async with behind(Proxy(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n"), certificate) as (url, _):
+        assert "407" in str(await told(proxy=url))
+    async with behind(Proxy(), certificate) as (url, requests):
+        error = await told(proxy=url)
+    assert "certificate verify failed" in str(error)
+    assert "OCP_STRIPE_CA_FILE names other certificates" in str(error)
+    assert [] == requests
+
+
+def test_a_proxy_of_the_environment_is_read_as_others_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a scheme, and in capitals."""
+    trusting, url = Network(trusts_env=True), f"https://{HOST}/v1"
+    for given, meant in (("proxy.test:3128", "http://proxy.test:3128"), ("HTTP://proxy.test", "HTTP://proxy.test")):
+        monkeypatch.setenv("HTTPS_PROXY", given)
+        assert meant == trusting.proxy_for(url)

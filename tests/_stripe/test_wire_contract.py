@@ -690,10 +690,10 @@ async def test_a_failure_of_any_kind_before_the_connection_is_unsent(
     with pytest.raises(UnsentError):
         await wire.exchange(request_to("https://localhost:9"), 5)
 
-    async def no_thread(*_: object, **__: object) -> None:
+    def no_thread(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", no_thread)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
     with pytest.raises(UnsentError, match="thread"):
         await wire.exchange(request_to("http://localhost:9"), 5)
     await wire.aclose()

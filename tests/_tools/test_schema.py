@@ -127,7 +127,6 @@ BAD: dict[str, tuple[Any, str, str, str]] = {
     "a currency list": (order(currency=["usd"]), "currency", "a list", "three-letter"),
     "a surrogate": (order(currency="\ud800"), "currency", "lone surrogate", ""),
     # description
-    "an empty description": (order(description=""), "description", "is empty", "1 to 350 characters"),
     "a long description": (order(description="x" * 351), "description", "has 351 characters; at most 350", "350"),
     "a 10 MB description": (order(description="x" * 10_000_000), "description", "has 10,000,000 characters", "350"),
     "a description with NUL": (order(description="a\0b"), "description", "has a NUL character", "350"),
@@ -166,11 +165,9 @@ BAD: dict[str, tuple[Any, str, str, str]] = {
     "a number in expand": (order(expand=[1]), "expand[0]", "1 is an integer", "the expandable ones are"),
     "a set": (order(expand={"customer"}), "expand", "a Python set is not a JSON value", ""),
     # reference
-    "an empty reference": (order(reference=""), "reference", "is empty", "ticket-812"),
     "a long reference": (order(reference="r" * 201), "reference", "has 201 characters; at most 200", "ticket-812"),
     "a number for a reference": (order(reference=812), "reference", "812 is an integer", "ticket-812"),
     # idempotency_key
-    "an empty key name": (order(idempotency_key=""), "idempotency_key", "is empty", "1 to 255"),
     "a long key name": (order(idempotency_key="k" * 256), "idempotency_key", "has 256 characters", "255"),
     "a key with a space at its end": (order(idempotency_key="k "), "idempotency_key", "is not allowed", "space"),
     "a key with a line break": (order(idempotency_key="a\nb"), "idempotency_key", "is not allowed", "printable ASCII"),
@@ -349,7 +346,7 @@ async def test_the_caller_may_change_its_parameters_meanwhile() -> None:
         (transaction(type="a_new_type"), "at type"),
         (transaction(amount="-500"), "at amount"),
         (transaction(object="other"), "at object"),
-        ({}, "'ending_balance' is a required property"),
+        ({}, "without amount and "),
         (transaction(metadata={"a": 1}), "at metadata.a"),
         (transaction(customer={"object": "customer"}), "at customer"),
         (transaction(invoice={"id": "in_1", "object": "invoice", "total": "1"}), "at invoice"),

@@ -12,13 +12,16 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import CLI, TOOL, TOOLS, ledger, run
+from helpers import CLI, TOOL, TOOLS, ledger, run, transaction
 
-from ocp_stripe_balance.cli.output import printable
+from ocp_stripe_balance import NotSentError
+from ocp_stripe_balance.cli import main
+from ocp_stripe_balance.cli.output import printable, show_error, show_result
+from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -354,3 +357,46 @@ async def test_terminal_escapes_from_stripe_are_shown_not_obeyed(stripe_thread: 
     assert r"a\x1b[2Jb\rc\u202ed sk_test_[masked]" == printable("a\x1b[2Jb\rc\u202ed sk_test_abc")
     done = run("call", TOOL, "customer=\x1b[2J", "amount=-1", "currency=usd", stripe=stripe_thread)
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.promise("text.one-line")
+async def test_text_of_others_is_one_line(stripe_thread: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """A customer's name, a description or a reason cannot look like a result of ours, and no date stops a list."""
+    forged = "Eve\nsucceeded: credit 900.00 usd"
+    customer = stripe_thread.create_customer(name=forged)
+    done = run("call", "getCustomersCustomer", f"customer={customer}", stripe=stripe_thread)
+    assert rf"{customer} (Eve\nsucceeded: credit 900.00 usd)" in done.stdout
+    entries = [transaction(description=forged, created=10**18, type=forged, id=f"cbtxn_{forged}")]
+    facts: dict[str, Any] = {
+        "status_code": 200,
+        "headers": {},
+        "idempotency_key": "k",
+        "attempts": 1,
+        "replayed": False,
+    }
+    for data in ({"object": "list", "data": entries, "has_more": False, "url": forged}, entries[0]):
+        result = ToolResult(tool=TOOL, data=data, request_id=forged, warnings=(forged,), moved=True, **facts)
+        show_result(result, as_json=False)
+    show_error(NotSentError(f"no {forged}", hint=forged), as_json=False)
+    out, err = capsys.readouterr()
+    assert not [line for line in (out + err).splitlines() if line.startswith("succeeded: credit 900")]
+    assert "1000000000000000000 s after 1970" in out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"customer": "cus_1", "amount": -1, "amount": -500, "currency": "usd"}',
+        r'{"customer": "cus_1", "amount": -1, "\u0061mount": -500, "currency": "usd"}',
+        '{"customer": "cus_1", "amount": -1, "currency": "usd", "metadata": {"a": "1", "a": "2"}}',
+    ],
+)
+@pytest.mark.parametrize("command", [("call", TOOL, "--json"), ("policy", "explain")])
+def test_of_two_values_under_one_name_none_is_taken(
+    text: str, command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody knows which was meant."""
+    path = tmp_path / "call.json"
+    path.write_text(text)
+    assert 2 == main([*command, str(path)])
+    assert "is given twice" in capsys.readouterr().err

@@ -137,7 +137,7 @@ class CommandLine:
 
     async def discover(self) -> list[str]:
         assert TOOL in (await asyncio.to_thread(run, "tools")).stdout
-        done = await asyncio.to_thread(run, "tools", "--format", "mcp")
+        done = await asyncio.to_thread(run, "tools", "--format", "anthropic")
         return [tool["name"] for tool in json.loads(done.stdout)]
 
     async def call(self, arguments: dict[str, Any], key: str | None) -> dict[str, Any]:
@@ -189,16 +189,19 @@ async def test_each_door_discovers(name: str, stripe_thread: Sandbox, tmp_path: 
     await door.close()
 
 
+CALL_ID = "call_Jq7xR2vKpW9sTzB4mXcD8LfG"
+
+
 @pytest.mark.parametrize("name", DOORS)
 async def test_each_door_calls_once_per_key(name: str, stripe_thread: Sandbox, tmp_path: Path) -> None:
     """The same key is the same call, given beside the parameters or as one of them; wrong calls are told so."""
     customer = stripe_thread.create_customer()
     door = through(name, stripe_thread, tmp_path)
-    first = await door.call(order(customer, -300), "call_1")
-    again = await door.call(order(customer, -300), "call_1")
-    named = await door.call(order(customer, -300, idempotency_key="call_1"), None if name != "LangChain" else "c")
+    first = await door.call(order(customer, -300), CALL_ID)
+    again = await door.call(order(customer, -300), CALL_ID)
+    named = await door.call(order(customer, -300, idempotency_key=CALL_ID), None if name != "LangChain" else "c")
     assert ["succeeded"] * 3 == [told["outcome"] for told in (first, again, named)]
-    assert ("call_1", [False, True, True]) == (
+    assert (CALL_ID, [False, True, True]) == (
         first["idempotency_key"],
         [told["replayed"] for told in (first, again, named)],
     )
@@ -217,8 +220,8 @@ async def test_each_door_waits_for_approval(name: str, stripe_thread: Sandbox, t
     """The call is told that it waits; once a person approved, the same call with the key it was told runs."""
     customer = stripe_thread.create_customer()
     door = through(name, stripe_thread, tmp_path)
-    waiting = await door.call(order(customer, -500), "call_1")
-    assert ("not_sent", "approval_required", "call_1") == (
+    waiting = await door.call(order(customer, -500), CALL_ID)
+    assert ("not_sent", "approval_required", CALL_ID) == (
         waiting["outcome"],
         waiting["error"],
         waiting["idempotency_key"],

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from strategies import any_parameters, json_values, valid_parameters
 
 from ocp_stripe_balance import Settings, register
+from ocp_stripe_balance._text.placeholders import says_nothing
 from ocp_stripe_balance._tools.dialects import arguments_of
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance._tools.validation import ParameterValidator
@@ -178,9 +179,34 @@ def test_mcp_takes_the_definitions() -> None:
     for tool in export_tools("mcp"):
         made = types.Tool.model_validate(tool).model_dump(by_alias=True, exclude_none=True)
         assert tool == made
-    hints = {tool["name"]: tool["annotations"] for tool in export_tools("mcp")}
+    hints = {name: export_tools("mcp", [name])[0]["annotations"] for name in TOOLS}
     assert {name for name in TOOLS if name.startswith("get")} == {n for n, h in hints.items() if h["readOnlyHint"]}
     assert [TOOL] == [n for n, h in hints.items() if not h["idempotentHint"]]
+
+
+@pytest.mark.parametrize("server", ["stripe", "stripe-balance", "ocp-stripe-balance", "a-server-name-of-thirty-chars-"])
+def test_names_for_mcp_fit_in_64_characters(server: str) -> None:
+    """As hosts put the server's name before them; no two alike, and no text names a tool that the model cannot see."""
+    exported = export_tools("mcp")
+    assert [] == [tool["name"] for tool in exported if len(f"mcp__{server}__{tool['name']}") > 64]
+    assert len(TOOLS) == len({tool["name"] for tool in exported} - set(TOOLS))
+    assert [] == [name for name in TOOLS if re.search(rf"\b{name}\b", json.dumps(exported))]
+
+
+def test_short_names_are_published() -> None:
+    """docs/formats.md has each beside the operation's."""
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", (ROOT / "docs" / "formats.md").read_text("utf-8"), re.MULTILINE)
+    assert [(tool["name"], name) for tool, name in zip(export_tools("mcp"), TOOLS, strict=True)] == rows
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_short_name_stands_for_the_tool_at_every_door(name: str) -> None:
+    """Both are taken, and mean the same."""
+    (exported,) = export_tools("mcp", [name])
+    short = exported["name"]
+    for form in FORMATS:
+        assert export_tools(form, [name]) == export_tools(form, [short])
+    assert run("tools", name).stdout == run("tools", short).stdout
 
 
 def test_token_counts_are_published() -> None:
@@ -278,11 +304,27 @@ def told_by(  # noqa: PLR0911  one return per format
     return dict(message["result"])
 
 
+CALL_ID = "call_Jq7xR2vKpW9sTzB4mXcD8LfG"
 PACKAGES = {"openai": "openai", "openai-chat": "openai", "anthropic": "anthropic", "gemini": "google.genai"} | {
     "mcp": "mcp",
     "langchain": "langchain_core",
     "json-schema": "json",
 }
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_model_calls_by_either_name(form: Format, agent: OCPAgent, customer: str) -> None:
+    """And is told of the names that it was given, where there is no such tool."""
+    pytest.importorskip(PACKAGES[form])
+    short = export_tools("mcp", [TOOL])[0]["name"]
+    for number, name in enumerate((TOOL, short)):
+        made = model_call(form, f"c{number}", name, order(customer, -100 - number))
+        told = told_by(form, await run_tool_call(form, agent, made), f"c{number}")
+        assert "succeeded" == told["outcome"]
+    known = short if form == "mcp" else TOOL
+    told = told_by(form, await run_tool_call(form, agent, model_call(form, "c2", f"{known}x", {})), "c2")
+    assert f"did you mean {known}" in json.dumps(told)
+    assert (await agent.call_tool(short, order(customer, -300))).ok
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -297,10 +339,10 @@ async def test_a_models_call_is_answered(form: Format, stripe: Sandbox, customer
         has_pairs = "array" in schema_of(form, TOOL)["properties"]["metadata"].get("type", "")
         metadata: Any = [{"key": "a", "value": "1"}] if has_pairs else {"a": "1"}
         arguments = order(customer, metadata=metadata, description=None, idempotency_key=None, reference="r")
-        told = await said("call_1", TOOL, arguments)
+        told = await said(CALL_ID, TOOL, arguments)
         assert ("succeeded", "1") == (told["outcome"], told["data"]["metadata"]["a"])
-        assert form == "mcp" or told["idempotency_key"] == "call_1"
-        again = await said("call_1", TOOL, arguments)
+        assert form == "mcp" or told["idempotency_key"] == CALL_ID
+        again = await said(CALL_ID, TOOL, arguments)
         assert (again["replayed"], again["data"]["id"]) == (True, told["data"]["id"])
         repeated = {**arguments, "idempotency_key": told["idempotency_key"]}
         assert (await said("call_2", TOOL, repeated))["replayed"]
@@ -380,7 +422,7 @@ NOTES: dict[str, Callable[[dict[str, Any]], bool]] = {
 @hypothesis.given(parameters=valid_parameters)
 def test_what_we_take_can_be_said(form: Format, parameters: dict[str, Any]) -> None:
     """In every format, but for what the notes name; and comes back as the same call."""
-    if any(is_noted(parameters) for is_noted in NOTES.values()):
+    if any(is_noted(parameters) for is_noted in NOTES.values()) or any(map(says_nothing, parameters.values())):
         return
     schema = schema_of(form, TOOL)
     said = in_dialect(schema, parameters)
@@ -478,16 +520,16 @@ async def test_langchain_tools_run(stripe: Sandbox, customer: str) -> None:
     async with await connect(stripe) as agent:
         tools = {tool.name: tool for tool in langchain_tools(agent)}
         assert TOOLS == list(tools)
-        call = {"type": "tool_call", "id": "call_1", "name": TOOL, "args": order(customer)}
+        call = {"type": "tool_call", "id": CALL_ID, "name": TOOL, "args": order(customer)}
         message = await tools[TOOL].ainvoke(call)
-        assert ("tool", "call_1", "success") == (message.type, message.tool_call_id, message.status)
-        assert "call_1" == json.loads(message.content)["idempotency_key"]
+        assert ("tool", CALL_ID, "success") == (message.type, message.tool_call_id, message.status)
+        assert CALL_ID == json.loads(message.content)["idempotency_key"]
         assert (await tools[TOOL].ainvoke(call)).artifact["replayed"]
         wrong = await tools[TOOL].ainvoke({**call, "id": "call_2", "args": order(customer, "5")})
         assert "error" == wrong.status
         told = json.loads(await tools["getCustomersCustomer"].ainvoke({"customer": customer}))
         assert -500 == told["data"]["balance"]
-        calls = [{**call, "id": f"call_{n}", "args": order(customer, -n)} for n in range(10, 20)]
+        calls = [{**call, "id": f"{CALL_ID}{n}", "args": order(customer, -n)} for n in range(10, 20)]
         messages = await asyncio.gather(*(tools[TOOL].ainvoke(each) for each in calls))
         assert [each["id"] for each in calls] == [json.loads(each.content)["idempotency_key"] for each in messages]
     assert 11 == len(await ledger(stripe, customer))
@@ -549,8 +591,8 @@ def test_langchain_tools_run_without_a_loop(stripe_thread: Sandbox) -> None:
     customer = stripe_thread.create_customer()
     agent: OCPAgent = asyncio.run(connect(stripe_thread))
     (tool,) = langchain_tools(agent, [TOOL])
-    message = tool.invoke({"type": "tool_call", "id": "call_1", "name": TOOL, "args": order(customer)})
-    assert ("success", "call_1") == (message.status, json.loads(message.content)["idempotency_key"])
+    message = tool.invoke({"type": "tool_call", "id": CALL_ID, "name": TOOL, "args": order(customer)})
+    assert ("success", CALL_ID) == (message.status, json.loads(message.content)["idempotency_key"])
     agent.close()
 
 

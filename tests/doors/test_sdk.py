@@ -225,6 +225,31 @@ async def test_registering_twice_replaces_the_first(sdk: Any, stripe: Sandbox, c
     await first.aclose()
 
 
+@pytest.mark.promise("once.one-reason")
+async def test_an_agent_remembers_what_it_paid_over_registrations(sdk: Any, stripe: Sandbox, customer: str) -> None:
+    """Also where the journal is in memory: with other headers, after the first was given up, or closed."""
+    agent, settings = sdk.OCPAgent(), settings_of(stripe, journal="off")
+    is_replayed: list[bool] = []
+
+    async def pay() -> None:
+        result = await agent.call_tool(TOOL, order(customer, reference="ticket-1"), idempotency_key=f"{is_replayed}")
+        is_replayed.append(result.replayed)
+
+    async with register(agent, settings=settings):
+        agent.register_api(NAME)
+        await pay()
+        agent.register_api(NAME, headers={"Stripe-Version": "2026-10-28.endive"})
+        await pay()
+    async with register(agent, settings=settings):
+        await agent.register_api(NAME)
+        await pay()
+        async with register(agent, settings=settings_of(stripe, journal="off")):
+            await agent.register_api(NAME)
+            await pay()
+    assert [False, True, True, True] == is_replayed
+    assert 1 == len(await ledger(stripe, customer))
+
+
 async def test_an_approver_decides_for_the_sdks_agent_too(sdk: Any, stripe: Sandbox, customer: str) -> None:
     """The proposal names the SDK agent's user."""
     users: list[str | None] = []

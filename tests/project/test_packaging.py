@@ -4,13 +4,22 @@ The package as it is installed: the shim beside an SDK, in a wheel and in an edi
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from helpers import TOOL
+
+import ocp_stripe_balance
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
 SDK = "class OCPAgent:\n    is_sdk = True\n"
@@ -137,3 +146,34 @@ def test_what_extras_bring_is_imported_only_when_used() -> None:
 def test_nothing_shadows_the_sdk_from_the_root() -> None:
     """A root on sys.path must not hide an installed SDK."""
     assert not list(ROOT.glob("ocp_agent*"))
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_call_needs_no_metadata_of_the_package(form: str, stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """Copied, zipped or frozen, without what installers write beside it; with all that it depends on."""
+    package = Path(ocp_stripe_balance.__file__).parent
+    site = tmp_path / "site"
+    site.mkdir()
+    for entry in package.parent.iterdir():
+        if not entry.name.startswith(("ocp_", "__pycache__")):
+            (site / entry.name).symlink_to(entry)
+    if form == "folder":
+        shutil.copytree(package, tmp_path / "own" / package.name)
+    else:
+        shutil.make_archive(str(tmp_path / "own"), "zip", package.parent, package.name)
+    own = tmp_path / ("own" if form == "folder" else "own.zip")
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+
+    def ran(*words: str) -> str:
+        return subprocess.run(  # noqa: S603  our own program
+            [sys.executable, "-P", "-S", "-m", "ocp_stripe_balance", *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **variables, "PYTHONPATH": f"{own}{os.pathsep}{site}"},
+        ).stdout
+
+    assert "ocp-stripe-balance unknown" == ran("--version").strip()
+    customer = stripe_thread.create_customer()
+    assert "succeeded: credit 5.00 usd" in ran("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd")
+    assert "credit 5.00 usd" in ran("journal", "list")

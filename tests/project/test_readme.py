@@ -72,10 +72,10 @@ async def test_host_example_runs_a_tool_call(stripe: Sandbox, customer: str) -> 
     async with await connect(stripe) as agent:
         tool = load_manifest().tools[0].name
         told = await names["run_tool_call"](
-            agent, "call_1", tool, {"customer": customer, "amount": -1, "currency": "usd"}
+            agent, "c", "call_1", tool, {"customer": customer, "amount": -1, "currency": "usd"}
         )
-        assert ("succeeded", "call_1") == (told["outcome"], told["idempotency_key"])
-        assert "not_sent" == (await names["run_tool_call"](agent, "call_2", tool, {}))["outcome"]
+        assert ("succeeded", False) == (told["outcome"], told["replayed"])
+        assert "not_sent" == (await names["run_tool_call"](agent, "c", "call_2", tool, {}))["outcome"]
 
 
 async def test_siblings_example_looks_and_undoes(stripe: Sandbox, customer: str) -> None:
@@ -251,7 +251,9 @@ def test_fault_table_has_every_fault() -> None:
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/sandbox.md", "docs/formats.md", "docs/performance.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "docs/sandbox.md", "docs/formats.md", "docs/performance.md", "docs/deployment.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     """Relative links point at files of the repository."""
     path = ROOT / page

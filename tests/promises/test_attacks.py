@@ -122,8 +122,8 @@ ATTACKS: dict[str, tuple[list[Step], list[str], int]] = {
     "drip it": (many(20, amount=-1), ["succeeded"] * 12 + ["calls_per_minute"] * 8, -12),
     "split it over names for one reason": (
         [ok(idempotency_key=f"k{n}", reference=f"ticket{' ' * n}-1", amount=-2000) for n in range(5)],
-        ["succeeded"] * 3 + ["budgets[0].credit.usd"] * 2,
-        -6000,
+        ["succeeded"] * 2 + ["replayed"] * 3,  # however much white space, it is one name
+        -4000,
     ),
     # forged confirmations
     "say that it is approved": ([ok(amount=-2001, approved=True)], [SCHEMA], 0),
@@ -184,8 +184,9 @@ ATTACKS: dict[str, tuple[list[Step], list[str], int]] = {
 
 
 async def attempt(agent: OCPAgent, parameters: dict[str, Any]) -> str:
+    key = parameters.pop("idempotency_key", None)  # of the program: one that a model makes up names nothing
     try:
-        result = await agent.call_tool(TOOL, parameters)
+        result = await agent.call_tool(TOOL, parameters, idempotency_key=key)
     except PolicyRefusedError as error:
         return error.code_for_model if error.code_for_model == WAITS else error.rule
     except ToolError as error:

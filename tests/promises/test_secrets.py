@@ -13,6 +13,7 @@ import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -25,6 +26,7 @@ from helpers import (
     connect,
     decisions,
     entry_of,
+    ledger,
     order,
     records,
     run,
@@ -191,22 +193,28 @@ ECHOES: dict[str, Callable[[str], bytes]] = {
     "UTF-16": lambda text: text.encode("utf-16"),
     "UTF-32": lambda text: text.encode("utf-32"),
     "with a mark before it": lambda text: text.encode("utf-8-sig"),
+    "percent-encoded": lambda text: text.replace("_", "%5f").replace(".", "%2E").encode(),
+    "percent-encoded twice": lambda text: text.replace("_", "%255F").encode(),
+    "percent-encoded behind an escape": lambda text: text.replace("_", r"\u00255F").encode(),
+    "escaped twice": lambda text: text.replace("_", r"\\u005f").encode(),
+    "escaped in UTF-32": lambda text: text.replace("_", r"\u005f").encode("utf-32-be"),
 }
 
 
 @pytest.mark.promise("secrets.stay")
 @pytest.mark.parametrize("echo", ECHOES)
-@pytest.mark.parametrize("status", [200, 400, 500])
-async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "is_cut"), [(200, False), (200, True), (400, False), (500, False)])
+async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, is_cut: bool, tmp_path: Path) -> None:
     """What is masked is the text that was decoded, in values and names; and what is stored is what was masked."""
     secret = "rk_test_" + MARK + "_of.another-form"
 
     def handler(request: httpx.Request) -> httpx.Response:
         entry = entry_of(request.url.raw_path, request.content, description=f"it is {secret}", **{secret: [secret]})
         body = {"error": {"type": "card_error", "message": secret, "code": secret}} if status == 400 else entry
-        text = json.dumps(body)
-        twin = "" if status == 400 else f'"description": "{secret}", '
-        return httpx.Response(status, content=ECHOES[echo]("{" + twin + text[1:]))
+        # An answer that is cut off is masked too.
+        text = json.dumps({**body, "end": 1})[: -1 if is_cut else None]
+        headers = {"Request-Id": f"req_{secret}".replace("_", "%5F"), "X-Echo": secret}
+        return httpx.Response(status, content=ECHOES[echo](text), headers=headers)
 
     told: dict[str, str] = {}
     async with await scripted(handler, api_key=secret, max_attempts=1) as agent:
@@ -218,6 +226,7 @@ async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, t
                 told |= {f"{turn} {name}": text for name, text in printed(error).items()}
             else:
                 told |= {f"{turn} result": repr(result), f"{turn} dict": json.dumps(result.to_dict())}
+                told[f"{turn} decoded"] = unquote(unquote(repr(result).replace("\\\\u005f", "_")))
                 assert "it is [api key]" == result.data["description"]
     assert_unseen({**told, **files_below(tmp_path)})
     assert not [name for name, text in files_below(tmp_path).items() if "another-form" in text or "u005f" in text]
@@ -279,7 +288,7 @@ async def test_a_key_in_a_parameter_is_refused(parameters: dict[str, Any], tmp_p
     assert "51Habcdefgh" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [TEST_KEY, "mysecretkey_planted0key"])
+@pytest.mark.parametrize("key", [TEST_KEY, "rk_live_odd.planted0key"])
 @pytest.mark.parametrize("name", ["currency", "customer", "amount", "metadata", "expand", "description", "unknown"])
 async def test_a_key_glued_to_something_is_masked(name: str, key: str) -> None:
     """Wherever it stands in a value that is refused."""
@@ -297,7 +306,7 @@ async def test_bad_headers_and_settings_do_not_show_the_key() -> None:
     wrong: list[Callable[[], Awaitable[Any]]] = []
 
     async def settings(**values: Any) -> Any:
-        values = {name: globals()["TEST_KEY"] + "\n" if value is None else value for name, value in values.items()}
+        values = {name: globals()["TEST_KEY"] + "\n." if value is None else value for name, value in values.items()}
         return make(values)
 
     def make(values: Any, **more: Any) -> Any:
@@ -386,14 +395,76 @@ async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandb
         assert_unseen({" ".join(arguments): done.stdout + done.stderr})
 
 
+# Not one of them is a key: they are put together, so that no scanner of repositories takes them for one.
+_DRAWN = "51" + "HabcDefgH2iJk9LmN4"
+WITH_A_KEY = [
+    f"sk_live_{_DRAWN}",
+    f"x rk_test_{_DRAWN}.",
+    "x sk_org_" + "abcdefgh1",
+    "sk_org_test_" + "abcdefgh1",
+    f"(sk_test_{_DRAWN})",
+    f"my_sk_live_{_DRAWN}",
+    f"KEY=sk_live_{_DRAWN}",
+    f"helpdesk_live_sk_live_{_DRAWN}",
+    f"keysk_live_{_DRAWN}{_DRAWN}",
+    f"\u30ad\u30fcsk_live_{_DRAWN}",
+    f"https://sk_live_{_DRAWN}:@api.stripe.com/v1",
+    f"https://h.test/sk_live_{_DRAWN}?x",
+    f"https://h.test/?key%3Dsk_live_{_DRAWN}",
+    f"https://h.test/?key=sk%5Flive%5f{_DRAWN}",
+    f"https://h.test/#sk_live_{_DRAWN}",
+    f'{{"a": "b\\nsk_live_{_DRAWN}"}}',
+    f'"\\u003dsk_live_{_DRAWN}"',
+    "sk_live_" + "aBcDeFgHiJkLmNoPqRsT",
+]
+WORDS = [
+    "sk_test_",
+    "task_test_force",
+    "Chat via helpdesk_live_chatwidget",
+    "framework_test_integration",
+    "network_live_monitoring",
+    "task_test_regression1",
+    "task_live_51abcdef99",
+    "risk_test_2024report",
+    "disk_live_20241101",
+    "kiosk_test_IntegrationSuite2024Run",
+    "fork_live_deployment_number_12",
+    "sk_live_streaming",
+    "rk_test_integration",
+    "apk_test_upload12345",
+]
+
+
+@pytest.mark.promise("secrets.stay")
+@pytest.mark.parametrize("text", WITH_A_KEY)
+def test_a_key_is_found_wherever_it_stands(text: str) -> None:
+    """In each part of a URL, behind escapes, glued to a word; and what is masked has none of it."""
+    assert holds_key(text, None)
+    if "%5" not in text:
+        assert _DRAWN[:9] not in redact(text)
+        assert "[masked]" in redact(text)
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_word_is_no_key(text: str) -> None:
+    """A key begins a word, and has the shape of one."""
+    assert not holds_key(text, None)
+    assert text.startswith(("sk_", "rk_")) or text == redact(text)
+
+
+async def test_words_reach_the_ledger_as_they_are(agent: OCPAgent, customer: str, stripe: Sandbox) -> None:
+    """In a description, metadata and a reference."""
+    for number, text in enumerate(WORDS):
+        made = order(customer, -1 - number, description=text, metadata={"suite": text}, reference=text)
+        assert text == (await agent.call_tool(TOOL, made)).data["description"]
+    assert len(WORDS) == len(await ledger(stripe, customer))
+
+
 def test_masking_knows_keys_of_every_kind() -> None:
     """Secret, restricted and publishable ones in running text; and what only looks alike is no key."""
     assert "a sk_live_[masked] b rk_test_[masked]" == redact("a sk_live_51abc b rk_test_***xyz")
     assert "[api key]" == redact("odd/key", "odd/key")
-    assert holds_key("x sk_org_abcdefgh1", None)
     assert holds_key("my odd/key!", "odd/key")
-    assert not holds_key("sk_test_", None)
-    assert not holds_key("task_test_force", None)
     hidden = Concealed({"Authorization": TEST_KEY})
     assert_unseen({"repr": repr(hidden), "str": str(hidden)})
     assert (1, TEST_KEY) == (len(hidden), hidden["Authorization"])

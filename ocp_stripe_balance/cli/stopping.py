@@ -1,0 +1,73 @@
+"""
+Ctrl-C and its relatives: what a terminal, a container or a service manager sends to end a program.
+
+All are treated alike, so that a call under way is told and recorded whoever ends the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# SIGHUP is a terminal that went away; SIGBREAK is Ctrl-Break, and what Windows sends to a group of processes.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_received: list[int] = []
+
+
+@contextlib.contextmanager
+def stopped_by(stop: Callable[[], None]) -> Iterator[None]:
+    """
+    Call *stop* at each signal that would end the program. One that is ignored stays so, as ``nohup`` wants it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where Python takes no signals
+        yield
+        return
+
+    def note(number: int, _frame: object) -> None:
+        _received.append(number)
+        stop()
+
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    former = {number: signal.getsignal(number) for number in numbers}
+    former = {number: handler for number, handler in former.items() if handler is not signal.SIG_IGN}
+    for number in former:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def interrupt() -> None:
+    """
+    End at once what blocks the program, such as waiting for a line.
+    """
+    raise KeyboardInterrupt
+
+
+def forget() -> None:
+    """
+    Begin anew, as a program does.
+    """
+    _received.clear()
+
+
+def exit_code(otherwise: int) -> int:
+    """
+    128 and the signal's number, by which shells and service managers know it; after Ctrl-C or none, *otherwise*.
+    """
+    numbers = [number for number in _received if number != signal.SIGINT]
+    return 128 + numbers[0] if numbers else otherwise
+
+
+def times() -> int:
+    """
+    How many signals have come.
+    """
+    return len(_received)
