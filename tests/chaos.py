@@ -284,7 +284,8 @@ class Run:
             assert process is not None
             assert process.stdout is not None
             while self.waiting and len(worker.running) < IN_FLIGHT:
-                if len(self.finished) >= (self.forks + 0.5) / (self.options.forks + 1) * len(self.jobs):
+                due = (self.forks + 0.5) / (self.options.forks + 1) * len(self.jobs)
+                if self.forks < self.options.forks and len(self.finished) >= due:
                     self.forks += 1
                     worker.fork([self.waiting.pop() for _ in range(min(4, len(self.waiting)))])
                     continue
