@@ -42,11 +42,10 @@ class Book:
         """
         Work on *db*, which belongs to this book from now on.
         """
-        self._db = db
+        self._db, self._kept_s = db, 0.0
         self._statements = statements()
-        self._kept_s = 0.0
+        # Number, key and context of the newest decision noted in this transaction.
         self.noted: tuple[int, str, str] | None = None
-        """Number, key and context of the newest decision noted in this transaction."""
 
     def begin(self) -> None:
         """
