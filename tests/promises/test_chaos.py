@@ -25,7 +25,7 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     ]
     assert (4, 3, 2) == (report["SIGKILLs"], report["forks"], report["folder taken away"])
     assert report["issued"] > report["calls"]
-    assert sum(report["faults"].values()) > 20
+    assert sum(report["faults"].values()) > 10
     assert set(report["told"]) <= {"succeeded", "rejected", "not_sent", "unknown"}
 
 
