@@ -37,7 +37,7 @@ EVERY_RULE: dict[str, Any] = {
     "allow_live": False,
     "directions": ["credit", "debit"],
     "currencies": ["usd", "eur"],
-    "calls_per_minute": 1_000_000_000,
+    "calls_per_minute": 1_000_000,
     "duplicate_window": "10m",
     "unreadable_customers": "refuse",
     "customers": {"allow": ["cus_*"], "deny": ["cus_blocked_*"]},
@@ -59,7 +59,7 @@ EVERY_RULE: dict[str, Any] = {
 README_POLICY: dict[str, Any] = {
     "directions": ["credit"],
     "currencies": ["usd", "eur"],
-    "calls_per_minute": 1_000_000_000,
+    "calls_per_minute": 1_000_000,
     "duplicate_window": "10m",
     "require": {"stated_effect": True, "reference": True},
     "limits": {"credit": {"usd": _PLENTY, "eur": _PLENTY}},

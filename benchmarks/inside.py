@@ -151,7 +151,7 @@ async def _steps() -> dict[str, float]:
             return await made._client.execute(request, tool=TOOL, idempotency_key="k", timeout_s=60)
 
         async def settled(_: int) -> object:
-            outcome = Outcome(State.UNKNOWN, attempts=1, status=200, answer=reply.text)
+            outcome = Outcome(State.UNKNOWN, attempts=1, status=200, answer=reply.body.text)
             return await journal.run(lambda book: book.settle(record, outcome, journal.now()))
 
         def plain(work: Callable[[int], object]) -> Callable[[int], Awaitable[object]]:

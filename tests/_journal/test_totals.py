@@ -32,7 +32,7 @@ COUNTED = {State.SENDING, State.SUCCEEDED, State.UNKNOWN}
 WINDOWS = [60.0, 600.0, 3600.0]
 KINDS = ["customer", "user", "agent_type", "context", "all"]
 POLICY = Policy(
-    calls_per_minute=10**9,
+    calls_per_minute=10**6,
     budgets=[
         {"per": "customer", "window": "30d", "credit": {"usd": "999999.00"}},
         {"per": "all", "window": "24h", "credit": {"usd": "999999.00"}},
