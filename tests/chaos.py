@@ -196,7 +196,7 @@ class Run:
         self.kills = self.forks = self.taken_away = 0
         self.duplicates = 0
         self.finished: set[int] = set()
-        self.resumed: set[str] = set()  # by the run itself, which so was told last
+        self.resumed: dict[str, dict[str, Any]] = {}  # what the run itself was told of calls that it resumed, by key
 
     async def main(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -361,8 +361,9 @@ class Run:
                 outcomes[f"by reading: {finding.outcome}"] += 1
                 if finding.outcome == "unknown":
                     try:
-                        outcomes[f"by resuming: {(await api.resume(finding.key)).outcome}"] += 1
-                        self.resumed.add(finding.key)
+                        result = await api.resume(finding.key)
+                        outcomes[f"by resuming: {result.outcome}"] += 1
+                        self.resumed[finding.key] = {"outcome": result.outcome, "id": result.data.get("id")}
                     except ToolError as error:
                         outcomes[f"by resuming: {error.outcome}"] += 1
         return dict(outcomes)
@@ -381,17 +382,20 @@ class Run:
         double = [key for key, ids in made.items() if len(ids) > 1]
         wrong: list[int | str] = []
         lost: list[int | str] = []
+        unreadable: list[int] = []
         for job in self.jobs:
             keys = {told["key"] for told in job.told if told.get("key")}
             ids = [made_id for key in keys for made_id in made.get(key, [])]
-            outcomes = {told["outcome"] for told in job.told}
-            told_ids = {told["id"] for told in job.told if told["outcome"] == "succeeded" and told.get("id")}
+            all_told = [*job.told, *(self.resumed[key] for key in keys if key in self.resumed)]
+            outcomes = {told["outcome"] for told in all_told}
+            told_ids = {told["id"] for told in all_told if told["outcome"] == "succeeded" and told.get("id")}
             if "succeeded" in outcomes and not ids:
                 lost.append(job.number)
+            is_denied = bool(ids) and outcomes <= {"rejected", "not_sent"}
             # Whoever cannot read the journal says what this attempt did; an earlier one was killed and said nothing.
-            is_excused = job.issues > len(job.told) and any(told.get("is_about_journal") for told in job.told)
-            is_excused = is_excused or bool(keys & self.resumed)
-            if told_ids - set(ids) or (ids and outcomes <= {"rejected", "not_sent"} and not is_excused):
+            if is_denied and job.issues > len(job.told) and any(told.get("is_about_journal") for told in job.told):
+                unreadable.append(job.number)
+            elif is_denied or told_ids - set(ids):
                 wrong.append(job.number)
         for key, call in recorded.items():
             if (call.state is State.SUCCEEDED) and key not in made:
@@ -401,6 +405,7 @@ class Run:
         unrecorded = [key for key in made if key not in recorded]
         return {
             "entries": len(ledger),
+            "told only that the journal cannot be read": len(unreadable),
             "told": dict(Counter(told["outcome"] for job in self.jobs for told in job.told)),
             "journal": dict(Counter(str(call.state) for call in recorded.values())),
             "violations": {
