@@ -42,7 +42,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_NEWEST = "SELECT number, key, context_id FROM decisions ORDER BY number DESC LIMIT 1"
+_NEWEST = "SELECT number, key, context_id FROM decisions WHERE number = (SELECT MAX(number) FROM decisions)"
 _THAT_ONE = "SELECT number, key, context_id FROM decisions WHERE number = ?"
 _ANYTHING = "SELECT EXISTS (SELECT 1 FROM decisions) + EXISTS (SELECT 1 FROM calls) + EXISTS (SELECT 1 FROM proposals)"
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # the bytes of SQLite's shared lock
