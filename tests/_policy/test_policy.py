@@ -14,7 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TEST_KEY, TOOL, age, answered, decisions, order, records, run, scripted, transaction, usual_journal
+from helpers import (
+    TEST_KEY,
+    TOOL,
+    age,
+    answered,
+    connect,
+    decisions,
+    order,
+    records,
+    run,
+    scripted,
+    transaction,
+    usual_journal,
+)
 
 from ocp_stripe_balance import (
     ConfigurationError,
@@ -809,7 +822,7 @@ def test_call_has_a_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("first", "second"), [("ticket-1", None), (None, "ticket-2"), (None, None)])
 async def test_who_repeats_a_decision_as_the_refusal_says_has_its_result(
-    stripe: Sandbox, customer: str, first: str | None, second: str | None
+    stripe: Any, customer: str, first: str | None, second: str | None
 ) -> None:
     """Whichever of the two calls has a reference."""
 
