@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._journal import Decision, Journal, Record, WrongTotal, back_up
+from ocp_stripe_balance._journal import Decision, Journal, Record, WrongTotal, back_up, has_journal
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
@@ -60,7 +60,8 @@ class BackOffice:
         if path is None:
             message = "The journal is switched off (OCP_STRIPE_JOURNAL=off)."
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
-        self._journal = Journal(path)
+        # Reading makes no journal: where there is none, nothing is on record.
+        self._journal = Journal(path if has_journal(path) else None)
         self._stripe: StripeAPI | None = None
 
     async def __aenter__(self) -> Self:
@@ -178,7 +179,11 @@ class BackOffice:
         Raises:
             NotSentError: the journal cannot be used.
         """
-        await self._journal.run(lambda book: book.check())
+        journal = Journal(self.settings.journal_path)
+        try:
+            await journal.run(lambda book: book.check())
+        finally:
+            await journal.aclose()
 
     async def check_totals(self) -> list[WrongTotal]:
         """
@@ -188,7 +193,7 @@ class BackOffice:
             NotSentError: there is no journal, or it cannot be used.
         """
         path = self.settings.journal_path
-        if path is None or not path.exists():
+        if path is None or not has_journal(path):
             message = f"There is no journal at {path}, so there is nothing to check."
             raise NotSentError(message, hint="OCP_STRIPE_JOURNAL names the one to check; a copy of one too.")
         return await self._journal.run(lambda book: book.wrong_totals())

@@ -11,6 +11,7 @@ The durable record of calls: SQLite, written before the first byte of a call lea
 """
 
 from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.file import has_journal
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
 from ocp_stripe_balance._journal.lease import is_alive
 from ocp_stripe_balance._journal.past import Past
@@ -27,6 +28,7 @@ __all__ = [
     "Written",
     "WrongTotal",
     "back_up",
+    "has_journal",
     "intent_of",
     "is_alive",
 ]

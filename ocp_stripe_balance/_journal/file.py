@@ -15,6 +15,7 @@ try:
 except ImportError:  # Windows, where SQLite's locks belong to the open file and need no help
     fcntl = None  # type: ignore[assignment]
 
+_REMOVED = ".removed"
 _RESTART = (
     "A person must put the file with the newest records back. Where there is none: stop every process that uses the "
     "journal, look at Stripe's ledger for what the file lacks, and start them again."
@@ -57,8 +58,8 @@ class Files(NamedTuple):
     """Device and inode of the database, its ``-wal`` and its ``-shm``."""
     version: tuple[int, int]
     """Size and time of the last change of the database, which only checkpoints write."""
+    wal_size: int
     links: int
-    mode: int
 
     @property
     def main(self) -> tuple[int, ...]:
@@ -66,13 +67,6 @@ class Files(NamedTuple):
         Device and inode of the database.
         """
         return self.ids[:2]
-
-    @property
-    def wal(self) -> tuple[int, ...]:
-        """
-        Device and inode of the ``-wal``.
-        """
-        return self.ids[2:4]
 
 
 class Place:
@@ -94,12 +88,13 @@ class Place:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self.real = os.path.realpath(path)
-        self._wal, self._shm = self.real + "-wal", self.real + "-shm"
+        self._wal, self._shm, self._word = self.real + "-wal", self.real + "-shm", self.real + _REMOVED
         self._folder = os.path.dirname(self.real)
         self._fd: int | None = None
         with contextlib.suppress(OSError):  # one that may not be listed has no turn
             self._fd = os.open(self._folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        self._id = _id_of(self._folder)
+        self.folder = _id_of(self._folder)
+        """Device and inode of the folder."""
 
     def look(self) -> Files | None:
         """
@@ -110,7 +105,7 @@ class Place:
         except OSError:
             return None
         ids = (main.st_dev, main.st_ino, wal.st_dev, wal.st_ino, shm.st_dev, shm.st_ino)
-        return Files(ids, (main.st_size, main.st_mtime_ns), main.st_nlink, main.st_mode)
+        return Files(ids, (main.st_size, main.st_mtime_ns), wal.st_size, main.st_nlink)
 
     def main(self) -> tuple[int, ...] | None:
         """
@@ -118,18 +113,44 @@ class Place:
         """
         return _id_of(self.path)
 
-    def wal(self) -> tuple[int, ...] | None:
+    def main_version(self) -> tuple[int, int] | None:
         """
-        Device and inode of the ``-wal`` beside it.
+        Size and time of the last change of the database.
         """
-        return _id_of(self._wal)
+        with contextlib.suppress(OSError):
+            found = os.stat(self.path)
+            return (found.st_size, found.st_mtime_ns)
+        return None
+
+    @property
+    def has_wal(self) -> bool:
+        """
+        Whether there is a ``-wal`` with something in it.
+        """
+        return _size_of(self._wal) > 0
+
+    def remove_index(self) -> None:
+        """
+        Let whoever opens the database begin a new ``-wal`` and a new ``-shm``.
+        """
+        for name in (self._wal, self._shm):
+            Path(name).unlink(missing_ok=True)
+
+    def note_removal(self) -> None:
+        """
+        Leave word that the database was removed, so that no process begins another one in its place.
+        """
+        with contextlib.suppress(OSError):
+            fd = os.open(self._word, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(fd, b"The journal beside this file was removed while it was in use.\n")
+            os.close(fd)
 
     @property
     def is_there(self) -> bool:
         """
         Whether the folder is still the one that was opened.
         """
-        return self._id is not None and _id_of(self._folder) == self._id
+        return self.folder is not None and _id_of(self._folder) == self.folder
 
     @property
     def is_held(self) -> bool:
@@ -142,7 +163,7 @@ class Place:
             found = os.fstat(self._fd)
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._id
+        return (found.st_dev, found.st_ino) == self.folder
 
     def take_turn(self) -> None:
         """
@@ -182,6 +203,14 @@ class Place:
         Raises:
             MisplacedError: it is not.
         """
+        if Path(self._word).exists():
+            if self.main() is None:
+                raise MisplacedError(
+                    "it was removed while processes used it",
+                    "A person must put a copy back. To begin a new journal, look at Stripe's ledger for what was paid, "
+                    f"and remove {self._word}.",
+                )
+            Path(self._word).unlink(missing_ok=True)
         is_empty = not _size_of(self.real)
         if is_empty and _size_of(self._wal):
             raise MisplacedError(
@@ -195,22 +224,20 @@ class Place:
             )
         check_links(0 if is_empty else os.stat(self.real).st_nlink)
 
-    def put_back(self, copy: Path, mode: int, *, over_a_new_one: bool) -> None:
-        """
-        Let a whole copy be the file at the path, where there is none, or one in which nothing is; the turn is ours.
-        """
-        copy.chmod(mode & 0o777)
+
+def has_journal(path: Path) -> bool:
+    """
+    Whether there is anything at a path that opening would use, or be refused for.
+    """
+    for name in (path, f"{path}{_REMOVED}", f"{path}-wal"):
         try:
-            if over_a_new_one:
-                copy.replace(self.real)
-            else:
-                os.link(copy, self.real)  # never over a file that somebody made meanwhile
-        except FileExistsError:
-            return
-        finally:
-            copy.unlink(missing_ok=True)
-        for name in (self._wal, self._shm):  # the copy has what is in them
-            Path(name).unlink(missing_ok=True)
+            os.stat(name)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        return True
+    return False
 
 
 def check_links(links: int) -> None:

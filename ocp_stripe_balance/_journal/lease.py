@@ -30,9 +30,22 @@ def host() -> str:
     return socket.gethostname()
 
 
-_NAME = secrets.token_hex(8)
-"""Of this process and those that are forked from it; another process with its ID has another."""
-_numbers = itertools.count()
+class _Process:
+    """
+    The name of this process among all that have, or had, the same ID; a child that is forked has another.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.name = secrets.token_hex(8)
+        self.numbers = itertools.count()
+
+
+_process = _Process()
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_process.begin)
 
 
 class Leases:
@@ -45,7 +58,7 @@ class Leases:
         A lease of this process, which it loses a little after *until*.
         """
         pid = os.getpid()
-        owner = f"{host()}:{pid}:{_NAME}-{next(_numbers)}"
+        owner = f"{host()}:{pid}:{_process.name}-{next(_process.numbers)}"
         return Lease(owner, host(), pid, until + _LEASE_MARGIN_S, _began_of_ours(pid))
 
 
@@ -62,7 +75,7 @@ def is_alive(record: Record, now: float) -> bool:
     if lease.host != host() or lease.pid is None:
         return True
     if lease.pid == os.getpid():  # or of one that had the same ID before this one began
-        return lease.owner.rpartition(":")[2].startswith(f"{_NAME}-")
+        return lease.owner.rpartition(":")[2].startswith(f"{_process.name}-")
     found = began(lease.pid)
     return found is not None and (not found or not lease.began or found == lease.began)
 

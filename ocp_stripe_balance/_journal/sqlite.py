@@ -15,9 +15,11 @@ from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _BUSY_TIMEOUT_S = 30.0
+_COPY_PATIENCE_S = 10.0
 
 
 def open_database(path: Path | None, patience_s: float = _BUSY_TIMEOUT_S) -> sqlite3.Connection:
@@ -56,23 +58,36 @@ def open_shared(path: Path | None) -> sqlite3.Connection:
     return open_database(path, patience_s=0)
 
 
-def copy(db: sqlite3.Connection, target: Path) -> None:
+def copy(db: sqlite3.Connection, target: Path, patience_s: float = _COPY_PATIENCE_S) -> None:
     """
     All that is in a database, in a new private file, on the disk when this returns.
 
     Raises:
         FileExistsError: there is one.
+        TimeoutError: another program held the lock for so long.
         OSError: it cannot be made.
         sqlite3.Error: it cannot be written, or what was written is not whole.
     """
     os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as made:
-            db.backup(made)
+            db.backup(made, progress=_until(time.monotonic() + patience_s))
             _check_whole(made)
     except BaseException:
         target.unlink()
         raise
+
+
+def _until(deadline: float) -> Callable[[int, int, int], None]:
+    """
+    Ends a copy that another program's lock holds up: SQLite itself would wait without end.
+    """
+
+    def step(status: int, _left: int, _all: int) -> None:
+        if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} and time.monotonic() > deadline:
+            raise TimeoutError("another program holds the journal's lock")
+
+    return step
 
 
 def _check_whole(db: sqlite3.Connection) -> None:

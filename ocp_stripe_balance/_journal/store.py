@@ -5,13 +5,13 @@ Every transaction looks before it writes, and again after its commit, whether th
 name the very files that are held, and whether the last decision that this process knows of is in them. Where they do
 not, it goes on only with what has all that was on record:
 
-| what happened                                    | what is done                                               |
-|--------------------------------------------------|------------------------------------------------------------|
-| the file was deleted, its folder is there        | what is held is put back, whole, and opened, also where    |
-|                                                  | somebody made a new one meanwhile and recorded nothing     |
-| its ``-wal`` was deleted, or was given up for us | what is held is written into the file, and that is opened  |
-| another file, which has all that was on record   | it is opened: another process has put it back              |
-| anything else                                    | refused, until the files are back, or a person has mended  |
+| what happened                                  | what is done                                                 |
+|------------------------------------------------|--------------------------------------------------------------|
+| the ``-wal`` or the ``-shm`` was deleted, or   | what is held is written into the file, where nobody else has |
+| given up for us                                | written it since; then that is opened anew                   |
+| another file, which has all that was on record | it is opened                                                 |
+| anything else: the file was deleted, replaced  | refused, until the files are back, or a person has mended;   |
+| by an older one, its folder is gone            | nothing is ever put in its place                             |
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import secrets
 import sqlite3
 import struct
 import sys
@@ -30,7 +29,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.file import BusyError, Files, MisplacedError, Place, check_links
 from ocp_stripe_balance._journal.forks import forks
-from ocp_stripe_balance._journal.sqlite import copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +42,6 @@ except ImportError:  # Windows
 
 _NEWEST = "SELECT number, key, context_id FROM decisions WHERE number = (SELECT MAX(number) FROM decisions)"
 _THAT_ONE = "SELECT number, key, context_id FROM decisions WHERE number = ?"
-_ANYTHING = "SELECT EXISTS (SELECT 1 FROM decisions) + EXISTS (SELECT 1 FROM calls) + EXISTS (SELECT 1 FROM proposals)"
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # the bytes of SQLite's shared lock
 
 Decided = tuple[int, str, str]
@@ -60,6 +57,14 @@ class _Held(NamedTuple):
     book: Book
     db: sqlite3.Connection
     files: Files
+
+    @property
+    def is_in_place(self) -> bool:
+        """
+        Whether the path names the very files that are open.
+        """
+        found = self.place.look()
+        return found is not None and found.ids == self.files.ids
 
 
 class UnprovedError(Exception):
@@ -88,13 +93,18 @@ class Store:
         self.users = 0
         self._path = path
         self._held: _Held | None = None
-        self._was_opened = False
+        self._folder: tuple[int, ...] | None = None
+        """The folder that it was opened in."""
         self._known: Decided | None = None
         """The newest decision that this process has seen on record, here or before the fork."""
         self._known_in_main: Decided | None = None
         """The same, of what checkpoints have written: it is there whatever becomes of the ``-wal``."""
         self._version: tuple[int, int] | None = None
         """Of the database, when it was looked into last."""
+        self._generation = 0
+        """How often what was held had to be saved into the file (`user_version`)."""
+        self._wal_size = 0
+        """Of the ``-wal``, after our last transaction; only a checkpoint makes it smaller."""
         self._verdict: MisplacedError | None = None
         """What cannot be mended while this process runs."""
 
@@ -112,7 +122,7 @@ class Store:
         forks.notice()
         if self._verdict is not None:
             raise self._verdict
-        place = self._held.place if self._held else Place(self._path, makes_folder=not self._was_opened)
+        place = self._held.place if self._held else Place(self._path, makes_folder=self._folder is None)
         if not place.is_held:
             self._verdict = MisplacedError(
                 "the program closed the descriptors of the journal, as daemons do",
@@ -122,22 +132,20 @@ class Store:
         try:
             place.take_turn()
             held = self._held = self._held or self._opened(place, opener)
-            held.book.begin()
-            found = place.look()
-            if found is None or found.ids != held.files.ids:
-                held.book.roll_back()
+            if not held.is_in_place:
                 held = self._held = self._moved(held, opener)
-                held.book.begin()
-                found = held.files
-            self._prove(held, found)
+            held.book.begin()
+            self._prove(held)
         except BaseException as error:
             if self._held is None:
                 place.close()
             else:
-                self._held.book.roll_back()
-                self._held.place.give_turn()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                self.roll_back()
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_BUSY:
                 raise BusyError from error
+            if code == sqlite3.SQLITE_READONLY:  # for as long as it is open, whatever becomes of the volume
+                self.rest()
             raise
         return held.book
 
@@ -159,6 +167,7 @@ class Store:
                 raise UnprovedError(_gone(held.place))
             if held.book.noted is not None:
                 self._known = held.book.noted
+            self._wal_size = found.wal_size
             if found.version != self._version:  # our own checkpoint
                 self._look_into_main(held, found.version)
         except (MisplacedError, sqlite3.Error) as error:
@@ -178,32 +187,28 @@ class Store:
         """
         Close the file, where nobody uses it any more; *lock* is held.
         """
-        if self._held is not None:
-            with contextlib.suppress(BusyError):
-                self._held.place.take_turn()
-            self.rest()
-            if self._held is not None:  # records are in nothing else, or its descriptors are somebody else's by now
-                _keep_for_ever(self._held.db)
-                self._held.place.close()
-                self._held = None
+        self.rest()
+        if self._held is not None:  # records are in nothing else, or its descriptors are somebody else's by now
+            _keep_for_ever(self._held.db)
+            self._held.place.close()
+            self._held = None
 
     def rest(self) -> None:
         """
-        Close the file, so that it can be opened again; left open where records are in nothing else.
+        Close the file, so that it can be opened again; left open where that is somebody else's turn.
         """
-        if self._held is None:
-            return
-        held, found = self._held, self._held.place.look()
-        if not held.place.is_held:
+        held = self._held
+        if held is None or not held.place.is_held:
             return
         try:
-            if found is None or found.ids != held.files.ids:
-                self._make_whole(held)
-                self._let_go(held)
-            else:
+            if held.is_in_place:
                 held.db.close()
                 held.place.close()
-        except (MisplacedError, sqlite3.Error, OSError):
+            else:
+                held.place.take_turn()
+                self._save(held)
+                self._let_go(held)
+        except (BusyError, MisplacedError, sqlite3.Error, OSError):
             return
         self._held = None
 
@@ -231,8 +236,8 @@ class Store:
             MisplacedError: it is not what everybody reads, or lacks what this process knows.
         """
         before = place.main()
-        if before is None and self._was_opened:
-            raise _gone(place)
+        if before is None and self._folder is not None:
+            raise _gone(place) if place.folder == self._folder else _moved_folder(place)
         place.check()
         db = opener(place.path)
         try:
@@ -246,14 +251,22 @@ class Store:
             db.close()
             raise
         self._known = tuple(newest) if newest else self._known
-        self._was_opened = True
+        self._folder, self._wal_size = held.place.folder, held.files.wal_size
+        self._generation = _generation_of(held.db)
         return held
 
-    def _prove(self, held: _Held, found: Files) -> None:
+    def _prove(self, held: _Held) -> None:
         """
         Look whether what is held has what this process knows: the file may have been written over.
         """
+        found = held.place.look()
+        if found is None or found.ids != held.files.ids:  # it is being changed right now
+            raise BusyError
         check_links(found.links)
+        if found.wal_size < self._wal_size:  # by a checkpoint that left nothing in it, or by somebody
+            with _read_only(held.place) as main:
+                _check_has(main, self._known)
+        self._wal_size = found.wal_size
         newest = held.db.execute(_NEWEST).fetchone()
         if self._known is not None and (newest is None or tuple(newest) != self._known):
             _check_has(held.db, self._known)
@@ -267,14 +280,9 @@ class Store:
         Look whether the database was written by checkpoints only: what it had once, it has for ever.
         """
         with _read_only(held.place) as main:
-            try:
-                _check_has(main, self._known_in_main)
-                newest = main.execute(_NEWEST).fetchone()
-            except sqlite3.OperationalError:  # it has no tables yet: all is in the -wal
-                if self._known_in_main is not None:
-                    raise
-                newest = None
-        self._known_in_main = tuple(newest) if newest else None
+            _check_has(main, self._known_in_main)
+            newest = _newest_in(main)
+        self._known_in_main = newest
         self._version = version
 
     # What is not where it was
@@ -286,47 +294,46 @@ class Store:
         Raises:
             MisplacedError: nothing is known to have all that was on record.
         """
-        self._make_whole(held)
-        if held.place.main() == held.files.main:
+        if (main := held.place.main()) is None:
+            raise _gone(held.place)
+        self._known = _newest_in(held.db) or self._known
+        is_same = main == held.files.main
+        if is_same:
+            self._save(held)
             self._let_go(held)  # SQLite knows files by their inode, so it cannot have this one twice
             self._held = None
-            opened = self._opened(held.place, opener)
         else:
             held.place.give_turn()  # the folder may be the same
-            place = Place(self._path, makes_folder=False)
-            try:
-                place.take_turn()
-                opened = self._opened(place, opener)
-            except BaseException:
-                place.close()
-                raise
+        place = Place(self._path, makes_folder=False)
+        try:
+            place.take_turn()
+            opened = self._opened(place, opener)
+        except BaseException:
+            place.close()
+            raise
+        if not is_same:
             self._let_go(held)
         return opened
 
-    def _make_whole(self, held: _Held) -> None:
+    def _save(self, held: _Held) -> None:
         """
-        See to it that the path names a file with all that is held.
+        Write what is held into the file, where its ``-wal`` is gone and nobody has done so yet; the turn is ours.
 
-        Raises:
-            MisplacedError: it does not.
+        Whoever opens the file then needs a new ``-shm``: this one is an index of the ``-wal`` that is gone.
         """
-        self._known = held.db.execute(_NEWEST).fetchone() or self._known
-        self._known = None if self._known is None else tuple(self._known)
-        place, main = held.place, held.place.main()
-        if main is None and not place.is_there:
-            raise _gone(place)
-        if main is None or (main != held.files.main and place.is_there and _is_blank(place)):
-            made = Path(f"{place.real}.{secrets.token_hex(4)}")
-            copy(held.db, made)
-            place.put_back(made, held.files.mode, over_a_new_one=main is not None)
-        elif main == held.files.main:
-            wal = place.wal()
-            if wal == held.files.wal:
-                return  # all that is held is there
-            if wal is None:
-                held.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            with _read_only(place) as found:
-                _check_has(found, self._known)
+        place = held.place
+        if place.main() != held.files.main or place.has_wal:
+            return
+        if _generation_of(held.db) != self._generation:
+            raise MisplacedError(
+                "its -wal was removed again, and another process has records that were in it",
+                "Let the processes that use the journal make a call each; if they all refuse, a person must start them "
+                "again, and look at Stripe's ledger for what the file lacks.",
+            )
+        if place.main_version() == self._version:
+            held.db.execute(f"PRAGMA user_version = {self._generation + 1}")  # whoever else has this -wal sees it too
+            held.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            place.remove_index()
 
     def _let_go(self, held: _Held) -> None:
         """
@@ -371,11 +378,32 @@ def _steady(found: Files | None, before: tuple[int, ...] | None) -> Files:
 
 def _gone(place: Place) -> MisplacedError:
     if not place.is_there:
-        return MisplacedError(
-            f"its folder is not there any more, or is not the one that this process opened ({place.real})",
-            "A person must give it back: mount it again, or put it where it was.",
-        )
+        return _moved_folder(place)
+    if place.main() is None:
+        place.note_removal()
     return MisplacedError("the file was removed, or another stands in its place")
+
+
+def _moved_folder(place: Place) -> MisplacedError:
+    return MisplacedError(
+        f"its folder is not there any more, or is not the one that this process opened ({place.real})",
+        "A person must give it back: mount it again, or put it where it was.",
+    )
+
+
+def _generation_of(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _newest_in(db: sqlite3.Connection) -> Decided | None:
+    """
+    The newest decision on record; None where there is none, or no table yet.
+    """
+    try:
+        found = db.execute(_NEWEST).fetchone()
+    except sqlite3.OperationalError:
+        return None
+    return None if found is None else tuple(found)
 
 
 def _check_has(db: sqlite3.Connection, known: Decided | None) -> None:
@@ -387,22 +415,14 @@ def _check_has(db: sqlite3.Connection, known: Decided | None) -> None:
     """
     if known is None:
         return
-    found = db.execute(_THAT_ONE, (known[0],)).fetchone()
+    try:
+        found = db.execute(_THAT_ONE, (known[0],)).fetchone()
+    except sqlite3.OperationalError:  # it has no tables
+        found = None
     if found is None or tuple(found) != known:
         raise MisplacedError(
             "the file lacks what this process recorded: it was written over or replaced by an older one, or by another"
         )
-
-
-def _is_blank(place: Place) -> bool:
-    """
-    Whether nothing is on record in the file that stands at the path, as after a look at a journal that was deleted.
-    """
-    try:
-        with contextlib.closing(sqlite3.connect(place.real, timeout=0)) as db:
-            return bool(db.execute(_ANYTHING).fetchone()[0] == 0)
-    except sqlite3.Error:
-        return False
 
 
 @contextlib.contextmanager

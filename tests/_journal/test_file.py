@@ -21,6 +21,7 @@ from helpers import CLI, connect, ledger, run
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal.sqlite import copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,34 +207,67 @@ def test_a_fork_waits_for_no_other_program(field: Field) -> None:
 
 @pytest.mark.promise("closed.shared")
 @pytest.mark.promise("closed.budget")
-@pytest.mark.parametrize("is_looked_at", [False, True])
-def test_a_deleted_journal_forgets_nothing(field: Field, is_looked_at: bool) -> None:
-    """Whoever still has it puts it back, whole, also where an operator has looked; the others go on with that."""
+@pytest.mark.parametrize("names", [("", "-wal", "-shm"), ("",), ("", "-wal")])
+def test_a_deleted_journal_is_not_begun_anew_until_a_person_has_seen_to_it(
+    field: Field, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """Who had it open refuses, and leaves word for who begins later; an operator who looks makes nothing."""
     one, two = field.payer(), field.payer()
     told = [one.pay("a"), two.pay("b")]
-    for each in field.folder.iterdir():
-        each.unlink()
-    assert not is_looked_at or "No calls." in run("journal", "list", OCP_STRIPE_JOURNAL=str(field.journal)).stderr
-    new = field.payer()
-    told += [one.pay("c"), two.pay("d"), new.pay("e"), one.pay("f"), two.pay("g")]
-    assert 4 == sum(map(is_paid, told))
-    field.assert_kept()
-    assert 0o600 == stat.S_IMODE(field.journal.stat().st_mode)
-    for payer in (one, two, new):
-        payer.ask("close")
-    assert [field.journal] == list(field.folder.iterdir())
-
-
-@pytest.mark.parametrize("names", [("-wal",), ("-shm",), ("",)])
-def test_a_journal_of_which_a_part_was_deleted_forgets_nothing(field: Field, names: tuple[str, ...]) -> None:
-    """Cleaners go by age, and the three files are not of one age."""
-    one, two = field.payer(), field.payer()
-    told = [one.pay("a"), two.pay("b")]
+    variable, copy = str(field.journal), tmp_path / "copy"
+    assert 0 == run("journal", "backup", str(copy), OCP_STRIPE_JOURNAL=variable).returncode
     for name in names:
         Path(f"{field.journal}{name}").unlink()
-    told += [one.pay("c"), two.pay("d"), one.pay("e"), two.pay("f")]
+    if len(names) == 3:
+        assert "No calls." in run("journal", "list", OCP_STRIPE_JOURNAL=variable).stderr
+    for payer, name in ((one, "c"), (two, "d"), (field.payer(), "e"), (one, "f")):
+        assert "removed" in (refused := payer.pay(name)), refused
+    assert "was removed while processes used it" in run("journal", "list", OCP_STRIPE_JOURNAL=variable).stderr
+    assert 2 == field.paid()
+    for payer in field.payers:
+        payer.kill()
+    for name in ("-wal", "-shm"):
+        Path(f"{field.journal}{name}").unlink(missing_ok=True)
+    copy.rename(field.journal)
+    told += [field.payer().pay(name) for name in ("c", "d", "e")]
     assert 4 == sum(map(is_paid, told))
     field.assert_kept()
+    assert not Path(f"{field.journal}.removed").exists()
+
+
+@pytest.mark.promise("closed.budget")
+@pytest.mark.parametrize("names", [("-wal",), ("-shm",), ("-wal", "-shm")])
+def test_a_journal_whose_other_files_were_deleted_forgets_nothing(field: Field, names: tuple[str, ...]) -> None:
+    """Cleaners go by age, and the three files are not of one age; also again, before the second process has looked."""
+    one, two = field.payer(), field.payer()
+    told = [one.pay("a"), two.pay("b")]
+    for each, payer in (("c", one), ("x", two), ("d", one)):
+        for name in names:
+            Path(f"{field.journal}{name}").unlink(missing_ok=True)
+        told.append(payer.pay(each))
+    told += [two.pay("e"), one.pay("f"), field.payer().pay("g")]
+    assert 4 == sum(map(is_paid, told))
+    field.assert_kept()
+    with contextlib.closing(field.look()) as db:
+        assert ("ok",) == db.execute("PRAGMA integrity_check").fetchone()
+
+
+def test_a_wal_that_somebody_emptied_is_noticed(field: Field) -> None:
+    """Its name and inode are the same, and its records are gone."""
+    payer = field.payer()
+    assert ["succeeded"] * 2 == [payer.pay("a"), payer.pay("b")]
+    os.truncate(f"{field.journal}-wal", 0)
+    assert "not_sent" in payer.pay("c")
+    assert 2 == field.paid()
+
+
+def test_a_checkpoint_that_empties_the_wal_loses_nothing(field: Field) -> None:
+    """An operator may do that at any time."""
+    payer = field.payer()
+    assert ["succeeded"] * 2 == [payer.pay("a"), payer.pay("b")]
+    field.checkpoint()
+    assert "succeeded" == payer.pay("c")
+    field.assert_kept(3)
 
 
 def test_the_rest_of_a_deleted_journal_is_not_begun_anew(field: Field) -> None:
@@ -486,6 +520,18 @@ def test_a_program_that_closes_all_descriptors_is_refused_and_ends(field: Field)
 
 
 # Copies
+
+
+def test_a_copy_does_not_wait_for_ever_for_another_program(field: Field, tmp_path: Path) -> None:
+    """One that keeps the whole journal to itself."""
+    assert "succeeded" == field.payer().pay("a")
+    field.end()
+    with contextlib.closing(field.look()) as owner, contextlib.closing(sqlite3.connect(field.journal, timeout=0)) as db:
+        owner.execute("PRAGMA locking_mode = EXCLUSIVE")
+        owner.execute("BEGIN EXCLUSIVE")
+        with pytest.raises((TimeoutError, sqlite3.OperationalError), match="lock"):
+            copy(db, tmp_path / "copy", patience_s=0.2)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_backup_makes_a_private_whole_copy(field: Field, tmp_path: Path) -> None:
