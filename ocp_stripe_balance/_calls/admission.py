@@ -188,11 +188,11 @@ class Admission:
         """
         A call of which nothing was sent, or nothing moved: every rule is asked, and a person where one of them says so.
         """
-        intent, now = call.intent, past.now
-        if intent.key.origin is Origin.MODEL:  # it repeats the key of another, which stays whose it was
-            origin = record.intent.key.origin if record is not None else proposal and proposal.key_origin
-            intent = intent._replace(key=intent.key._replace(origin=origin or Origin.MODEL))
-            call = call._replace(intent=intent)
+        standing = [record.intent.key] if record is not None else []
+        standing += [intent_of(proposal).key] if proposal is not None else []
+        own = next((key for key in standing if key.text == call.intent.key.text), call.intent.key)
+        intent, now = call.intent._replace(key=own), past.now  # who repeats a key does not change whose it was
+        call = call._replace(intent=intent)
         book.keep(self.policy.longest_window_s)
         finding = decide(findings(self.policy, self.case(call, seen), past))
         if finding is not None and finding.verdict == "refused":

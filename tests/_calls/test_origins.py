@@ -10,7 +10,14 @@ import httpx
 import pytest
 from helpers import TOOL, connect, decide, ledger, order, proposals, records, scripted, usual_journal
 
-from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OutcomeUnknownError, RejectedError, ToolCall
+from ocp_stripe_balance import (
+    ApprovalRequiredError,
+    NotSentError,
+    OutcomeUnknownError,
+    PolicyRefusedError,
+    RejectedError,
+    ToolCall,
+)
 from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance.errors import IdempotencyConflictError, RateLimitError
 from ocp_stripe_balance.exports import run_tool_call
@@ -116,6 +123,24 @@ async def test_a_key_that_a_model_repeats_stays_whose_it_was(stripe: Sandbox, cu
         assert (await agent.call_tool(TOOL, wanted)).data == done.data
     async with usual_journal() as journal:
         assert [Origin.REFERENCE] == [record.intent.key.origin for record in await records(journal)]
+
+
+@pytest.mark.promise("once.origin")
+async def test_a_key_that_a_program_repeats_stays_whose_it_was(stripe: Sandbox, customer: str) -> None:
+    """So an entry whose reversal was made by its key is told as reversed."""
+    async with await connect(stripe, policy=QUEUED) as agent:
+        entry = (await agent.call_tool(TOOL, order(customer))).data["id"]
+    async with await connect(stripe, policy={"approval": {"always": True, "queue": True}}) as agent:
+        with pytest.raises(ApprovalRequiredError) as caught:
+            await agent.call_tool(REVERSE, {"transaction": entry})
+        async with usual_journal() as journal:
+            (proposal,) = await proposals(journal)
+            await decide(journal, proposal.approve(by="Ana"))
+        await agent.call_tool(TOOL, proposal.parameters, idempotency_key=caught.value.idempotency_key)
+        with pytest.raises(PolicyRefusedError, match="reversed already"):
+            await agent.call_tool(REVERSE, {"transaction": entry})
+    async with usual_journal() as journal:
+        assert Origin.REVERSAL is (await records(journal))[-1].intent.key.origin
 
 
 async def test_each_key_is_on_record_with_its_origin(stripe: Sandbox, customer: str) -> None:

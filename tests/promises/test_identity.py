@@ -203,6 +203,7 @@ def of_version(number: int, path: Path, newer: Path) -> Iterator[sqlite3.Connect
     The calls of a journal in a file as an earlier version made it.
     """
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.create_function("one_spelling", 1, one_spelling)
         db.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
         for version, script in enumerate(migrations()[:number], 1):
             for statement in script:
@@ -536,12 +537,12 @@ not set|not known|not yet assigned|no reference number provided|No reason was gi
 async def test_what_nobody_filled_in_is_no_reason(text: str, agent: OCPAgent, customer: str) -> None:
     """Or the next decision that has no reason either would be taken for this one."""
     dry = await agent.call_tool(TOOL, order(customer, reference=text), dry_run=True)
-    assert (False, 1) == (dry.idempotency_key.startswith("ref-"), len(dry.warnings))
+    assert (False, 1) == (str(dry.idempotency_key).startswith("ref-"), len(dry.warnings))
 
 
-REASONS = """not received|no show|not delivered|not needed|no longer needed|void invoice 7|test 7|ticket-812|<ticket-812>|t|x
-1|007|goodwill|refund|reference 12|unknown charge|no invoice|no ticket|no data|noted|nova|referral|setup|not found
-no-reply outage|known issue|no known issue|foot|testing fee|todo-12|late delivery"""
+REASONS = """not received|no show|not delivered|not needed|no longer needed|void invoice 7|test 7|ticket-812|t|x
+1|<ticket-812>|goodwill|refund|reference 12|unknown charge|no invoice|no ticket|no data|noted|nova|referral|setup
+not found|no-reply outage|007|known issue|no known issue|foot|testing fee|todo-12|late delivery"""
 
 
 def test_a_reason_is_never_taken_for_none() -> None:
