@@ -61,7 +61,7 @@ def is_evidently_unique(call_id: str) -> bool:
     That is a UUID, 32 hexadecimal digits, or 20 letters and digits in one piece in which most letters do not follow
     the one before as they do in words, or in the alphabet. Names, counters, dates and versions are none of these,
     however long they are, nor is a UUID that was made from a name, with hyphens or without. One in a hundred random IDs
-    is not seen to be one, and one in thirty of 32 hexadecimal digits that are no UUID: a host that repeats calls names
+    is not seen to be one, and one in twenty of 32 hexadecimal digits that are no UUID: a host that repeats calls names
     the conversation.
     """
     call_id = _OF_A_NAME.sub(" ", call_id)

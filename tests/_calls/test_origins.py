@@ -14,7 +14,6 @@ from ocp_stripe_balance import (
     ApprovalRequiredError,
     NotSentError,
     OutcomeUnknownError,
-    PolicyRefusedError,
     RejectedError,
     ToolCall,
 )
@@ -111,36 +110,21 @@ async def test_a_proposal_under_a_derived_key_is_not_taken_from_another(
 
 
 @pytest.mark.promise("once.origin")
-async def test_a_key_that_a_model_repeats_stays_whose_it_was(stripe: Sandbox, customer: str) -> None:
-    """So the reference's next call is still answered from it."""
+@pytest.mark.parametrize("is_model", [True, False])
+async def test_a_key_that_is_repeated_stays_whose_it_was(stripe: Sandbox, customer: str, *, is_model: bool) -> None:
+    """Whether a model or a program repeats it: the reference's next call is still answered from it."""
     wanted = order(customer, -2500, reference="ticket-1")
     async with await connect(stripe, policy=QUEUED) as agent:
         with pytest.raises(ApprovalRequiredError) as caught:
             await agent.call_tool(TOOL, wanted)
         async with usual_journal() as journal:
             await decide(journal, (await proposals(journal))[0].approve(by="Ana"))
-        done = await agent.call_tool(TOOL, {**wanted, "idempotency_key": caught.value.idempotency_key})
+        key = caught.value.idempotency_key
+        named = {**wanted, "idempotency_key": key} if is_model else wanted
+        done = await agent.call_tool(TOOL, named, idempotency_key=None if is_model else key)
         assert (await agent.call_tool(TOOL, wanted)).data == done.data
     async with usual_journal() as journal:
         assert [Origin.REFERENCE] == [record.intent.key.origin for record in await records(journal)]
-
-
-@pytest.mark.promise("once.origin")
-async def test_a_key_that_a_program_repeats_stays_whose_it_was(stripe: Sandbox, customer: str) -> None:
-    """So an entry whose reversal was made by its key is told as reversed."""
-    async with await connect(stripe, policy=QUEUED) as agent:
-        entry = (await agent.call_tool(TOOL, order(customer))).data["id"]
-    async with await connect(stripe, policy={"approval": {"always": True, "queue": True}}) as agent:
-        with pytest.raises(ApprovalRequiredError) as caught:
-            await agent.call_tool(REVERSE, {"transaction": entry})
-        async with usual_journal() as journal:
-            (proposal,) = await proposals(journal)
-            await decide(journal, proposal.approve(by="Ana"))
-        await agent.call_tool(TOOL, proposal.parameters, idempotency_key=caught.value.idempotency_key)
-        with pytest.raises(PolicyRefusedError, match="reversed already"):
-            await agent.call_tool(REVERSE, {"transaction": entry})
-    async with usual_journal() as journal:
-        assert Origin.REVERSAL is (await records(journal))[-1].intent.key.origin
 
 
 async def test_each_key_is_on_record_with_its_origin(stripe: Sandbox, customer: str) -> None:
