@@ -25,10 +25,14 @@ from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic.fields import FieldInfo
 
 _PREFIX = "OCP_STRIPE_"
+_GUARDS = {"api_key", "journal", "policy"}  # without which another key, file or policy would be taken
 _KEY_VARIABLES = ("STRIPE_SECRET_KEY", "STRIPE_API_KEY")
+_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 _MIN_RATE, _MAX_RATE = 0.01, 10_000.0
 
 Mode = Literal["test", "live"]
@@ -89,6 +93,7 @@ class Settings(BaseSettings):
         Read what *values* leaves out from the environment.
         """
         try:
+            _refuse_unclear([field for field in Settings.model_fields if field not in values])
             if "api_key" not in values:
                 _refuse_two_keys()
             elif isinstance(values["api_key"], str):
@@ -296,9 +301,9 @@ def _environment() -> dict[str, str]:
     """
     The variables that may be ours, names in upper case; without those that are empty or describe a service.
     """
-    texts = {name.upper(): os.environ[name].strip() for name in sorted(os.environ, key=str.isupper)}
+    texts = {name.upper(): text.strip() for name, text in os.environ.items() if text.strip()}
     texts = {name: text for name, text in texts.items() if name.startswith((_PREFIX, "STRIPE_"))}
-    return {name: text for name, text in texts.items() if text and not is_service_variable(name, text, texts)}
+    return {name: text for name, text in texts.items() if not is_service_variable(name, text, texts)}
 
 
 def check_api_key(key: str) -> str:
@@ -361,16 +366,18 @@ def server_of(base_url: str) -> str:
     """
     The one name of the server that a valid base URL leads to; keys and budgets belong to it.
 
-    This machine has many names: ``localhost``, ``127.0.0.1`` and ``::1`` are one, or each would have a budget.
+    This machine has many names: ``localhost``, ``127.0.0.1`` and ``::1`` are one, or each would have a budget. At other
+    addresses of loopback, other servers may listen.
     """
     parts = urlsplit(base_url)
     host = str(parts.hostname)
-    return _joined(parts.scheme, "127.0.0.1" if is_loopback(host) else host, parts.port, parts.path)
+    return _joined(parts.scheme, "127.0.0.1" if host in _THIS_MACHINE else host, parts.port, parts.path)
 
 
 def _joined(scheme: str, host: str, port: int | None, path: str) -> str:
     with contextlib.suppress(ValueError):
-        host = str(ipaddress.ip_address(host))
+        address = ipaddress.ip_address(host)
+        host = str(getattr(address, "ipv4_mapped", None) or address)
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}{'' if port is None else f':{port}'}{path}".rstrip("/")
 
@@ -421,6 +428,22 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host.removesuffix(".") == "localhost"
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _refuse_unclear(fields: Iterable[str]) -> None:
+    """
+    Refuse settings that the environment has twice, or has and does not say: silence would take one, or the default.
+    """
+    known = {name: field for field in fields for name in _variables(field)}
+    for name, field in known.items():
+        texts = {each: text for each, text in os.environ.items() if each.upper() == name and text}
+        blank = [each for each, text in texts.items() if not text.strip()]
+        if blank and field in _GUARDS:
+            hint = "Unset it, or write the value: a template may have had none to put there."
+            raise ConfigurationError(f"{blank[0]} is set to white space only.", hint=hint)
+        if len({text.strip() for text in texts.values()} - {""}) > 1:
+            message = f"{' and '.join(sorted(texts))} are both set, to different values."
+            raise ConfigurationError(message, hint="Unset one of them.")
 
 
 def _refuse_two_keys() -> None:

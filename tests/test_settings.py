@@ -4,6 +4,7 @@ Settings come from arguments and the environment; what is misspelt or impossible
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,6 @@ def test_base_urls_have_one_spelling(given: str, kept: str) -> None:
         "http://localhost.:9//",
         "http://127.0.0.1:9/./",
         "http://127.0.0.1:9/v/..",
-        "http://127.9.9.9:9",
         "http://[::1]:9",
         "http://[0:0::1]:9",
         "http://[::ffff:127.0.0.1]:9",
@@ -107,6 +107,13 @@ def test_base_urls_have_one_spelling(given: str, kept: str) -> None:
 def test_a_server_has_one_name(name: str) -> None:
     """Its keys and budgets are one, however the base URL is spelled."""
     assert "http://127.0.0.1:9" == server_of(check_api_base(name))
+
+
+def test_other_addresses_of_this_machine_are_other_servers() -> None:
+    """Two may listen on one port; an IPv4 address written as one of IPv6 is that address."""
+    names = ["http://127.0.0.1:9", "http://127.0.0.2:9", "http://[::ffff:127.0.0.2]:9", "http://127.9.9.9:9"]
+    assert [names[0], names[1], names[1], names[3]] == [server_of(check_api_base(name)) for name in names]
+    assert "https://10.0.0.1/a" == server_of(check_api_base("https://[::ffff:a00:1]/a"))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +295,7 @@ def test_what_only_looks_like_a_service_is_misspelt(monkeypatch: pytest.MonkeyPa
         ("OCP_STRIPE_JOURNAL", " Off\n", "off"),
         ("OCP_STRIPE_JOURNAL", " /var/j ", "/var/j"),
         ("OCP_STRIPE_JOURNAL", "~/j", "{home}/j"),
-        ("OCP_STRIPE_JOURNAL", " ", None),
+        ("OCP_STRIPE_JOURNAL", "", None),
         ("OCP_STRIPE_RATE_LIMIT", "OFF", "off"),
         ("OCP_STRIPE_RATE_LIMIT", "Auto", "auto"),
         ("OCP_STRIPE_RATE_LIMIT", " 5 ", 5.0),
@@ -317,13 +324,54 @@ def test_a_setting_means_what_its_author_meant(
 
 def test_a_key_may_have_space_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a file has a line break at its end; and twice the same is once."""
-    monkeypatch.setenv("STRIPE_SECRET_KEY", "  ")
+    monkeypatch.setenv("STRIPE_SECRET_KEY", "")
     monkeypatch.setenv("STRIPE_API_KEY", SECRET + "\r\n")
     settings = Settings()
     assert settings.api_key is not None
     assert (SECRET, "STRIPE_API_KEY") == (settings.api_key.get_secret_value(), settings.key_source())
     monkeypatch.setenv("STRIPE_SECRET_KEY", SECRET)
     assert "STRIPE_SECRET_KEY" == Settings().key_source()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has each variable once")
+@pytest.mark.parametrize(
+    ("variable", "one", "other"),
+    [
+        ("STRIPE_SECRET_KEY", SECRET, SECRET + "2"),
+        ("OCP_STRIPE_JOURNAL", "/a/j", "off"),
+        ("OCP_STRIPE_TIMEOUT", "1", "2"),
+    ],
+)
+def test_two_spellings_of_one_variable_must_agree(
+    monkeypatch: pytest.MonkeyPatch, variable: str, one: str, other: str
+) -> None:
+    """Else one would be taken and nobody told; the same twice, or an empty one, is once, and an argument wins."""
+    monkeypatch.setenv(variable, one)
+    monkeypatch.setenv(variable.lower(), other)
+    with pytest.raises(ConfigurationError, match=f"{variable} and {variable.lower()} are both set") as caught:
+        Settings()
+    assert SECRET not in str(caught.value)
+    field = {"STRIPE_SECRET_KEY": "api_key"}.get(variable, variable.removeprefix("OCP_STRIPE_").lower())
+    Settings(**{field: other})
+    monkeypatch.setenv(variable.lower(), f" {one} ")
+    taken = getattr(Settings(), field)
+    monkeypatch.setenv(variable, "")
+    assert taken == getattr(Settings(), field)
+
+
+@pytest.mark.parametrize(
+    "variable", ["STRIPE_SECRET_KEY", "STRIPE_API_KEY", "OCP_STRIPE_JOURNAL", "OCP_STRIPE_POLICY", "ocp_stripe_policy"]
+)
+def test_white_space_is_no_key_journal_or_policy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A template had nothing to put there, and silence would take off a guardrail; what is empty is not set."""
+    if variable != "STRIPE_SECRET_KEY":
+        monkeypatch.setenv("STRIPE_SECRET_KEY", SECRET)
+    monkeypatch.setenv(variable, " \n")
+    with pytest.raises(ConfigurationError, match=f"{variable} is set to white space only"):
+        Settings()
+    Settings(api_key=SECRET, journal="off", policy={})
+    monkeypatch.setenv(variable, "")
+    assert Settings().policy is None
 
 
 SAMPLES = {

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._calls.call import prepare, recorded, reversal_key
+from ocp_stripe_balance._calls.call import prepare, recorded, reversal_key, reverses
 from ocp_stripe_balance._calls.endings import (
     Busy,
     Conflict,
@@ -22,7 +22,7 @@ from ocp_stripe_balance._calls.endings import (
     differing_words,
 )
 from ocp_stripe_balance._calls.order import Order
-from ocp_stripe_balance._domain import Key, State
+from ocp_stripe_balance._domain import Key, Origin, State
 from ocp_stripe_balance._journal import Lease, intent_of, is_alive
 from ocp_stripe_balance._policy import Case, Finding, Words, decide, findings, resumed, standing
 from ocp_stripe_balance._text.plain import moment
@@ -188,7 +188,11 @@ class Admission:
         """
         A call of which nothing was sent, or nothing moved: every rule is asked, and a person where one of them says so.
         """
-        intent, now = call.intent, past.now
+        standing = [record.intent.key] if record is not None else []
+        standing += [intent_of(proposal).key] if proposal is not None else []
+        own = next((key for key in standing if key.text == call.intent.key.text), call.intent.key)
+        intent, now = call.intent._replace(key=own), past.now  # who repeats a key does not change whose it was
+        call = call._replace(intent=intent)
         book.keep(self.policy.longest_window_s)
         finding = decide(findings(self.policy, self.case(call, seen), past))
         if finding is not None and finding.verdict == "refused":
@@ -286,8 +290,8 @@ def _is_repeat(record: Record, intent: Intent) -> bool:
     """
     Whether the call that has its key already, or that it joined, is this very decision.
     """
-    if intent.key.origin.is_derived:
-        return True
+    if not _is_ours(record.intent.key, intent.key):
+        return False
     is_named = intent.key.origin.repeats or record.key != intent.key.text
     return record.intent.is_like(intent) if is_named else record.intent.is_same_as(intent)
 
@@ -297,8 +301,17 @@ def _is_about(proposal: Proposal, intent: Intent) -> bool:
     Whether a person who decides on the proposal decides on this call.
     """
     proposed = intent_of(proposal)
+    if not _is_ours(proposed.key, intent.key):
+        return False
     is_named = intent.key.origin.repeats or proposal.key != intent.key.text
     return proposed.is_like(intent) if is_named else proposed.is_same_as(intent)
+
+
+def _is_ours(found: Key, key: Key) -> bool:
+    """
+    Whether a key of that text may be this one: another call can have the text of a reversal's key as its own key.
+    """
+    return key.origin is not Origin.REVERSAL or found.text != key.text or found.origin is Origin.REVERSAL
 
 
 def _undone(book: Book, record: Record) -> tuple[str, ...]:
@@ -307,7 +320,7 @@ def _undone(book: Book, record: Record) -> tuple[str, ...]:
     """
     scope, transaction = record.intent.scope, record.transaction_id
     reversal = book.find_key(reversal_key(scope, transaction), scope) if transaction else None
-    if reversal is None or reversal.state.nothing_moved:
+    if reversal is None or reversal.state.nothing_moved or not reverses(reversal.intent, record.intent.customer):
         return ()
     if reversal.state is State.SUCCEEDED:
         return (f"{transaction} was reversed by {reversal.transaction_id} at {moment(reversal.updated_at)}",)

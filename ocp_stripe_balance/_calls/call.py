@@ -123,6 +123,13 @@ def reversal_key(scope: Scope, transaction: str) -> str:
     return "rev-" + hashlib.sha256(json.dumps([scope.account, scope.mode, transaction]).encode()).hexdigest()
 
 
+def reverses(found: Intent, customer: str | None) -> bool:
+    """
+    Whether what stands under the key of an entry's reversal is that reversal, and no other call of the same key.
+    """
+    return found.key.origin is Origin.REVERSAL and found.customer == customer
+
+
 def _new_key(tool: ToolSpec, scope: Scope, customer: str | None, moved: Money | None, reference: str | None) -> Key:
     """
     The key of a call whose caller gave none: of its business reason where it has one, else random.

@@ -427,6 +427,13 @@ class TooOld:
         )
 
 
+_ANOTHER = "For the same decision, repeat the first parameters; for another decision, use another key."
+_ANOTHERS = (
+    "The key follows from what is asked, and a program gave it to that other call as its own. Do not ask again in "
+    "other words: a person must look at both."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """
@@ -472,7 +479,7 @@ class Conflict:
             )
         else:
             what = f"the idempotency key {draft.key.text!r} already belongs to another call ({done})"
-            hint = "For the same decision, repeat the first parameters; for another decision, use another key."
+            hint = _ANOTHERS if draft.key.origin.is_derived else _ANOTHER
         return IdempotencyConflictError(
             f"Nothing was sent: {what}.", hint=hint, tool=draft.tool, idempotency_key=first.key
         )

@@ -12,10 +12,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._calls.call import reversal_key, scope_of
+from ocp_stripe_balance._calls.call import reversal_key, reverses, scope_of
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Refused, Succeeded
 from ocp_stripe_balance._calls.order import Order, check_stated_effect
 from ocp_stripe_balance._domain import Key, Money, Origin, State
+from ocp_stripe_balance._journal import intent_of
 from ocp_stripe_balance._stripe.evidence import marks_of
 from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import (
@@ -178,6 +179,8 @@ class Reversals:
         scope = wanted.scope
         key = reversal_key(scope, wanted.transaction)
         begun = await self._journal.run(lambda book: book.find_key(key, scope), wanted.deadline)
+        if begun is not None and not reverses(begun.intent, wanted.customer):
+            begun = None  # another call, which admission will name
         if begun is not None and begun.state is State.SUCCEEDED:
             raise already(wanted, begun.transaction_id)
         if begun is not None and begun.state.is_open:
@@ -186,7 +189,8 @@ class Reversals:
             arguments = _arguments_of_opposite(await self._entry(wanted), wanted.customer, order.arguments)
             now = self._journal.now()
             asked = await self._journal.run(lambda book: book.standing_proposal(key, scope, now), wanted.deadline)
-            if asked is not None and asked.state in {"waiting", "approved"}:
+            is_standing = asked is not None and asked.state in {"waiting", "approved"}
+            if asked is not None and is_standing and reverses(intent_of(asked), wanted.customer):
                 arguments = asked.parameters  # the words that a person reads, or has read, stand
         if order.stated_effect is not None:
             moved = Money(arguments["amount"], arguments["currency"])

@@ -149,10 +149,12 @@ SELECT
         (SELECT calls.id FROM joined JOIN calls USING (base_url, mode, account)
             WHERE joined.key = :key AND base_url = :base_url AND mode = :mode AND account = :account
                 AND calls.key = first_key)) AS call,
-    -- The first call of the same business reason that moved money or may have.
+    -- The first call of the same business reason that moved money or may have. Reversals of two entries are never one:
+    -- Stripe's IDs tell upper and lower case apart, and references do not.
     (SELECT MIN(id) FROM calls
         WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url
-            AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')) AS same_reason,
+            AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')
+            AND (key_origin != 'reversal' OR :key_origin != 'reversal')) AS same_reason,
     (SELECT MAX(number) FROM proposals
         WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS proposal,
     (SELECT MAX(number) FROM joined JOIN proposals USING (base_url, mode, account)
@@ -164,7 +166,8 @@ SELECT
         WHERE customer = :customer AND state IN ('waiting', 'approved') AND expires_at > :now AND rule != 'ask_always'
             AND base_url = :base_url AND mode = :mode AND account = :account AND tool = :tool AND amount = :amount
             AND currency = :currency AND reference IS :reference AND (moves_money OR arguments = :arguments)
-            AND (:key_origin != 'caller' OR reference IS NOT NULL)) AS alike_proposal,
+            AND (:key_origin != 'caller' OR reference IS NOT NULL)
+            AND (key_origin != 'reversal' OR :key_origin != 'reversal')) AS alike_proposal,
     -- A person's no to this very key; to the same business reason; or since a time to the same amount.
     (SELECT MAX(number) FROM decisions
         WHERE key = :key AND decision = 'denied' AND base_url = :base_url AND mode = :mode AND account = :account
@@ -191,7 +194,8 @@ SELECT
     (SELECT MAX(id) FROM calls
         WHERE reference = :reference AND customer = :customer AND +currency = :currency AND +amount = :amount
             AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
-            AND base_url = :base_url AND mode = :mode AND account = :account) AS alike_named
+            AND base_url = :base_url AND mode = :mode AND account = :account
+            AND (key_origin != 'reversal' OR :key_origin != 'reversal')) AS alike_named
 
 -- other_currency:
 -- Another call since a time for this customer in another currency that moved money or may have.

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._policy.amounts import budget_rule, limit_rule, rate_rule, span, threshold_rule
 from ocp_stripe_balance._policy.case import Finding, Words, decide
+from ocp_stripe_balance._text.placeholders import is_unfilled
 from ocp_stripe_balance._text.plain import escaped, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ocp_stripe_balance._domain import Intent, Money
     from ocp_stripe_balance._policy.case import Case, EarlierDenial, Past
@@ -218,8 +219,8 @@ def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
             "the effect you were asked for, in the form 'credit 5.00 USD'",
         ),
         (require.reference, "reference", case.intent.reference, "the business reason, such as 'ticket-812'"),
-        (require.description, "description", (arguments.get("description") or "").strip(), "a text for the ledger"),
-        *((True, f"metadata.{key}", str(metadata.get(key) or "").strip(), "a value") for key in require.metadata),
+        (require.description, "description", _says(arguments, "description"), "a text for the ledger"),
+        *((True, f"metadata.{key}", _says(metadata, key), "a value that says something") for key in require.metadata),
     ]
     missing = {name: example for is_demanded, name, given, example in demands if is_demanded and not given}
     for is_demanded, name, given, _ in demands:
@@ -235,6 +236,11 @@ def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
                 f"Call again with {examples}. Say what is true.",
             ),
         )
+
+
+def _says(texts: Mapping[str, object], name: str) -> bool:
+    text = texts.get(name)
+    return text is not None and not is_unfilled(str(text), name)
 
 
 def _customer_as_read(policy: Policy, case: Case, moved: Money, past: Past) -> Iterator[Finding]:

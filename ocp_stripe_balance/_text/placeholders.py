@@ -4,16 +4,37 @@ Texts that stand where there is nothing to say.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from ocp_stripe_balance._text.spelling import one_spelling
 
-# Without their punctuation: n/a, N.A. and <n/a> are "na".
+# All without their punctuation: n/a, N.A. and <n/a> are "na".
 _NOTHING = (
-    "string str text null nil none nan undefined na notapplicable notavailable notprovided notspecified notset "
-    "unspecified novalue empty blank placeholder optional tbd"
+    "string str text null nil none nan undefined na unspecified unknown novalue empty blank placeholder optional tbd "
+    "keine keineangabe unbekannt aucun aucune inconnu ninguno ninguna desconocido"
 )
 _WORDS = frozenset(_NOTHING.split())
+# What is not given, set or known is no reason; "not received", "no show" and "no longer needed" are some.
+_ABSENT = re.compile(
+    "(na|none|null|nil|not|no|nothing|unknown|undefined)+"
+    "(any|yet|currently|business|such|was|is|were|has|been|id|number|data|text|info|information|details|ticket|value"
+    "|reference|ref|reason|description|given|provided|specified|available|applicable|supplied|stated|assigned|set|known)*"
+    "(reference|ref|reason|description|given|provided|specified|available|applicable|supplied|stated|assigned|set|known)"
+    "(yet|here|atall|by(the)?(caller|user|customer))?"
+)
+# Where nobody filled in the form.
+_UNFILLED = re.compile("x{3,}|todo|fixme|tbc|tba|dummy|foo(bar)?|bar|lorem(ipsum)?|asdf|objectobject")
+_SLOT = re.compile(r"<[^<>\d]*>|\$?\{+[^{}\d]*\}+|%[^%\d]+%")  # with a digit in it, somebody did
+_AROUND = "the|your|my|an|any|a|some|insert|enter|add|business|optional|default|sample|example|test|dummy|placeholder"
+_AFTER = "here|goeshere|id|number|value|text|string|placeholder"
+# For an entry's reason alone: elsewhere each of them can be meant.
+_NO_REASON = (
+    "id number key value name data example sample demo test tests testing default void no yes true false nothing "
+    "anything something whatever idk notsure unsure uuid guid"
+)
+_NO_REASONS = frozenset(_NO_REASON.split())
+_NO_NUMBER = re.compile(r"0+|([^\W\d_]+[ _-]+)?(x{3,}|#+)")
 _MAX_LENGTH = 64
 
 
@@ -28,6 +49,27 @@ def says_nothing(value: object) -> bool:
     if not isinstance(value, str) or (len(value) > _MAX_LENGTH and value.isascii() and not value.isspace()):
         return False
     name = one_spelling(value)
-    words = "".join(filter(str.isalnum, name))
+    words = _words(name)
     rest = (char for char in name if not (char.isascii() or char.isalnum()))
-    return (not words or words in _WORDS) and all(unicodedata.category(char)[0] == "P" for char in rest)
+    is_nothing = not words or words in _WORDS or _ABSENT.fullmatch(words)
+    return bool(is_nothing) and all(unicodedata.category(char)[0] == "P" for char in rest)
+
+
+def is_unfilled(value: object, name: str) -> bool:
+    """
+    Whether the text for a reason, a description or a key of metadata says nothing, or is its own name or a template's.
+
+    As ``<reference>``, ``your-reference``, ``todo`` or ``ticket-XXX``; of a reason also ``test``, ``no`` and ``0``.
+    """
+    if not isinstance(value, str) or len(value) > _MAX_LENGTH:
+        return says_nothing(value)
+    text, name = one_spelling(value), _words(one_spelling(name))
+    words = _words(text)
+    names = "reference|ref|reason" if name == "reference" else name
+    is_own = bool(names) and re.fullmatch(f"({_AROUND})*({names})({_AFTER})*", words)
+    is_no_reason = name == "reference" and (words in _NO_REASONS or _NO_NUMBER.fullmatch(text))
+    return bool(is_own or is_no_reason or _UNFILLED.fullmatch(words) or _SLOT.fullmatch(text)) or says_nothing(value)
+
+
+def _words(text: str) -> str:
+    return "".join(filter(str.isalnum, text))

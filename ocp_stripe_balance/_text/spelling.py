@@ -26,7 +26,6 @@ _UNSEEN = re.compile(
     "\U000e0000-\U000e0fff]"
 )
 _JOINERS = re.compile("[\u200c\u200d]+|[\U000e0100-\U000e01ef]+")
-_OF_A_REVERSAL = re.compile(r"reversal of [!-~]+")  # Stripe's IDs tell upper and lower case apart
 _VIRAMA = 9  # the combining class of the signs that join the letters of India
 
 
@@ -45,7 +44,7 @@ def one_spelling(text: str) -> str:
     another under another spelling says so.
     """
     if text.isascii() and text.isprintable():
-        return text if _OF_A_REVERSAL.fullmatch(text) else " ".join(text.lower().split())
+        return " ".join(text.lower().split())
     plain = "".join(map(_plain, unicodedata.normalize("NFC", text)))
     seen = _UNSEEN.sub(lambda found: found[1] or "", unicodedata.normalize("NFC", plain))
     joined = _JOINERS.sub(_seen_joiner, seen)

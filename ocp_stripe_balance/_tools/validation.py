@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.placeholders import says_nothing
+from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._text.plain import MAX_SHOWN, kind_of, nearest, shown
 from ocp_stripe_balance.errors import Problem
 
@@ -32,6 +32,7 @@ _MAX_DEPTH = 32
 _MAX_PROBLEMS = 20
 _MAX_NODES = 5_000  # lists that contain each other have no end
 KEY_PARAMETER = "idempotency_key"
+_REASONS = {"reference", "description"}
 _ONE_OBJECT = "pass one JSON object with the parameters by name"
 # Within these, which valid parameters of ours keep, a copy needs no further look.
 _MAX_PLAIN_DEPTH = 2
@@ -108,7 +109,7 @@ class ParameterValidator:
         if value is None or name == KEY_PARAMETER:
             return value is not None  # whose name a key is decides what it says
         is_meant = value == "" and {"const": ""} in self._schema["properties"][name].get("anyOf", ())
-        return is_meant or not says_nothing(value)
+        return is_meant or not (is_unfilled(value, name) if name in _REASONS else says_nothing(value))
 
     def _is_valid(self, plain: dict[str, Any]) -> bool:
         if self._fast is None:

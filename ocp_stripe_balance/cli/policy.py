@@ -94,7 +94,7 @@ def _show(said: list[Finding], foreseen: DryRun) -> None:
         text = f"{_SIGNS[finding.verdict]:<4} {finding.rule}: {finding.words().message}"
         print(wrap(printable(text), "", "     "))
     far = "As far as the policy goes: " if foreseen.verdict in {"send", "ask"} else ""
-    print(wrap(printable(far + foreseen.message), "\n" if said else "", ""))
+    print(wrap(printable(far + foreseen.message), "\n" if said else "", "     "))
     if far:
         say("The customer was not looked up; 'call --dry-run' does that too.")
 

@@ -11,6 +11,7 @@ import json
 import random
 import sqlite3
 import string
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,13 @@ from ocp_stripe_balance._calls.tool_calls import is_evidently_unique
 from ocp_stripe_balance._domain import Key, Origin, State
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance._journal.statements import migrations
-from ocp_stripe_balance._text.placeholders import says_nothing
+from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance.errors import IdempotencyConflictError, PolicyRefusedError
 from ocp_stripe_balance.exports import langchain_tools, run_tool_call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterator
     from pathlib import Path
 
     from ocp_stripe_balance import OCPAgent, Proposal
@@ -196,6 +197,63 @@ async def test_a_reference_typed_otherwise_is_answered_from_the_first(
     ]
 
 
+@contextlib.contextmanager
+def of_version(number: int, path: Path, newer: Path) -> Iterator[sqlite3.Connection]:
+    """
+    The calls of a journal in a file as an earlier version made it.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.create_function("one_spelling", 1, one_spelling)
+        db.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
+        for version, script in enumerate(migrations()[:number], 1):
+            for statement in script:
+                db.execute(statement)
+            db.execute("INSERT INTO migrations VALUES (?, 0)", (version,))
+        names = ", ".join(f'"{row[1]}"' for row in db.execute("PRAGMA table_info(calls)"))
+        db.execute("ATTACH ? AS newer", (str(newer),))
+        db.execute(f"INSERT INTO calls ({names}) SELECT {names} FROM newer.calls")  # noqa: S608  the table's own names
+        yield db
+
+
+@pytest.mark.promise("once.one-reason")
+@pytest.mark.parametrize("version", [4, 7, None])
+async def test_the_words_of_a_reversal_are_no_other_reference(
+    stripe: Sandbox, customer: str, tmp_path: Path, version: int | None
+) -> None:
+    """They are one in any case, with the reversal that has them too, and in a file in which they kept theirs."""
+    newer, path, written = tmp_path / "newer", tmp_path / "journal", "reversal of INV-7"
+    async with await connect(stripe, journal=str(newer)) as agent:
+        first = await agent.call_tool(TOOL, order(customer, 300, reference=written))
+        undone = await agent.call_tool(REVERSE, {"transaction": first.data["id"]})
+    words = f"reversal of {first.data['id']}"
+    if version is not None:
+        with of_version(version, path, newer) as db:
+            db.execute("UPDATE calls SET reference = ? WHERE key_origin = 'reference'", (written,))
+            db.execute("UPDATE calls SET reference = ? WHERE key_origin = 'reversal'", (words,))
+    async with await connect(stripe, journal=str(path if version else newer)) as agent:
+        for made, amount, reference in ((first, 300, written), (undone, -300, words)):
+            for again in (reference, reference.capitalize(), reference.upper(), reference.replace(" ", "  ")):
+                result = await agent.call_tool(TOOL, order(customer, amount, reference=again))
+                assert (True, made.data["id"]) == (result.replayed, result.data["id"])
+    assert 2 == len(await ledger(stripe, customer))
+
+
+async def test_entries_whose_ids_differ_in_case_alone_are_reversed_each() -> None:
+    """Also while a person is asked; for anybody else the words are one reason."""
+    journal, asking = Journal(None), Policy.model_validate(ASKING)
+    asked = [
+        await admit(journal, draft(key, reference="reversal of cbtxn_a", origin=Origin.REVERSAL, arguments=key), asking)
+        for key in ("rev-a", "rev-A")
+    ]
+    assert [True, True] == [each.is_new for each in asked]
+    for key in ("rev-b", "rev-B"):
+        made = await admit(journal, draft(key, 7, "reversal of cbtxn_b", origin=Origin.REVERSAL))
+        assert isinstance(made, Ready)
+        await settle(journal, made.record, State.SUCCEEDED)
+    again = await admit(journal, draft("ref-b", 7, "reversal of cbtxn_b", origin=Origin.REFERENCE))
+    assert isinstance(again, Repeated)
+
+
 @pytest.mark.promise("once.one-reason")
 async def test_references_of_a_file_of_the_version_before_are_found(
     stripe: Sandbox, customer: str, tmp_path: Path
@@ -207,15 +265,7 @@ async def test_references_of_a_file_of_the_version_before_are_found(
         undone = await agent.call_tool(REVERSE, {"transaction": first.data["id"]})
     reason = ("", "test", TOOL, customer, "usd", -500, written)
     old_key = "ref-" + hashlib.sha256(json.dumps(reason).encode()).hexdigest()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
-        for version, script in enumerate(migrations()[:4], 1):
-            for statement in script:
-                db.execute(statement)
-            db.execute("INSERT INTO migrations VALUES (?, 0)", (version,))
-        names = ", ".join(f'"{row[1]}"' for row in db.execute("PRAGMA table_info(calls)"))
-        db.execute("ATTACH ? AS newer", (str(newer),))
-        db.execute(f"INSERT INTO calls ({names}) SELECT {names} FROM newer.calls")  # noqa: S608  the table's own names
+    with of_version(4, path, newer) as db:
         db.execute("UPDATE calls SET reference = ?, key = ? WHERE key_origin = 'reference'", (written, old_key))
     async with await connect(stripe, journal=str(path)) as agent:
         for again in ("ticket-900", written):
@@ -245,7 +295,6 @@ def random_of(alphabet: str, length: int) -> st.SearchStrategy[str]:
         ("call_00_", ALNUM, 22),
         ("toolu_01", ALNUM, 22),
         ("tooluse_", ALNUM + "-_", 22),
-        ("chatcmpl-tool-", HEX, 32),
         ("fc_", HEX, 48),
         ("call_", string.ascii_lowercase + string.digits, 26),
     ],
@@ -255,7 +304,21 @@ def test_ids_as_providers_draw_them_are_seen_to_be_unique(prefix: str, alphabet:
     source = random.Random(7)
     drawn = [prefix + "".join(source.choices(alphabet, k=length)) for _ in range(500)]
     assert sum(map(is_evidently_unique, drawn)) >= 485
-    assert all(is_evidently_unique(f"call_{uuid.UUID(int=source.getrandbits(128), version=4)}") for _ in range(50))
+    uuids = [uuid.UUID(int=source.getrandbits(128), version=4) for _ in range(50)]
+    assert all(is_evidently_unique(f"call_{each}") for each in uuids)
+    assert sum(is_evidently_unique(f"chatcmpl-tool-{each.hex}") for each in uuids) >= 48
+
+
+@pytest.mark.promise("once.origin")
+@pytest.mark.parametrize("made", [uuid.uuid3, uuid.uuid5])
+@pytest.mark.parametrize("spelling", ["{}", "call_{}", "{{{}}}", "urn:uuid:{}", "chatcmpl-tool-{}-0", "call{}"])
+def test_a_uuid_made_from_a_name_comes_again(made: Any, spelling: str) -> None:
+    """With hyphens, without, or with some; in either case."""
+    for number in range(50):
+        name = made(uuid.NAMESPACE_DNS, f"call_{number}")
+        for text in (str(name), name.hex, name.hex[:8] + "-" + name.hex[8:], name.hex[:16] + "-" + name.hex[16:]):
+            assert not is_evidently_unique(spelling.format(text))
+            assert not is_evidently_unique(spelling.format(text.upper()))
 
 
 WORDS = "call tool turn step run gpt 4o claude v2 qwen2 chat msg x id functions thread session a"
@@ -461,6 +524,41 @@ async def test_an_update_that_says_nothing_is_refused(agent: OCPAgent) -> None:
         await agent.call_tool(UPDATE, {**entry, "expand": ["customer"], "idempotency_key": "string"})
     dry = await agent.call_tool(UPDATE, {**entry, "metadata": {"a": "N/A"}}, dry_run=True)
     assert ("metadata[a]=N%2FA", 1) == (dry.body.replace("%5B", "[").replace("%5D", "]"), len(dry.warnings))
+
+
+UNFILLED = """unknown|no reference|reference|<reference>|{{reference}}|[Reference]|your-reference|your reference here
+REFERENCE_ID|<ticket id>|${REF}|%REF%|todo|[TODO]|tbc|xxx|XXX|ticket-XXX|INV-####|test|example|0|000|no|void|false|none.
+N/A (not provided)|n/a - none given|none provided|not given|Not specified.|not available|not applicable|no value given
+not set|not known|not yet assigned|no reference number provided|No reason was given by the user|business reason|???"""
+
+
+@pytest.mark.promise("once.origin")
+@pytest.mark.parametrize("text", UNFILLED.replace("\n", "|").split("|"))
+async def test_what_nobody_filled_in_is_no_reason(text: str, agent: OCPAgent, customer: str) -> None:
+    """Or the next decision that has no reason either would be taken for this one."""
+    dry = await agent.call_tool(TOOL, order(customer, reference=text), dry_run=True)
+    assert (False, 1) == (str(dry.idempotency_key).startswith("ref-"), len(dry.warnings))
+
+
+REASONS = """not received|no show|not delivered|not needed|no longer needed|void invoice 7|test 7|ticket-812|t|x
+1|<ticket-812>|goodwill|refund|reference 12|unknown charge|no invoice|no ticket|no data|noted|nova|referral|setup
+not found|no-reply outage|007|known issue|no known issue|foot|testing fee|todo-12|late delivery"""
+
+
+def test_a_reason_is_never_taken_for_none() -> None:
+    """What somebody might give as a reason stays; and a description, a filter or a conversation may say test or 0."""
+    assert [] == [text for text in REASONS.replace("\n", "|").split("|") if is_unfilled(text, "reference")]
+    assert not any(is_unfilled(text, "description") for text in ("test", "0", "no", "void", "thanks xxx", "reference"))
+    assert not any(map(says_nothing, ("todo", "test", "xxx", "<reference>", "reference", "0")))
+    assert is_unfilled("<description>", "description")
+
+
+@pytest.mark.parametrize("text", ["no" + "id" * 31, "no" + "reference" * 6, "a" * 64, "none" * 16, "the" * 21])
+def test_no_text_takes_long_to_be_weighed(text: str) -> None:
+    """Whoever writes it."""
+    began = time.process_time()
+    is_unfilled(text, "reference")
+    assert time.process_time() - began < 0.1
 
 
 @pytest.mark.parametrize("text", ["ticket", "none of it", "string theory", "0", "🎉", "n", "null-7", "nanny", "空"])
