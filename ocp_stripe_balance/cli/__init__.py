@@ -456,7 +456,7 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     try:
         await client.execute(request, tool="doctor", idempotency_key=None)
     except RejectedError as error:
-        return True, f"no: HTTP {error.status}: {error.message}"
+        return True if error.request_id else None, f"no: HTTP {error.status}: {error.message}"
     except ToolError as error:
         return f"no: {error.args[0]}", None
     finally:
