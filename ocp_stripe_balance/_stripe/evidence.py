@@ -1,8 +1,8 @@
 """
 What an answer proves: that Stripe did or knows what was asked for, or refused it, or only that somebody answered.
 
-A gateway's page, an error under 200, an entry under 404, or the entry of another call or customer prove nothing. An object of Stripe's with
-fields that nobody knows, or one that is cut off, is still that object:
+A gateway's page, an error under 200, an entry under 404, or the entry of another call or customer prove nothing. An
+object of Stripe's with fields that nobody knows, or one that is cut off, is still that object:
 https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backwards-compatible
 
 Why it proves nothing is told in words of ours: what stands there may be somebody else's.
@@ -94,7 +94,7 @@ class Expected(NamedTuple):
         """
         The same of a body that is cut off or cannot be read.
 
-        What arrived whole proves it once it has its type and ID; before that, only what was lost on its way from Stripe.
+        What arrived whole proves it once it has type and ID; before that, only what was lost on its way from Stripe.
         """
         begun = reply.body.begun
         if begun is None:
@@ -197,8 +197,6 @@ def _is_told(field: str, wanted: object) -> bool:
 
 
 def _is_same(name: str, said: object, wanted: object) -> bool:
-    if wanted in ("", {}):  # unsets it
-        return not said
     if isinstance(wanted, dict):  # sets these keys, and unsets those that are empty
         shown = said if isinstance(said, dict) else {}
         return all((shown.get(key) or "") == value for key, value in wanted.items())

@@ -56,8 +56,8 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _decoder(of_no_number: Callable[[str], None]) -> json.JSONDecoder:
-    def number(text: str) -> float | None:
+def _decoder(of_no_number: Callable[[str], Any]) -> json.JSONDecoder:
+    def number(text: str) -> Any:
         value = float(text)
         return value if math.isfinite(value) else of_no_number(text)
 

@@ -437,9 +437,9 @@ def _are_calls_allowed(settings: Settings) -> bool | str:
     return True if finding.verdict == "allowed" else f"no: {finding.words().hint}"
 
 
-async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | None]:
+async def _try_reading(settings: Settings) -> tuple[bool | str | None, bool | str | None]:
     """
-    Whether Stripe answers, and whether the key may read customers; a sentence where not.
+    Whether Stripe answers, and whether the key may read customers; a sentence where not, None where nobody knows.
     """
     from ocp_stripe_balance._stripe.client import StripeClient  # that only a call needs
     from ocp_stripe_balance._stripe.evidence import expected_of  # as above
