@@ -185,8 +185,12 @@ class BackOffice:
         Totals of budgets and rates that were not what the rows add up to; those are made anew from the rows.
 
         Raises:
-            NotSentError: the journal cannot be used.
+            NotSentError: there is no journal, or it cannot be used.
         """
+        path = self.settings.journal_path
+        if path is None or not path.exists():
+            message = f"There is no journal at {path}, so there is nothing to check."
+            raise NotSentError(message, hint="OCP_STRIPE_JOURNAL names the one to check; a copy of one too.")
         return await self._journal.run(lambda book: book.wrong_totals())
 
     async def resume(self, key: str) -> ToolResult:

@@ -9,6 +9,7 @@ send back. Errors come back as messages too, as the JSON of `ToolError.to_dict`,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from contextvars import ContextVar
@@ -23,7 +24,7 @@ from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from langchain_core.tools import StructuredTool
 
@@ -102,8 +103,8 @@ def langchain_tools(
         names: of the tools; by default all.
         conversation: its name; by default the ``thread_id`` that LangGraph has in its configuration.
     """
-    from langchain_core.tools import StructuredTool  # an extra
-
+    with _needs_langchain():
+        from langchain_core.tools import StructuredTool
     from ocp_stripe_balance._host.background import run  # for programs without a loop
 
     class Tool(StructuredTool):
@@ -265,9 +266,21 @@ def _text(told: dict[str, Any]) -> str:
     return json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _langchain_message(call_id: str | None, name: str, told: dict[str, Any], is_error: bool) -> Any:  # noqa: FBT001  one of the answers
-    from langchain_core.messages import ToolMessage  # an extra
+@contextlib.contextmanager
+def _needs_langchain() -> Iterator[None]:
+    """
+    Say what installs it, where it is not there.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = "LangChain is not installed: pip install 'ocp-stripe-balance[langchain]' brings it"
+        raise ImportError(message, name=error.name) from error
 
+
+def _langchain_message(call_id: str | None, name: str, told: dict[str, Any], is_error: bool) -> Any:  # noqa: FBT001  one of the answers
+    with _needs_langchain():
+        from langchain_core.messages import ToolMessage
     status = "error" if is_error else "success"
     return ToolMessage(content=_text(told), tool_call_id=call_id or "", name=name, status=status, artifact=told)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance.models import Proposal
 
-    Approver = Callable[[Proposal], Awaitable[Answer]]
+    Approver = Callable[[Proposal], Awaitable[Answer | None]]
 
 _TAKEN_BACK = "Given again, the command asks again."
 _NOT_DECIDED = "Nobody decided. A person must see to the approver; then the same call may be made again."
@@ -115,6 +115,8 @@ async def _answer(approver: Approver, waiting: Waiting, journal: Journal) -> tup
     if patience.expired() or journal.now() >= proposal.expires_at:
         await take_back(waiting, journal, proposal.rule, "nobody answered in time", "expired")
         return None, "nobody answered in time"
+    if answer is None:
+        return None, "nobody decided"
     if isinstance(answer, Answer) and answer.proposal_id == proposal.id:
         return answer, ""
     return None, "the approver's answer is not proposal.approve() or proposal.deny() of this very proposal"

@@ -54,8 +54,13 @@ class Recovery:
         scope = scope_of(access, self._server)
         record = await self._journal.run(lambda book: book.find_key(key, scope), deadline)
         if record is None:
-            hint = "ocp-stripe-balance journal list shows the calls there are"
             message = f"the journal has no call of that key for {self._server} in {scope.mode} mode"
+            others = await self._journal.run(lambda book: book.calls_of_key(key), deadline)
+            scopes = {each.intent.scope for each in others}
+            places = " and ".join(sorted(f"{each.base_url} in {each.mode} mode" for each in scopes))
+            hint = "ocp-stripe-balance journal list shows the calls there are"
+            if places:
+                hint = f"it has one for {places}: use that base URL (STRIPE_API_BASE), API key and account"
             return Invalid([Problem(path="key", message=message, hint=hint)])
         if record.intent.key.origin is Origin.REVERSAL and record.state.nothing_moved:
             message = "is of a reversal of which nothing moved, and the entry may have been reversed meanwhile"

@@ -208,12 +208,17 @@ class Finding(NamedTuple):
 
 def decide(found: Iterable[Finding]) -> Finding | None:
     """
-    The first refusal, else the first rule that wants a person asked, else None: the call is allowed.
+    The first refusal, else the first rule that wants a person asked, with the words of all; None: the call is allowed.
     """
-    question = None
+    questions = []
     for finding in found:
         if finding.verdict == "refused":
             return finding
-        if finding.verdict == "ask" and question is None:
-            question = finding
-    return question
+        if finding.verdict == "ask":
+            questions.append(finding)
+
+    def words() -> Words:
+        said = [each.words() for each in questions]
+        return said[0]._replace(message="; and ".join(each.message for each in said))
+
+    return questions[0]._replace(words=words) if questions else None

@@ -293,14 +293,15 @@ def _duplicate(window_s: float, intent: Intent, past: Past) -> Finding:
     def words() -> Words:
         transaction = f", transaction {first.transaction_id}" if first.transaction_id else ""
         if first.intent.reference is None:
+            repeat = f"idempotency_key {first.key!r} and the same parameters, without a reference,"
             instead = "The first call carries no reference, so the two cannot be told apart before the time is up."
         else:
+            repeat = f"reference {first.intent.reference!r} and the same parameters"
             instead = "If this has another business reason, call again with that reason as reference."
         return Words(
             f"{intent.effect} to {intent.customer} was asked for already at {moment(first.created_at)} "
             f"(outcome {first.state}, key {first.key}{transaction}), less than {span(window_s)} ago",
-            f"If it is the same decision, it is done or under way: call with idempotency_key {first.key!r} and the "
-            f"same parameters to have its result. {instead}",
+            f"If it is the same decision, it is done or under way: call with {repeat} to have its result. {instead}",
         )
 
     return Finding("refused", "duplicate_window", words, free_at=math.ceil(first.created_at + window_s))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import Answer, Proposal
 
 
+_YES, _NO = {"y", "yes"}, {"n", "no"}
+
+
 def add_parser(commands: Any) -> None:
     """
     Add ``approvals`` and its commands.
@@ -60,29 +63,33 @@ async def run(options: argparse.Namespace) -> int:
         return 0
 
 
-async def ask_at_terminal(proposal: Proposal) -> Answer:
+async def ask_at_terminal(proposal: Proposal) -> Answer | None:
     """
-    The answer of whoever sits at the terminal.
+    The answer of whoever sits at the terminal; None where that is neither a yes nor a no.
     """
     by = f"{whoami()} at the terminal"
+    is_own_command = proposal.rule == "ask_always"
+    choices = "[y/N]" if is_own_command else "(y: yes; n: no, and that stands; Enter: not decided)"
     try:
-        is_yes = ask_at(f"{proposal.describe()}\nSend it? [y/N] ")
+        said = ask_at(f"{proposal.describe()}\nSend it? {choices} ")
     except KeyboardInterrupt:
         raise asyncio.CancelledError from None  # which a task can end with
-    return proposal.approve(by=by) if is_yes else proposal.deny(by=by)
+    if said in _YES:
+        return proposal.approve(by=by)
+    return proposal.deny(by=by) if said in _NO or is_own_command else None
 
 
-def ask_at(question: str) -> bool:
+def ask_at(question: str) -> str:
     """
-    Whether the person at the terminal says yes; Ctrl-C and its relatives interrupt.
+    What the person at the terminal says, in lower case; Ctrl-C and its relatives interrupt.
 
     Raises:
         KeyboardInterrupt: one of them came.
     """
-    with stopping.stopped_by(stopping.interrupt), contextlib.suppress(OSError):  # of a terminal that is gone, no yes
+    with stopping.stopped_by(stopping.interrupt), contextlib.suppress(OSError):  # a terminal that is gone says nothing
         print(printable(question, keep="\n"), end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
-    return False
+        return sys.stdin.readline().strip().lower()
+    return ""
 
 
 def whoami() -> str:
@@ -120,7 +127,7 @@ async def _decide(office: BackOffice, proposal: Proposal, options: argparse.Name
             say(line)
         if not is_at_terminal:
             raise NotSentError("Nothing was decided: there is no terminal to ask at.", hint="Read it, then add --yes.")
-        if not ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N] "):
+        if ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N] ") not in _YES:
             say("Nothing was decided.")
             return 2
     decide = proposal.approve if is_yes else proposal.deny

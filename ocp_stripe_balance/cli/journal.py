@@ -186,6 +186,7 @@ async def _backup(options: argparse.Namespace) -> int:
 async def _check(_options: argparse.Namespace) -> int:
     async with BackOffice() as office:
         wrong = await office.check_totals()
+        number, path = len(await office.calls()), office.settings.journal_path
     for each in wrong:
         kind = "calls let through" if each.per == "calls" else f"{each.per} {each.whose}".strip()
         where = " ".join(part for part in (each.mode, each.account, each.currency) if part)
@@ -194,7 +195,7 @@ async def _check(_options: argparse.Namespace) -> int:
     if wrong:
         say("These totals were not what the calls add up to. They are made anew from the calls.")
         return 1
-    say("Every total is what the calls add up to.")
+    say(f"Every total is what the calls add up to: {number} calls in {path}.")
     return 0
 
 

@@ -571,6 +571,9 @@ async def test_what_was_denied_comes_back_to_a_person(stripe: Sandbox, path: Pat
         assert (await agent.call_tool(TOOL, order(customer, -100, reference="another"))).ok
         await approve(path, smaller.idempotency_key or "")
         assert (await agent.call_tool(TOOL, order(customer, -100, reference="ticket-9"))).ok
+        larger = await wait_in_queue(agent, order(customer, -2500, reference="ticket-10"))
+        assert "above the 3.00 usd" in str(larger), "whoever is asked for another reason too"
+        assert "Ana denied credit 25.00 usd for this customer" in str(larger)
     async with await asking(stripe, path, None, {**QUEUE, "approval": {}}) as agent:
         with pytest.raises(PolicyRefusedError, match="nobody can be asked"):
             await agent.call_tool(TOOL, order(customer, -2500))

@@ -20,6 +20,7 @@ from helpers import (
     TOOL,
     age,
     answered,
+    connect,
     decisions,
     order,
     records,
@@ -820,3 +821,25 @@ def test_call_has_a_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
     told = json.loads(done.stdout)
     assert (2, "refused", "default limit") == (done.returncode, told["verdict"], told["rule"])
     assert "" == run("journal", "export").stdout
+
+
+@pytest.mark.parametrize(("first", "second"), [("ticket-1", None), (None, "ticket-2"), (None, None)])
+async def test_who_repeats_a_decision_as_the_refusal_says_has_its_result(
+    stripe: Any, customer: str, first: str | None, second: str | None
+) -> None:
+    """Whichever of the two calls has a reference."""
+
+    def named(reference: str | None) -> dict[str, Any]:
+        return order(customer, **({} if reference is None else {"reference": reference}))
+
+    async with await connect(stripe, policy={}) as agent:
+        made = await agent.call_tool(TOOL, named(first), idempotency_key="k1")
+        with pytest.raises(PolicyRefusedError) as refused:
+            await agent.call_tool(TOOL, named(second), idempotency_key="k2")
+        if first is None:
+            assert "idempotency_key 'k1' and the same parameters, without a reference," in refused.value.hint
+            again = await agent.call_tool(TOOL, named(None), idempotency_key="k1")
+        else:
+            assert "reference 'ticket-1' and the same parameters" in refused.value.hint
+            again = await agent.call_tool(TOOL, named(first))
+    assert (True, made.data["id"]) == (again.replayed, again.data["id"])

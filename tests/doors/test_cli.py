@@ -390,6 +390,38 @@ async def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: s
     assert entries == len(await ledger(stripe_thread, customer))
 
 
+@pytest.mark.parametrize(("answer", "said"), [("\n", "nobody decided"), ("n\n", "denied it"), ("y\n", "")])
+async def test_a_no_to_what_the_policy_asks_about_is_typed(
+    stripe_thread: Sandbox, tmp_path: Path, answer: str, said: str
+) -> None:
+    """Enter decides nothing, and the same command asks again; a no stands."""
+    customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
+    policy.write_text('[approval]\nabove = { usd = "1.00" }\n')
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    variables |= {"OCP_STRIPE_POLICY": str(policy)}
+
+    def call(typed: str) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        os.write(ours, typed.encode())
+        done = subprocess.run(  # noqa: S603  our own program
+            [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "k"],
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+            env={**os.environ, **variables},
+        )
+        os.close(ours)
+        os.close(theirs)
+        return done.returncode, done.stderr
+
+    code, told = call(answer)
+    assert ("y" not in answer, True) == (code == 2, said in told)
+    assert [0, 2][said == "denied it"] == call("y\n")[0]
+    assert int(said != "denied it") == len(await ledger(stripe_thread, customer))
+
+
 async def test_terminal_escapes_from_stripe_are_shown_not_obeyed(stripe_thread: Sandbox) -> None:
     """Text of others cannot repaint a terminal, and a key in it is masked."""
     assert r"a\x1b[2Jb\rc\u202ed sk_test_[masked]" == printable("a\x1b[2Jb\rc\u202ed sk_test_abc")

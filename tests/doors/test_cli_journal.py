@@ -13,11 +13,10 @@ import pytest
 from helpers import TOOL, age, ledger, run
 
 from ocp_stripe_balance import Settings
+from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from ocp_stripe_balance.sandbox import Sandbox
 
 
 def credit(stripe: Sandbox, customer: str, key: str, amount: int = -500) -> int:
@@ -133,8 +132,13 @@ async def test_check_says_whether_the_totals_are_what_the_calls_add_up_to(
     policy.write_text('[[budgets]]\nper = "customer"\nwindow = "1h"\ncredit = { usd = "9.00" }\n')
     monkeypatch.setenv("OCP_STRIPE_POLICY", str(policy))
     customer = stripe_thread.create_customer()
+    missing = run("journal", "check")
+    assert (2, True) == (missing.returncode, "There is no journal at" in missing.stderr)
     assert 0 == credit(stripe_thread, customer, "a")
-    assert (0, True) == ((told := run("journal", "check")).returncode, "what the calls add up to" in told.stderr)
+    assert (0, True) == (
+        (told := run("journal", "check")).returncode,
+        "what the calls add up to: 1 calls in /" in told.stderr,
+    )
     path = Settings().journal_path
     assert path is not None
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -144,3 +148,12 @@ async def test_check_says_whether_the_totals_are_what_the_calls_add_up_to(
     assert (1, f"customer {customer} within 1 hour (test usd): 400 too low\n") == (told.returncode, told.stdout)
     assert 0 == run("journal", "check").returncode
     assert 2 == credit(stripe_thread, customer, "b"), "5.00 of 9.00 are spent"
+
+
+def test_a_call_of_another_server_is_resumed_there(stripe_thread: Sandbox) -> None:
+    """Who asks at the wrong one is told where the call was made."""
+    stripe_thread.faults.add("reset", path="balance")
+    assert 4 == credit(stripe_thread, stripe_thread.create_customer(), "k")
+    with Sandbox() as other:
+        told = run("journal", "resume", "k", stripe=other)
+    assert (2, True) == (told.returncode, f"it has one for {stripe_thread.url} in test mode" in told.stderr)

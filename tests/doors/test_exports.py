@@ -610,14 +610,14 @@ async def test_the_loop_of_the_docs_answers(stripe: Sandbox, customer: str) -> N
     async def model(conversation: list[Any], tools: list[Any]) -> list[Any]:
         assert TOOLS == [tool["name"] for tool in tools]
         if conversation[-1].get("type") != "function_call_output":
-            return [model_call("openai", "call_1", TOOL, order(customer))]
+            return [model_call("openai", "call_0", TOOL, order(customer))]
         text = json.loads(conversation[-1]["output"])["summary"]
         said = responses.ResponseOutputText(type="output_text", text=text, annotations=[])
         message = {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [said]}
         return [responses.ResponseOutputMessage(**message)]
 
     async with await connect(stripe) as agent:
-        said = await names["answer"](agent, model, [{"role": "user", "content": "Credit 5 dollars."}])
+        said = await names["answer"](agent, model, [{"role": "user", "content": "Credit 5 dollars."}], "ticket-812")
     assert f"credit 5.00 usd to {customer}; the balance is now -5.00 usd" == said
 
 
