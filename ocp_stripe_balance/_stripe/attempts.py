@@ -90,10 +90,11 @@ class Reply(NamedTuple):
         Stripe's error object, or None where the answer has none that is evidently Stripe's.
         """
         error = self.data.get("error") if isinstance(self.data, dict) else None
-        if not isinstance(error, dict) or not isinstance(error.get("type"), str):
+        kind = error.get("type") if isinstance(error, dict) else None
+        if not isinstance(kind, str) or not kind.isidentifier():
             return None
         # Gateways send errors too, of such types too. Only some of Stripe's 401 come without its Request-Id.
-        is_of_key = self.status == HTTPStatus.UNAUTHORIZED and error["type"] == "invalid_request_error"
+        is_of_key = self.status == HTTPStatus.UNAUTHORIZED and kind == "invalid_request_error"
         return error if self.request_id is not None or is_of_key else None
 
     @property

@@ -407,6 +407,7 @@ def at(status: int, make: Callable[[dict[str, Any]], Any], headers: dict[str, st
 REFUSALS: dict[str, tuple[Answer, str, str]] = {
     "Stripe's": (refusal(400, headers=STRIPES), "rejected", "rejected"),
     "of next year's type": (refusal(404, "of_next_year", STRIPES), "rejected", "rejected"),
+    "without a type, under Stripe's Request-Id": (refusal(400, "", STRIPES), "unknown", "unknown"),
     "of the key": (refusal(401), "rejected", "unknown"),
     "without Request-Id": (refusal(400), "rejected", "unknown"),
     "with another's Request-Id": (refusal(404, headers={"Request-Id": "7f3a"}), "rejected", "unknown"),
