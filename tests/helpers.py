@@ -37,6 +37,8 @@ CLI = str(Path(sys.executable).parent / "ocp-stripe-balance")
 TOOL = "postCustomersCustomerBalanceTransactions"
 TOOLS = [tool.name for tool in load_manifest().tools]
 TEST_KEY = "sk_test_planted0key"
+# Stripe's, and of nobody else's answers.
+STRIPES = {"Request-Id": "req_1", "Content-Type": "application/json"}
 # For tests of everything but the guardrails: the defaults would stop the many like calls they make.
 _ANY = {"other": "999999999.999"}
 ANYTHING = Policy(duplicate_window="off", limits={"credit": _ANY, "debit": _ANY})
@@ -238,11 +240,19 @@ def entry_of(target: bytes, body: bytes, **fields: Any) -> dict[str, Any]:
     """
     asked = dict(parse_qsl(body.decode()))
     customer, _, transaction_id = target.decode().partition("/customers/")[2].partition("/balance_transactions")
-    facts: dict[str, Any] = {"customer": unquote(customer)}
-    facts |= {"metadata": {"ocp_call": asked["metadata[ocp_call]"]}} if "metadata[ocp_call]" in asked else {}
+    facts: dict[str, Any] = {"customer": unquote(customer), "description": asked.get("description")}
+    facts["metadata"] = {name[9:-1]: value for name, value in asked.items() if name.startswith("metadata[") and value}
     facts |= {"amount": int(asked["amount"]), "currency": asked["currency"]} if "amount" in asked else {}
     facts |= {"id": transaction_id[1:]} if transaction_id[1:] else {}
     return transaction(**{**facts, **fields})
+
+
+def ledger_page(*items: Any, customer: str = "cus_1", has_more: bool = False, **fields: Any) -> dict[str, Any]:
+    """
+    A page of a customer's ledger.
+    """
+    url = f"/v1/customers/{customer}/balance_transactions"
+    return {"object": "list", "url": url, "has_more": has_more, "data": [*items], **fields}
 
 
 def transaction(**fields: Any) -> dict[str, Any]:

@@ -154,6 +154,8 @@ class CustomerDirectory:
             if isinstance(error, RejectedError) and error.type and isinstance(error, _FINAL):
                 raise
             raise _unread(call, error.args[0], error.attempts) from None
+        if "currency" not in data and data.get("deleted") is not True:
+            raise _unread(call, "it does not say its currency")  # which is not the same as having none yet
         customer = _customer(data)
         if customer.currency is not None and not re.fullmatch("[a-z]{3}", customer.currency, re.ASCII):
             raise _unread(call, "its currency is none")  # which is not the same as having none yet

@@ -32,9 +32,9 @@ class Seen(StrEnum):
     REFUSED = "refused"
     """Stripe examined this very request and said no, which settles the call: a repeat is told the first result."""
     TURNED_AWAY = "turned away"
-    """401, 403, 409, 429, or a 4xx that is not Stripe's: not executed, and silent about earlier attempts."""
+    """401, 403, 409, 429, or a 4xx that is not evidently Stripe's: not executed, and silent about earlier attempts."""
     UNSURE = "unsure"
-    """Lost reply, 5xx, a 2xx that proves nothing, or the key is in use: it may have been executed."""
+    """Lost reply, 5xx, an answer that contradicts itself, or the key is in use: it may have been executed."""
     UNSENT = "unsent"
     """No connection was made, or none was tried because the request had no turn."""
 
@@ -87,20 +87,23 @@ class Reply(NamedTuple):
     @property
     def error(self) -> dict[str, Any] | None:
         """
-        Stripe's error object, or None where the answer has none.
+        Stripe's error object, or None where the answer has none that is evidently Stripe's.
         """
         error = self.data.get("error") if isinstance(self.data, dict) else None
-        # Gateways send errors too; Stripe's have a type, such as invalid_request_error.
-        is_stripes = isinstance(error, dict) and str(error.get("type")).endswith("_error")
-        return error if is_stripes else None
+        kind = error.get("type") if isinstance(error, dict) else None
+        if not isinstance(kind, str) or not kind.isidentifier():
+            return None
+        # Gateways send errors too, of such types too. Only some of Stripe's 401 come without its Request-Id.
+        is_of_key = self.status == HTTPStatus.UNAUTHORIZED and kind == "invalid_request_error"
+        return error if self.request_id is not None or is_of_key else None
 
     @property
     def request_id(self) -> str | None:
         """
-        Stripe's ``req_…``, to be named to Stripe's support.
+        Stripe's ``req_…``, to be named to Stripe's support; what somebody else sends under that name is none.
         """
-        request_id: str | None = self.headers.get("request-id")
-        return request_id
+        request_id = self.headers.get("request-id") or ""
+        return request_id if re.fullmatch(r"req_\w{1,250}", request_id, re.ASCII) else None
 
     @property
     def is_replayed(self) -> bool:
@@ -119,19 +122,22 @@ class Attempt(NamedTuple):
     reply: Reply | None = None
     failure: BaseException | None = None
     doubt: str | None = None
-    """Why its 2xx proves nothing."""
+    """Why its answer is not believed."""
 
 
-def classify(status: int, error: dict[str, Any] | None) -> Seen:
+def classify(reply: Reply) -> Seen:
     """
-    What an HTTP answer shows about the attempt it answers; *error* is Stripe's error object, if it sent one.
+    What an HTTP answer shows about the attempt it answers, by its status and Stripe's error object.
     """
+    status, error = reply.status, reply.error
     if status in _SUCCESSES:
         return Seen.SUCCEEDED
     if status in {408, 424} or status not in _CLIENT_ERRORS:
         return Seen.UNSURE
     if error is None:  # not Stripe's answer, or one that cannot be read
-        return Seen.TURNED_AWAY if status in _REFUSALS_OF_ANYONE else Seen.UNSURE
+        # Under Stripe's Request-Id the request has been there: somebody put this in the place of the answer.
+        is_refusal = status in _REFUSALS_OF_ANYONE and reply.request_id is None
+        return Seen.TURNED_AWAY if is_refusal else Seen.UNSURE
     if status == HTTPStatus.CONFLICT and error.get("code") == "idempotency_key_in_use":
         return Seen.UNSURE  # a request with our key is running, and may be ours
     if status in {401, 403, 409, 429}:

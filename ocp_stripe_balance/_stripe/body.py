@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from ocp_stripe_balance._text.parsing import TwinError, parsed, parsed_first
+from ocp_stripe_balance._text.parsing import NoNumberError, TwinError, parsed_first
 from ocp_stripe_balance._text.secrets import masked, without
 
 _TOKEN = re.compile(r'\s*+("(?:[^"\\]++|\\.)*+"|[^\s"{}\[\],:]++|[{}\[\],:])', re.DOTALL)
@@ -37,13 +37,13 @@ def read(body: bytes, secret: str) -> Body:
     """
     text = masked(body.decode(json.detect_encoding(body), "replace").strip(), secret)
     try:
-        data, end = parsed_first(text)
+        data, end, flaw = _parsed_first(text)
         if text[end:].lstrip()[:1] in {"{", "["}:
             return _nothing("there are two answers in it")
         # What is escaped twice shows only now.
         clean = without(data, secret) if "\\" in text else data
-        is_as_it_came = clean is data and end == len(text)
-        flaw = None if end == len(text) else "the response goes on after its end"
+        is_as_it_came = clean is data and end == len(text) and flaw is None
+        flaw = flaw if end == len(text) else "the response goes on after its end"
         return Body(clean, None, text if is_as_it_came else json.dumps(clean), flaw)
     except TwinError:
         return _nothing("a name is given twice in it")
@@ -52,6 +52,16 @@ def read(body: bytes, secret: str) -> Body:
     except ValueError:
         begun = without(_begun(text), secret)
         return Body(None, begun, json.dumps(begun), "the response body is cut off" if begun else None)
+
+
+def _parsed_first(text: str) -> tuple[Any, int, str | None]:
+    """
+    The value, where it ends, and what is wrong with it: a number that is none becomes null, as JSON has no word for it.
+    """
+    try:
+        return *parsed_first(text), None
+    except NoNumberError:
+        return *parsed_first(text, is_lenient=True), "a number in it is not finite, and is left out"
 
 
 def _nothing(flaw: str) -> Body:
@@ -80,7 +90,7 @@ def _begun(text: str) -> dict[str, Any] | None:
         elif token[1] == ",":
             whole, depth = token.start(1), len(closing)
     try:
-        found = parsed(text[:whole] + "".join(reversed(closing[:depth])))
+        found, _ = parsed_first(text[:whole] + "".join(reversed(closing[:depth])), is_lenient=True)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -226,6 +226,7 @@ class _Call:
     def __init__(self, terms: _Terms, request: Request, tool: str, key: str | None, *, is_tainted: bool) -> None:
         self._terms = terms
         self._request = request
+        self._expected = request.expected and request.expected.for_key(_bare(request.api_key))
         self._facts: dict[str, Any] = {"tool": tool, "idempotency_key": key}
         self._is_read = request.method == "GET"  # reading moves nothing, so nothing about it can be unknown
         self._api_key = request.api_key
@@ -298,10 +299,12 @@ class _Call:
 
     def _weighed(self, reply: Reply) -> Attempt:
         """
-        What an answer shows: a 2xx only what it proves.
+        What an answer shows: a 2xx only what it proves, and any other only where it does not contradict itself.
         """
-        seen, expected = classify(reply.status, reply.error), self._request.expected
-        doubt = expected.doubt(reply) if expected is not None and seen is Seen.SUCCEEDED else None
+        seen, expected = classify(reply), self._expected
+        if expected is None:
+            return Attempt(seen, reply)
+        doubt = expected.doubt(reply) if seen is Seen.SUCCEEDED else expected.doubt_of_no(reply)
         return Attempt(seen if doubt is None else Seen.UNSURE, reply, doubt=doubt)
 
     def _taint(self, attempt: Attempt) -> None:
@@ -386,7 +389,7 @@ class _Call:
             request_id=reply.request_id,
             doc_url=text("doc_url"),
             retry_after_s=retry_after(reply),
-            is_verdict=classify(reply.status, reply.error) is Seen.REFUSED,
+            is_verdict=classify(reply) is Seen.REFUSED,
             retryable=cls is RateLimitError,
             hint=_HINTS.get(
                 text("type") or "", _HINTS.get(cls, _HINT_OF_READS if self._is_read else _HINTS[RejectedError])

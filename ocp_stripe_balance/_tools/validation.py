@@ -136,11 +136,11 @@ class ResponseValidator:
         if self._fast is None:
             self._fast = _compile(self._schema)
         try:
-            if self._fast.is_valid(data):
+            if self._fast.is_valid(data) and not _has_float(data):
                 return []
             found = [
                 f"the response differs from its schema at {_path(error.absolute_path) or 'the top'}: {_differs(error)}"
-                for error in _slow(self._schema).iter_errors(data)
+                for error in _slow(self._schema, is_exact=True).iter_errors(data)
             ]
         except (ValueError, RecursionError) as error:
             found = [f"the response could not be compared with its schema: {type(error).__name__}"]
@@ -169,7 +169,20 @@ def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema)
 
 
-def _slow(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
+def _has_float(data: object) -> bool:
+    left = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, float):
+            return True
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return False
+
+
+def _slow(schema: dict[str, Any], *, is_exact: bool = False) -> jsonschema.Draft202012Validator:
+    """
+    The validator that explains; for an exact one, -500.0 is no integer.
+    """
     import jsonschema  # 100 ms that only a refusal needs
 
     def pattern(
@@ -181,7 +194,12 @@ def _slow(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
             yield jsonschema.ValidationError(f"{shown(instance)} does not match {regex!r}")
 
     extend: Any = jsonschema.validators.extend  # its types are not published
-    validator: jsonschema.Draft202012Validator = extend(jsonschema.Draft202012Validator, {"pattern": pattern})(schema)
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER
+    if is_exact:
+        types = types.redefine("integer", lambda _, value: type(value) is int)
+    validator: jsonschema.Draft202012Validator = extend(
+        jsonschema.Draft202012Validator, {"pattern": pattern}, type_checker=types
+    )(schema)
     return validator
 
 

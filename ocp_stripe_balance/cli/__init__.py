@@ -437,9 +437,9 @@ def _are_calls_allowed(settings: Settings) -> bool | str:
     return True if finding.verdict == "allowed" else f"no: {finding.words().hint}"
 
 
-async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | None]:
+async def _try_reading(settings: Settings) -> tuple[bool | str | None, bool | str | None]:
     """
-    Whether Stripe answers, and whether the key may read customers; a sentence where not.
+    Whether Stripe answers, and whether the key may read customers; a sentence where not, None where nobody knows.
     """
     from ocp_stripe_balance._stripe.client import StripeClient  # that only a call needs
     from ocp_stripe_balance._stripe.evidence import expected_of  # as above
@@ -456,7 +456,7 @@ async def _try_reading(settings: Settings) -> tuple[bool | str, bool | str | Non
     try:
         await client.execute(request, tool="doctor", idempotency_key=None)
     except RejectedError as error:
-        return True, f"no: HTTP {error.status}: {error.message}"
+        return True if error.request_id else None, f"no: HTTP {error.status}: {error.message}"
     except ToolError as error:
         return f"no: {error.args[0]}", None
     finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from helpers import (
+    STRIPES,
     TOOL,
     admit,
     answered,
@@ -119,7 +120,7 @@ def may_not_read(posted: list[httpx.Request]) -> Any:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             error = {"type": "invalid_request_error", "message": "lacks rak_customer_read"}
-            return httpx.Response(403, json={"error": error})
+            return httpx.Response(403, json={"error": error}, headers=STRIPES)
         posted.append(request)
         return answered(request)
 
@@ -147,7 +148,7 @@ async def test_what_one_key_may_not_read_another_may(stripe: Sandbox, customer: 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "GET" and "rk_" in request.headers["Authorization"]:
             error = {"type": "invalid_request_error", "message": "lacks rak_customer_read"}
-            return httpx.Response(403, json={"error": error})
+            return httpx.Response(403, json={"error": error}, headers=STRIPES)
         if request.method == "GET":
             return httpx.Response(403, content=b"<html>blocked by a proxy</html>")
         posted.append(request)
@@ -242,7 +243,9 @@ async def test_what_may_not_be_read_says_nothing_of_other_customers() -> None:
         if request.method == "POST":
             return answered(request)
         if request.url.path.endswith("cus_b"):
-            return httpx.Response(403, json={"error": {"type": "invalid_request_error", "message": "no"}})
+            return httpx.Response(
+                403, json={"error": {"type": "invalid_request_error", "message": "no"}}, headers=STRIPES
+            )
         customer = request.url.path.rpartition("/")[2]
         return httpx.Response(200, json={"object": "customer", "id": customer, "currency": "eur"})
 

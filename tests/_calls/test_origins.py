@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, connect, decide, ledger, order, proposals, records, scripted, usual_journal
+from helpers import STRIPES, TOOL, connect, decide, ledger, order, proposals, records, scripted, usual_journal
 
 from ocp_stripe_balance import (
     ApprovalRequiredError,
@@ -41,7 +41,7 @@ async def test_a_callers_key_may_look_like_a_reversals(stripe: Sandbox, customer
 async def test_a_callers_key_may_look_like_a_references() -> None:
     """Stripe's plain no to a key that was used for another amount is that no, not an open outcome."""
     error = {"type": "idempotency_error", "message": "Keys for idempotent requests can only be used with the same"}
-    answers = [httpx.Response(400, json={"error": error})] * 2
+    answers = [httpx.Response(400, json={"error": error}, headers=STRIPES)] * 2
     async with await scripted(lambda _: answers.pop(0)) as agent:
         with pytest.raises(RejectedError, match="400"):
             await agent.call_tool(TOOL, order(), idempotency_key="ref-2026-001")

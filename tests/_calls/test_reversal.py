@@ -13,7 +13,20 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import TOOL, client, connect, decide, ledger, order, proposals, records, run, scripted, transaction
+from helpers import (
+    TOOL,
+    client,
+    connect,
+    decide,
+    ledger,
+    ledger_page,
+    order,
+    proposals,
+    records,
+    run,
+    scripted,
+    transaction,
+)
 
 from ocp_stripe_balance import (
     ApprovalRequiredError,
@@ -409,8 +422,7 @@ async def test_one_deadline_holds_for_all_that_a_reversal_reads(is_preview: bool
             return httpx.Response(200, json=transaction(id="cbtxn_1"))
         pages.append(1)
         await asyncio.sleep(0.1)
-        items = [transaction(id=f"cbtxn_n{len(pages)}")]
-        return httpx.Response(200, json={"object": "list", "data": items, "has_more": True, "url": "/x"})
+        return httpx.Response(200, json=ledger_page(transaction(id=f"cbtxn_n{len(pages)}"), has_more=True))
 
     slow: Any = handler
     async with await scripted(slow, timeout=0.5) as agent, asyncio.timeout(10):
@@ -428,8 +440,7 @@ async def test_a_ledger_that_goes_on_and_on_leaves_a_call_open() -> None:
         if request.method == "POST":
             return httpx.Response(500)
         await asyncio.sleep(0.05)
-        items = [transaction(id=f"cbtxn_n{next(numbers)}")]
-        return httpx.Response(200, json={"object": "list", "data": items, "has_more": True, "url": "/x"})
+        return httpx.Response(200, json=ledger_page(transaction(id=f"cbtxn_n{next(numbers)}"), has_more=True))
 
     slow: Any = handler
     async with await scripted(slow, timeout=0.5, max_attempts=1) as agent, asyncio.timeout(10):
@@ -457,8 +468,7 @@ async def test_an_entry_of_no_amount_is_not_reversed(wrong: dict[str, Any]) -> N
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             posted.append(request)
-        page = {"object": "list", "data": [], "has_more": False, "url": "/"}
-        return httpx.Response(200, json=page if request.url.path.endswith("/balance_transactions") else entry)
+        return httpx.Response(200, json=ledger_page() if request.url.path.endswith("/balance_transactions") else entry)
 
     async with await scripted(handler, max_attempts=1) as agent:
         with pytest.raises(NotSentError, match="could not be read"):
@@ -474,7 +484,7 @@ async def test_a_customer_is_waited_for_until_the_deadline_of_the_call() -> None
         asked.append(request)
         is_entry = "/balance_transactions/" in request.url.path
         await asyncio.sleep(1.5 if is_entry else 0 if "balance" in request.url.path else 30)
-        body = transaction(id="cbtxn_1") if is_entry else {"object": "list", "data": [], "has_more": False, "url": "/"}
+        body = transaction(id="cbtxn_1") if is_entry else ledger_page()
         return httpx.Response(200, json=body)
 
     slow: Any = handler

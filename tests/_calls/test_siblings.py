@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, connect, decisions, ledger, order, records, run, scripted, transaction, usual_journal
+from helpers import (
+    STRIPES,
+    TOOL,
+    connect,
+    decisions,
+    ledger,
+    ledger_page,
+    order,
+    records,
+    run,
+    scripted,
+    transaction,
+    usual_journal,
+)
 
 from ocp_stripe_balance import InvalidParametersError, NotSentError, OutcomeUnknownError, PolicyRefusedError
 from ocp_stripe_balance._journal import Journal
@@ -107,14 +120,14 @@ async def test_what_is_expanded_is_trimmed_at_every_depth() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         is_list = request.url.path.endswith("/balance_transactions") and request.method == "GET"
-        page = {"object": "list", "url": "/x", "has_more": False, "data": [entry], "more": customer}
+        page = ledger_page(entry, more=customer)
         return httpx.Response(200, json=page if is_list else entry)
 
     calls = {
         TOOL: order(expand=["customer", "invoice.customer"]),
         RETRIEVE: {"customer": "cus_1", "transaction": entry["id"]},
         LIST: {"customer": "cus_1"},
-        UPDATE: {"customer": "cus_1", "transaction": entry["id"], "description": "x"},
+        UPDATE: {"customer": "cus_1", "transaction": entry["id"], "metadata": {"a": ""}},  # of which nothing is there
     }
     known = {name: customer[name] for name in ("id", "object", "email", "metadata")}
     async with await scripted(handler) as agent:
@@ -142,7 +155,7 @@ async def test_a_policy_says_what_a_read_may_expand() -> None:
 
 async def test_a_list_that_comes_to_no_end_is_none() -> None:
     """A cursor that was there before would go round for ever."""
-    page = {"object": "list", "data": [transaction(), transaction(id="b")], "has_more": True, "url": "/x"}
+    page = ledger_page(transaction(), transaction(id="b"), has_more=True)
     async with await scripted(lambda _: httpx.Response(200, json=page)) as agent:
         with pytest.raises(NotSentError, match="to no end"):
             await agent.call_tool(LIST, {"customer": "cus_1", "limit": 50})
@@ -356,7 +369,7 @@ async def test_reads_that_fail_move_nothing_and_say_so(stripe: Sandbox, customer
         assert (await agent.call_tool(CUSTOMER, {"customer": customer})).attempts == 2
 
     def refuse(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(403, json={"error": {"type": "invalid_request_error", "message": "no"}})
+        return httpx.Response(403, json={"error": {"type": "invalid_request_error", "message": "no"}}, headers=STRIPES)
 
     async with await scripted(refuse) as agent:
         with pytest.raises(PermissionDeniedError):
@@ -369,7 +382,7 @@ def popped(pages: list[httpx.Response], _: httpx.Request) -> httpx.Response:
 
 async def test_a_list_with_a_page_that_cannot_be_read_is_none() -> None:
     """What came before is not taken for the whole, neither as a list nor by an iterator."""
-    page = {"object": "list", "data": [transaction()], "has_more": True, "url": "/x"}
+    page = ledger_page(transaction(), has_more=True)
     for broken in (b"<html>", b'{"object": "list", "data": "nonsense"}', b"[]", b'{"object": "list", "data": [{}]}'):
         pages = [httpx.Response(200, json=page), httpx.Response(200, content=broken)] * 2
         async with await scripted(partial(popped, pages), max_attempts=1) as agent:

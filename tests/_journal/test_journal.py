@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from helpers import (
+    STRIPES,
     TOOL,
     admit,
     age,
@@ -361,7 +362,7 @@ async def test_a_resumed_call_starts_in_doubt(path: Path) -> None:
     """A 429 on the resend says nothing about the first attempt, so the outcome stays unknown."""
     answers: list[httpx.Response | Exception] = [
         httpx.ReadError("lost"),
-        httpx.Response(429, json={"error": {"type": "invalid_request_error"}}),
+        httpx.Response(429, json={"error": {"type": "invalid_request_error"}}, headers=STRIPES),
     ]
 
     async with await scripted(one_after_another(answers), journal=str(path), max_attempts=1) as agent:
@@ -375,7 +376,7 @@ async def test_a_call_that_was_not_sent_can_be_sent(path: Path) -> None:
     """Neither a refused connection nor a rate limit uses the key up."""
     answers: list[httpx.Response | Exception] = [
         httpx.ConnectError("refused"),
-        httpx.Response(429, json={"error": {"type": "invalid_request_error"}}),
+        httpx.Response(429, json={"error": {"type": "invalid_request_error"}}, headers=STRIPES),
         httpx.Response(200, json=transaction()),
     ]
 
@@ -919,7 +920,7 @@ async def test_a_row_that_is_sent_anew_says_so(path: Path) -> None:
     """While a resumed call is out, its row says sending, whatever became of it before."""
     seen: list[dict[str, Any]] = []
     answers = [
-        httpx.Response(429, json={"error": {"type": "invalid_request_error"}}),
+        httpx.Response(429, json={"error": {"type": "invalid_request_error"}}, headers=STRIPES),
         httpx.Response(200, json=transaction()),
     ]
 

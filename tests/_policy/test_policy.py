@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from helpers import (
+    STRIPES,
     TEST_KEY,
     TOOL,
     age,
@@ -217,7 +218,7 @@ async def test_references_tell_two_like_calls_apart() -> None:
 async def test_a_call_that_moved_nothing_is_no_duplicate() -> None:
     """Rejected and unsent calls do not count; one whose outcome is unknown does."""
     answers = [
-        httpx.Response(400, json={"error": {"type": "invalid_request_error", "message": "no"}}),
+        httpx.Response(400, json={"error": {"type": "invalid_request_error", "message": "no"}}, headers=STRIPES),
         httpx.Response(500),
     ]
     agent = await scripted(lambda _: answers.pop(0), policy=None, max_attempts=1)
@@ -274,7 +275,9 @@ async def test_a_key_sent_again_and_again_is_counted_each_time() -> None:
 
     def busy(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "slow down"}})
+        return httpx.Response(
+            429, json={"error": {"type": "invalid_request_error", "message": "slow down"}}, headers=STRIPES
+        )
 
     async with await scripted(busy, policy={"calls_per_minute": 2}, max_attempts=1) as agent:
         outcomes = []
@@ -367,7 +370,7 @@ async def test_a_budget_says_what_is_left_and_when_it_frees() -> None:
 
 async def test_what_moved_nothing_leaves_the_budget_alone() -> None:
     """Only what moved, or may have, is counted."""
-    bad = httpx.Response(400, json={"error": {"type": "invalid_request_error", "message": "no"}})
+    bad = httpx.Response(400, json={"error": {"type": "invalid_request_error", "message": "no"}}, headers=STRIPES)
     answers = [bad, httpx.Response(500), httpx.Response(200, json=transaction(amount=-400))]
     policy = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "10"}}], "duplicate_window": "off"}
     agent = await scripted(lambda _: answers.pop(0), policy=policy, max_attempts=1)

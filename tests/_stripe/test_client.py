@@ -27,8 +27,10 @@ from pydantic import SecretStr
 
 from ocp_stripe_balance import NotSentError, OutcomeUnknownError, RejectedError, ToolError
 from ocp_stripe_balance._stripe.attempts import OUTCOMES, Reply, Seen, classify
+from ocp_stripe_balance._stripe.body import Body
 from ocp_stripe_balance._stripe.client import StripeClient
 from ocp_stripe_balance._stripe.request import Request
+from ocp_stripe_balance._stripe.wire import Headers
 from ocp_stripe_balance.errors import RateLimitError
 from ocp_stripe_balance.sandbox import FaultKind
 
@@ -132,6 +134,8 @@ SHOWS: dict[Seen, list[Step]] = {
         httpx.Response(404, html="<h1>not found</h1>"),
         httpx.Response(404, json={"error": {"code": 404, "message": "a gateway's own"}}),
         httpx.Response(404, json={"error": {}}),
+        httpx.Response(404, json={"error": {"type": "route_not_found_error"}}),
+        httpx.Response(400, json={"error": {"type": "invalid_request_error"}}, headers={"Request-Id": "7f3a"}),
     ],
     Seen.UNSURE: [
         stripe_error(500, headers=LAST),
@@ -144,6 +148,8 @@ SHOWS: dict[Seen, list[Step]] = {
         httpx.Response(409, html="who knows why", headers=LAST),
         httpx.Response(499, html="the client is gone"),
         httpx.Response(402, html="a gateway's own"),
+        httpx.Response(422, json={"error": {"type": "validation_error"}}),
+        httpx.Response(403, html="a filter's own", headers={"Request-Id": "req_1"}),
     ],
     Seen.UNSENT: [httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("busy")],
 }
@@ -165,10 +171,14 @@ def test_the_outcome_table_is_complete_and_taint_never_helps() -> None:
         assert OUTCOMES[True, seen] in {OUTCOMES[False, seen], "unknown"}
 
 
-@given(st.integers(100, 599), st.none() | st.fixed_dictionaries({"code": st.none() | st.text()}))
-def test_only_a_4xx_is_ever_a_no(status: int, error: dict[str, Any] | None) -> None:
+@given(
+    st.integers(100, 599),
+    st.none() | st.fixed_dictionaries({"type": st.text(), "code": st.none() | st.text()}),
+    st.sampled_from([[], [(b"Request-Id", b"req_1")]]),
+)
+def test_only_a_4xx_is_ever_a_no(status: int, error: dict[str, Any] | None, headers: list[tuple[bytes, bytes]]) -> None:
     """No 1xx, 3xx or 5xx is taken for a refusal, and no 2xx for anything but a success."""
-    seen = classify(status, error)
+    seen = classify(Reply(status, Headers(headers), Body({"error": error}, None, ""), None, 1))
     assert (seen is Seen.SUCCEEDED) is (200 <= status < 300)
     if seen in {Seen.REFUSED, Seen.TURNED_AWAY}:
         assert 400 <= status < 500

@@ -11,12 +11,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import CLI, TOOL, TOOLS, ledger, run, transaction
+from helpers import CLI, TEST_KEY, TOOL, TOOLS, ledger, run, transaction
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance.cli import main
@@ -152,6 +154,42 @@ def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
     done = run("doctor", stripe=stripe_thread, STRIPE_API_BASE="http://127.0.0.1:1")
     assert 2 == done.returncode
     assert re.search(r"^reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
+
+
+ERROR = b'{"error": {"type": "invalid_request_error", "message": "no"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "reaches"),
+    [
+        (404, b"<h1>nginx: not found</h1>", {}, "no: "),
+        (502, b"", {}, "no: "),
+        (302, b"", {"Location": "/elsewhere"}, "no: "),
+        (403, ERROR, {}, "no: "),
+        (401, ERROR, {}, "not known"),
+        (403, ERROR, {"Request-Id": "req_1"}, "yes"),
+    ],
+)
+def test_doctor_believes_stripe_alone(status: int, body: bytes, headers: dict[str, str], reaches: str) -> None:
+    """What any server may answer does not say that Stripe is there."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the library's name
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever).start()
+        done = run("doctor", STRIPE_SECRET_KEY=TEST_KEY, STRIPE_API_BASE=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert 2 == done.returncode
+    assert re.search(rf"^reaches stripe +{reaches}", done.stdout, re.MULTILINE)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:

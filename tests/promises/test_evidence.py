@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TEST_KEY, TOOL, answered, entry_of, order, scripted, transaction
+from helpers import STRIPES, TEST_KEY, TOOL, answered, entry_of, ledger_page, order, scripted, transaction
 
 from ocp_stripe_balance import NotSentError, OutcomeUnknownError, PolicyRefusedError, Settings, ToolError
 from ocp_stripe_balance.backoffice import BackOffice, facts_of_call, facts_of_finding
@@ -28,7 +28,6 @@ READ = "getCustomersCustomerBalanceTransactionsTransaction"
 REVERSE = "reverseCustomerBalanceTransaction"
 WRITES = ("create", "update", "reverse")
 ALL = (*WRITES, "read", "reconcile")
-STRIPES = {"Request-Id": "req_1", "Content-Type": "application/json"}
 
 
 def whole(status: int = 200, *, without: str = "", **fields: Any) -> Answer:
@@ -90,6 +89,13 @@ def begun(before: bytes, headers: dict[str, str] | None = None, *, is_lost: bool
     return answer
 
 
+def whole_text(before: str, after: str) -> Answer:
+    """
+    The right entry with one text in place of another.
+    """
+    return of(lambda right: json.dumps({**right, "ending_balance": -500}).replace(before, after).encode())
+
+
 PAGE = b"<html>Service is under maintenance, try again later</html>"
 ERROR = b'{"error": {"type": "api_error", "message": "An unknown error occurred"}}'
 
@@ -101,7 +107,13 @@ ANSWERS: dict[str, tuple[Answer, tuple[str, ...]]] = {
     "a new field": (whole(colour={"a": [1]}), ALL),
     "a field error that is null": (whole(error=None), ALL),
     "a new type": (whole(type="of_next_year"), ALL),
-    "types of another kind": (whole(description=7, ending_balance="many"), ALL),
+    "types of another kind": (whole(type=7, ending_balance="many"), ALL),
+    "another description": (whole(description="as it was before"), ("create", "reverse", "read", "reconcile")),
+    "no description": (whole(without="description"), ("create", "reverse", "read", "reconcile")),
+    "no mode": (whole(without="livemode"), ALL),
+    "the other mode": (whole(livemode=True), ()),
+    "a number that is none": (whole_text('"created": 1680216086', '"created": NaN'), WRITES),
+    "a number that is too large": (whole_text('"ending_balance": -500', '"ending_balance": -1e999'), WRITES),
     "a time that no calendar has": (whole(created=10**30), ALL),
     "an expanded customer": (whole(customer={"id": "cus_1", "object": "customer", "more": 1}), ALL),
     "a field left out": (whole(without="ending_balance"), ALL),
@@ -126,6 +138,13 @@ ANSWERS: dict[str, tuple[Answer, tuple[str, ...]]] = {
     "cut within its type, with Stripe's headers": (begun(b"action", STRIPES, is_lost=True), WRITES),
     "lost at once, with Stripe's headers": (lost(0, STRIPES), WRITES),
     "cut within its type": (begun(b"action"), ()),
+    "cut after its type, without its ID": (body(b'{"object": "customer_balance_transaction", "amount": -500, "cu'), ()),
+    "lost after its type, without its ID": (lost(0, None, b'{"object": "customer_balance_transaction", "am'), ()),
+    "the same with Stripe's headers": (lost(0, STRIPES, b'{"object": "customer_balance_transaction", "am'), WRITES),
+    "of the other mode, and cut": (
+        of(lambda right: json.dumps({**right, "livemode": True}).encode()[:-1], STRIPES),
+        (),
+    ),
     "cut within its type, and not lost": (begun(b"action", STRIPES), ()),
     "cut at once, with Stripe's headers": (body(b"{", headers=STRIPES), ()),
     "lost at once, with another's ID": (lost(0, {**STRIPES, "Request-Id": "7"}), ()),
@@ -199,7 +218,7 @@ def handled(answer: Answer, answered_first: Callable[[httpx.Request], bool], req
     if answered_first(request):
         return answer(right)
     if request.url.path.endswith("/balance_transactions") and request.method == "GET":
-        return httpx.Response(200, json={"object": "list", "data": [], "has_more": False, "url": "/"})
+        return httpx.Response(200, json=ledger_page())
     return httpx.Response(200, json=right)
 
 
@@ -262,9 +281,9 @@ async def test_a_ledger_settles_a_call_only_by_its_entry(name: str) -> None:
         item = answer(transaction(metadata={"ocp_call": keys[0]}))
         if not hasattr(item, "_content"):
             return item
-        listed = b'{"object": "list", "has_more": false, "url": "/", "data": [%b]}'
+        page = b'{"object": "list", "has_more": false, "url": "/v1/customers/cus_1/balance_transactions", "data": [%b]}'
         text = item.content.decode(json.detect_encoding(item.content), "replace").encode()
-        return httpx.Response(200, content=listed % text)
+        return httpx.Response(200, content=page % text)
 
     async with await scripted(handler, max_attempts=1, journal="off") as agent:
         with pytest.raises(OutcomeUnknownError):
@@ -278,6 +297,14 @@ LISTS: dict[str, dict[str, Any]] = {
     "another customer's, and empty": {"url": "/v1/customers/cus_2/balance_transactions"},
     "of a customer that looks alike": {"url": "/v1/customers/CUS_1/balance_transactions"},
     "of customers": {"url": "/v1/customers"},
+    "of a stub": {"url": "/"},
+    "of nothing": {"url": ""},
+    "of a mirror": {"url": "https://mirror.example/api/list"},
+    "of another version": {"url": "/v2/customers/cus_1/balance_transactions"},
+    "of another version, and another customer's": {"url": "/v2/customers/cus_2/balance_transactions"},
+    "below another path": {"url": "/cache/v1/customers/cus_1/balance_transactions"},
+    "of a query": {"url": "/v1/customers/cus_1/balance_transactions?limit=0"},
+    "with an entry of the other mode": {"data": [transaction(livemode=True)]},
     "that says not whose": {"url": None},
     "that says not whether there is more": {"has_more": None},
     "that says it in words": {"has_more": "false"},
@@ -297,7 +324,6 @@ LISTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", LISTS)
 async def test_only_the_whole_ledger_of_this_customer_proves_absence(name: str) -> None:
     """A reversal is not made a second time, and an open call not called unsent, because of a list of something else."""
-    listed = {"object": "list", "data": [], "has_more": False, "url": "/v1/customers/cus_1/balance_transactions"}
     posted, later = [], [0.0]
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -306,7 +332,7 @@ async def test_only_the_whole_ledger_of_this_customer_proves_absence(name: str) 
             return httpx.Response(500)
         if request.url.path.endswith("/cbtxn_1"):
             return httpx.Response(200, json=transaction(id="cbtxn_1"))
-        return httpx.Response(200, json={**listed, **LISTS[name]})
+        return httpx.Response(200, json={**ledger_page(), **LISTS[name]})
 
     seams = {"clock": lambda: time.time() + later[0]}
     async with await scripted(handler, max_attempts=1, journal="off", seams=seams) as agent:
@@ -331,7 +357,7 @@ async def test_what_proved_nothing_is_settled_later(way: str) -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
-            return httpx.Response(200, json={"object": "list", "data": made, "has_more": False, "url": "/"})
+            return httpx.Response(200, json=ledger_page(*made))
         if not is_up[0]:
             return httpx.Response(200, content=PAGE)
         made.append(entry_of(request.url.raw_path, request.content))
@@ -367,6 +393,183 @@ async def test_an_answer_that_proves_nothing_is_asked_for_again() -> None:
     async with await scripted(handler) as agent:
         result = await agent.call_tool(TOOL, order(), idempotency_key="k")
     assert (["k", "k"], 2) == (sent, result.attempts)
+
+
+def refusal(status: int, kind: str = "invalid_request_error", headers: dict[str, str] | None = None) -> Answer:
+    return lambda _: httpx.Response(status, json={"error": {"type": kind, "message": "no"}}, headers=headers)
+
+
+def at(status: int, make: Callable[[dict[str, Any]], Any], headers: dict[str, str] | None = None) -> Answer:
+    return lambda right: httpx.Response(status, json=make(right), headers=headers)
+
+
+# What a 4xx says of a first attempt, and of one after an attempt whose reply was lost.
+REFUSALS: dict[str, tuple[Answer, str, str]] = {
+    "Stripe's": (refusal(400, headers=STRIPES), "rejected", "rejected"),
+    "of next year's type": (refusal(404, "of_next_year", STRIPES), "rejected", "rejected"),
+    "without a type, under Stripe's Request-Id": (refusal(400, "", STRIPES), "unknown", "unknown"),
+    "of the key": (refusal(401), "rejected", "unknown"),
+    "without Request-Id": (refusal(400), "rejected", "unknown"),
+    "with another's Request-Id": (refusal(404, headers={"Request-Id": "7f3a"}), "rejected", "unknown"),
+    "a gateway's": (refusal(404, "route_not_found_error"), "rejected", "unknown"),
+    "a gateway's own 410": (refusal(410, "api_error"), "unknown", "unknown"),
+    "a gateway's own 422": (refusal(422, "validation_error"), "unknown", "unknown"),
+    "a page": (body(PAGE, 403), "rejected", "unknown"),
+    "a page under Stripe's Request-Id": (body(PAGE, 403, STRIPES), "unknown", "unknown"),
+    "nothing under Stripe's Request-Id": (body(b"", 413, STRIPES), "unknown", "unknown"),
+    "the entry": (whole(404), "unknown", "unknown"),
+    "the entry under Stripe's Request-Id": (at(406, lambda right: right, STRIPES), "unknown", "unknown"),
+    "another entry": (at(404, lambda _: transaction(id="cbtxn_2", customer="cus_2")), "unknown", "unknown"),
+    "its mark": (at(403, lambda right: {"metadata": right["metadata"]}), "unknown", "unknown"),
+    "an error beside the entry": (
+        at(400, lambda right: {**right, "error": {"type": "card_error"}}, STRIPES),
+        "unknown",
+        "unknown",
+    ),
+    "an error around the entry": (
+        at(400, lambda right: {"error": {"type": "card_error", "of": [{"it": right}]}}, STRIPES),
+        "unknown",
+        "unknown",
+    ),
+    "the entry, cut": (lambda right: httpx.Response(404, content=json.dumps(right)[:-9]), "unknown", "unknown"),
+    "the entry, twice": (lambda right: httpx.Response(404, content=json.dumps(right) * 2), "unknown", "unknown"),
+}
+
+
+@pytest.mark.promise("answers.evidence")
+@pytest.mark.promise("outcomes.taint")
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_a_refusal_counts_where_it_is_evidently_stripes(name: str) -> None:
+    """Anybody's says nothing of an earlier attempt; one with the entry in it, or put over Stripe's answer, is none."""
+    answer, first, later = REFUSALS[name]
+    told = []
+    for is_tainted in (False, True):
+        sent: list[httpx.Request] = []
+
+        def handler(
+            request: httpx.Request, sent: list[httpx.Request] = sent, is_tainted: bool = is_tainted
+        ) -> httpx.Response:
+            sent.append(request)
+            if is_tainted and len(sent) == 1:
+                message = "lost"
+                raise httpx.ReadError(message)
+            return answer(entry_of(request.url.raw_path, request.content))
+
+        async with await scripted(handler, max_attempts=1, journal="off") as agent:
+            for _ in range(1 + is_tainted):
+                with pytest.raises(ToolError) as caught:
+                    await agent.call_tool(TOOL, order(), idempotency_key="k")
+        told.append(caught.value.outcome)
+    assert [first, later] == told
+
+
+@pytest.mark.promise("answers.evidence")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(403),
+        refusal(403, "rate_quota_error"),
+        refusal(404, "route_not_found_error"),
+        refusal(404, headers={"Request-Id": "7f3a"}),
+        body(PAGE, 403, STRIPES),
+        body(PAGE, 401),
+        body(PAGE, 502),
+        refusal(302),
+    ],
+)
+async def test_what_is_read_is_refused_by_stripe_alone(answer: Answer) -> None:
+    """Anybody else's no is no answer: nothing is sent unchecked, and nobody is told that there is no such customer."""
+    posted = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            posted.append(request)
+        return answer({})
+
+    async with await scripted(handler, customer_check="on", max_attempts=1, journal="off") as agent:
+        with pytest.raises(NotSentError, match="could not be read") as caught:
+            await agent.call_tool(TOOL, order())
+        assert caught.value.retryable
+        for tool in (READ, REVERSE, "getCustomersCustomer"):
+            with pytest.raises(NotSentError, match="not what was asked for"):
+                await agent.call_tool(tool, {"customer": "cus_1"} if tool == "getCustomersCustomer" else AT)
+    assert [] == posted
+
+
+# What an update asks for, what the entry then shows, and whether that is it.
+UPDATES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "a key of many": ({"metadata": {"a": "1"}}, {"metadata": {"a": "1", "b": "2"}}, True),
+    "a key that is not there": ({"metadata": {"a": "1"}}, {"metadata": {"b": "2"}}, False),
+    "a key of another value": ({"metadata": {"a": "1"}}, {"metadata": {"a": "2"}}, False),
+    "a key without metadata": ({"metadata": {"a": "1"}}, {"metadata": None}, False),
+    "a key that is unset": ({"metadata": {"a": "", "b": "2"}}, {"metadata": {"b": "2"}}, True),
+    "a key that is not unset": ({"metadata": {"a": ""}}, {"metadata": {"a": "1"}}, False),
+    "a key that is unset, of none": ({"metadata": {"a": ""}}, {"metadata": None}, True),
+    "one of two": ({"description": "d", "metadata": {"a": "1"}}, {"description": "d", "metadata": {}}, False),
+    "both": ({"description": "d", "metadata": {"a": "1"}}, {"description": "d", "metadata": {"a": "1"}}, True),
+    "another case": ({"description": "Paid"}, {"description": "paid"}, False),
+}
+
+
+@pytest.mark.promise("answers.evidence")
+@pytest.mark.parametrize("name", UPDATES)
+async def test_an_update_is_done_where_the_entry_shows_it(name: str) -> None:
+    """An entry as it was before, such as a cache has, leaves the update open, and a repeat settles it."""
+    asked, shown, is_done = UPDATES[name]
+    answers = [shown]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return answered(request, **(answers.pop() if answers else {}))
+
+    async with await scripted(handler, max_attempts=1) as agent:
+        if is_done:
+            assert (await agent.call_tool(ENTRY, {**AT, **asked}, idempotency_key="k")).ok
+            return
+        with pytest.raises(OutcomeUnknownError, match="is another"):
+            await agent.call_tool(ENTRY, {**AT, **asked}, idempotency_key="k")
+        assert (await agent.call_tool(ENTRY, {**AT, **asked}, idempotency_key="k")).ok
+
+
+@pytest.mark.promise("answers.evidence")
+@pytest.mark.parametrize("key", [f"{kind}_planted0key" for kind in ("sk_test", "rk_test", "sk_live", "rk_live")])
+async def test_an_entry_of_the_other_mode_is_none(key: str) -> None:
+    """Test keys make no live entries, and live keys no others."""
+    is_live = "_live_" in key
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return answered(request, livemode=is_live != (request.headers["Idempotency-Key"] == "wrong"))
+
+    async with await scripted(handler, api_key=key, allow_live=True, max_attempts=1, journal="off") as agent:
+        with pytest.raises(OutcomeUnknownError, match="mode"):
+            await agent.call_tool(TOOL, order(), idempotency_key="wrong")
+        assert (await agent.call_tool(TOOL, order(), idempotency_key="right")).ok
+
+
+@pytest.mark.promise("answers.surprising-success")
+@pytest.mark.parametrize(
+    ("before", "after", "warning"),
+    [
+        ("1680216086", "NaN", "not finite"),
+        ("1680216086", "-Infinity", "not finite"),
+        ("1680216086", "1e999", "not finite"),
+        ("-500", "-500.0", "at amount"),
+        ("1680216086", "1e300", "at created"),
+    ],
+)
+async def test_a_number_of_another_kind_is_warned_of_and_is_json(before: str, after: str, warning: str) -> None:
+    """What a result carries on is JSON, now and from the journal."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        text = json.dumps(entry_of(request.url.raw_path, request.content))
+        return httpx.Response(200, content=text.replace(before, after, 1), headers=STRIPES)
+
+    async with await scripted(handler, max_attempts=1) as agent:
+        for _ in range(2):
+            result = await agent.call_tool(TOOL, order(), idempotency_key="k")
+            assert any(warning in each for each in result.warnings)
+            json.dumps([result.to_dict(), result.json()], allow_nan=False)
+    async with BackOffice(Settings(api_key=TEST_KEY)) as office:
+        json.dumps([facts_of_call(call) for call in await office.calls()], allow_nan=False)
 
 
 @pytest.mark.promise("answers.evidence")
@@ -421,6 +624,8 @@ async def test_only_the_entry_that_was_named_is_reversed(wrong: dict[str, Any]) 
         {"currency": "usd\nok"},
         {"currency": 7},
         {"currency": ""},
+        {"currency": ...},  # left out
+        {"livemode": True},
         {"error": {"type": "api_error"}},
         {"object": "Customer"},
     ],
@@ -432,7 +637,8 @@ async def test_a_customer_that_cannot_be_the_one_stops_the_call(wrong: dict[str,
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             posted.append(request)
-        return httpx.Response(200, json={"id": "cus_1", "object": "customer", "currency": "usd", "balance": 0, **wrong})
+        right = {"id": "cus_1", "object": "customer", "currency": "usd", "balance": 0}
+        return httpx.Response(200, json={name: said for name, said in {**right, **wrong}.items() if said is not ...})
 
     async with await scripted(handler, customer_check="on", max_attempts=1, journal="off") as agent:
         with pytest.raises(NotSentError, match="could not be read"):
@@ -507,7 +713,7 @@ async def test_a_first_sending_is_held_to_every_rule_of_today(name: str) -> None
 
     def handler(request: httpx.Request) -> httpx.Response:
         posted.append(request)
-        return httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "x"}})
+        return httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "x"}}, headers=STRIPES)
 
     async with await scripted(handler, max_attempts=1) as agent:
         with pytest.raises(ToolError) as caught:
@@ -522,7 +728,7 @@ async def test_a_first_sending_is_held_to_every_rule_of_today(name: str) -> None
 
 async def test_what_was_said_the_first_time_counts_when_it_is_resumed() -> None:
     """A call that stated its effect has stated it, whoever sends it."""
-    answers = [httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "x"}})]
+    answers = [httpx.Response(429, json={"error": {"type": "invalid_request_error", "message": "x"}}, headers=STRIPES)]
 
     def handler(request: httpx.Request) -> httpx.Response:
         return answers.pop() if answers else answered(request)
@@ -548,7 +754,7 @@ async def test_the_journals_commands_show_what_the_schema_knows() -> None:
             keys.append(request.headers["Idempotency-Key"])
             return httpx.Response(500) if len(keys) == 1 else answered(request, customer=customer, tomorrow="SECRET")
         entry = transaction(customer=customer, tomorrow="SECRET", metadata={"ocp_call": keys[0]})
-        return httpx.Response(200, json={"object": "list", "data": [entry], "has_more": False, "url": "/"})
+        return httpx.Response(200, json=ledger_page(entry))
 
     async with await scripted(handler, max_attempts=1) as agent:
         with pytest.raises(OutcomeUnknownError):

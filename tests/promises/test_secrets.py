@@ -19,6 +19,7 @@ import httpx
 import pytest
 import rich.traceback
 from helpers import (
+    STRIPES,
     TEST_KEY,
     TOOL,
     UNGUARDED,
@@ -213,7 +214,7 @@ async def test_an_echo_is_masked_however_it_is_written(echo: str, status: int, i
         body = {"error": {"type": "card_error", "message": secret, "code": secret}} if status == 400 else entry
         # An answer that is cut off is masked too.
         text = json.dumps({**body, "end": 1})[: -1 if is_cut else None]
-        headers = {"Request-Id": f"req_{secret}".replace("_", "%5F"), "X-Echo": secret}
+        headers = {**STRIPES, "X-Id": f"req_{secret}".replace("_", "%5F"), "X-Echo": secret}
         return httpx.Response(status, content=ECHOES[echo](text), headers=headers)
 
     told: dict[str, str] = {}
@@ -240,7 +241,7 @@ async def test_an_echo_of_the_key_is_masked(where: str, tmp_path: Path) -> None:
     def handler(_: httpx.Request) -> httpx.Response:
         if where == "rejection":
             body = {"error": {"type": "invalid_request_error", "message": secret, "code": secret, "doc_url": secret}}
-            return httpx.Response(400, json=body)
+            return httpx.Response(400, json=body, headers=STRIPES)
         headers = {"request id": {"Request-Id": secret}, "header": {"X-Echo": f"Bearer {secret}"}}.get(where, {})
         data = transaction(description=secret) if where == "body" else transaction()
         return httpx.Response(200, json=data, headers=headers)
