@@ -229,9 +229,10 @@ def order(customer: Any = "cus_1", amount: Any = -500, currency: Any = "usd", **
 
 def answered(request: httpx.Request, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
     """
-    Stripe's answer to a request for an entry: the one that was asked for, but for *fields*.
+    Stripe's answer to a request for an entry: the one that was asked for, in the key's mode, but for *fields*.
     """
-    return httpx.Response(200, json=entry_of(request.url.raw_path, request.content, **fields), headers=headers)
+    said = {"livemode": "_live_" in request.headers.get("authorization", ""), **fields}
+    return httpx.Response(200, json=entry_of(request.url.raw_path, request.content, **said), headers=headers)
 
 
 def entry_of(target: bytes, body: bytes, **fields: Any) -> dict[str, Any]:

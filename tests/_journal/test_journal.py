@@ -121,7 +121,8 @@ async def test_the_row_is_committed_before_the_first_byte_leaves(path: Path) -> 
     assert b"metadata%5Bocp_call%5D=k" in row["body"]
     (row,) = rows(path)
     assert ("succeeded", 1, 200, "req_1") == (row["state"], row["attempts"], row["status"], row["request_id"])
-    assert transaction(metadata={"ocp_call": "k"}) == json.loads(row["answer"])
+    made = transaction(metadata={"ocp_call": "k", "ocp_reference": "t-1"}, description="d")
+    assert made == json.loads(row["answer"])
 
 
 @pytest.mark.promise("once.key-before-bytes")
