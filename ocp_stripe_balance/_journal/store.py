@@ -209,6 +209,7 @@ class Store:
                 self._save(held)
                 self._let_go(held)
         except (BusyError, MisplacedError, sqlite3.Error, OSError):
+            held.place.give_turn()
             return
         self._held = None
 
