@@ -4,6 +4,7 @@ Fixtures own lifetimes: every test has its own Stripe, its own agent and an envi
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from helpers import connect
 
 import ocp_stripe_balance
+from ocp_stripe_balance._stripe.client import SystemClock
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -47,6 +49,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("STRIPE_", "OCP_")) or name.lower() in _NETWORK:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
+    """
+    monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
 
 
 @pytest.fixture
