@@ -435,8 +435,9 @@ def _refuse_unclear(fields: Iterable[str]) -> None:
     Refuse settings that the environment has twice, or has and does not say: silence would take one, or the default.
     """
     known = {name: field for field in fields for name in _variables(field)}
+    found = [(each.upper(), each, text) for each, text in os.environ.items() if text]
     for name, field in known.items():
-        texts = {each: text for each, text in os.environ.items() if each.upper() == name and text}
+        texts = {each: text for upper, each, text in found if upper == name}
         blank = [each for each, text in texts.items() if not text.strip()]
         if blank and field in _GUARDS:
             hint = "Unset it, or write the value: a template may have had none to put there."

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import Answer, Proposal
     from ocp_stripe_balance.sandbox import Sandbox
 
-# Reading the certificates takes 20 ms, and the sandbox speaks plain HTTP.
+# Reading the certificates takes 30 ms each time, and the sandbox speaks plain HTTP.
 _NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLI = str(Path(sys.executable).parent / "ocp-stripe-balance")
 
