@@ -20,7 +20,7 @@ check: .venv/tools ## lint, format and types
 	$(BIN)/mypy
 
 test: .venv/tools .venv/wheel ## all tests, against the wheel
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-floors: .venv/wheel ## the tests that need no provider's package, with the oldest dependencies we promise to work with
 	$(PYTHON) tests/floors.py > build/floors.txt

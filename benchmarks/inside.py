@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._stripe.wire import Received
 
+BATCH_CALLS = 200
 _MAX_US = 60
 _MAX_GROWTH = 1.1
-_BATCH_CALLS = 200
 _FIRST_CALLS = 1_000
 _URL = "http://127.0.0.1:9"
 _OTHER = "cus_other"
@@ -97,12 +97,12 @@ def _parameters(number: int) -> dict[str, Any]:
 
 
 async def _us_per_call(
-    call: Callable[[int], Awaitable[object]], numbers: itertools.count[int], in_flight: int
+    call: Callable[[int], Awaitable[object]], numbers: itertools.count[int], in_flight: int, calls: int
 ) -> float:
     """
     Microseconds of the processor per call, over one batch.
     """
-    batch = itertools.islice(numbers, _BATCH_CALLS)
+    batch = itertools.islice(numbers, calls)
 
     async def take() -> None:
         for number in batch:
@@ -110,10 +110,10 @@ async def _us_per_call(
 
     began = time.process_time()
     await asyncio.gather(*(take() for _ in range(in_flight)))
-    return (time.process_time() - began) / _BATCH_CALLS * 1e6
+    return (time.process_time() - began) / calls * 1e6
 
 
-async def _steps() -> dict[str, float]:
+async def _steps(batch: int) -> dict[str, float]:
     """
     Microseconds per step, and of the whole call: the best of many batches, because whatever else runs only adds.
     """
@@ -134,7 +134,7 @@ async def _steps() -> dict[str, float]:
             return await agent.call_tool(TOOL, _parameters(number), idempotency_key=f"call_{number}")
 
         for _ in range(5):
-            await _us_per_call(whole, numbers, 1)
+            await _us_per_call(whole, numbers, 1, batch)
         order = service.take(tool, _parameters(1), access, "call_x")
         call = service.prepare(order, access)
         lease = journal.leases.new(journal.now() + 60)
@@ -169,12 +169,12 @@ async def _steps() -> dict[str, float]:
             "check the response, and build the result": plain(lambda _: result_of(tool, record, reply, ())),
             "record the outcome": settled,
         }
-        nothing = min([await _us_per_call(plain(lambda _: None), numbers, 1) for _ in range(20)])
+        nothing = min([await _us_per_call(plain(lambda _: None), numbers, 1, batch) for _ in range(20)])
         steps = {
-            name: min([await _us_per_call(step, numbers, 1) for _ in range(40)]) - nothing
+            name: min([await _us_per_call(step, numbers, 1, batch) for _ in range(40)]) - nothing
             for name, step in measured.items()
         }
-        steps["the whole call"] = min([await _us_per_call(whole, numbers, 1) for _ in range(60)])
+        steps["the whole call"] = min([await _us_per_call(whole, numbers, 1, batch) for _ in range(60)])
     return steps
 
 
@@ -190,7 +190,7 @@ def _spin_s() -> float:
     return statistics.median(times_s)
 
 
-async def _growth(last: int) -> dict[str, float]:
+async def _growth(last: int, batch: int) -> dict[str, float]:
     """
     Microseconds per call by how many calls came before, in units of what the machine took for other work just then.
     """
@@ -208,12 +208,12 @@ async def _growth(last: int) -> dict[str, float]:
                 progress(f"growth: {made:,} calls") if made % 10_000 == 0 else None
                 await call(made)
             spin_s = _spin_s()
-            batches = [await _us_per_call(call, numbers, 1) for _ in range(20)]
+            batches = [await _us_per_call(call, numbers, 1, batch) for _ in range(20)]
             found[str(level)] = statistics.mean(batches) / ((spin_s + _spin_s()) / 2) / 1e6
     return found
 
 
-async def _journal(rows: int) -> dict[str, Any]:
+async def _journal(rows: int, batch: int) -> dict[str, Any]:
     """
     Microseconds per call under the README's policy, with few calls in its windows and with that many, in turns.
 
@@ -236,8 +236,8 @@ async def _journal(rows: int) -> dict[str, Any]:
             _fill(path, number)
         policy = README_POLICY
         async with _agent(str(paths[0]), policy=policy) as small, _agent(str(paths[1]), policy=policy) as large:
-            calls = caller(small), caller(large)
-            pairs = [[await _us_per_call(call, numbers, 64) for call in calls] for _ in range(20)]
+            both = caller(small), caller(large)
+            pairs = [[await _us_per_call(call, numbers, 64, batch) for call in both] for _ in range(20)]
         plans = await _plans(paths[1])
     growth = [large_us / small_us for small_us, large_us in pairs[5:]]
     return {"growth": growth, "plans": plans}
@@ -294,26 +294,27 @@ async def _plans(path: Path) -> dict[str, str]:
     return found
 
 
-def _measure(*arguments: str) -> Any:
+def _measure(*arguments: str, batch: int) -> Any:
     """
     What this script says in a process of its own.
     """
-    command = [sys.executable, str(HERE / "inside.py"), *arguments]
+    command = [sys.executable, str(HERE / "inside.py"), *arguments, "--batch", str(batch)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=clean_environment()).stdout)
 
 
-def measure_inside(rounds: int, calls: int) -> dict[str, Any]:
+def measure_inside(rounds: int, calls: int, batch: int) -> dict[str, Any]:
     """
-    Steps in several processes, and growth up to so many calls and rows.
+    Steps in several processes, and growth up to so many calls and rows; each figure of batches of so many calls.
     """
     steps = []
     for number in range(rounds):
         progress(f"steps: {number + 1} of {rounds}")
-        steps.append(_measure("steps"))
+        steps.append(_measure("steps", batch=batch))
     progress(f"growth: up to {calls:,} calls")
-    growth = _measure("growth", str(calls))
+    growth = _measure("growth", str(calls), batch=batch)
     progress(f"a journal of {calls:,} rows")
-    return {"calls": calls, "steps": steps, "growth": growth, "journal": _measure("journal", str(calls))}
+    journal = _measure("journal", str(calls), batch=batch)
+    return {"calls": calls, "steps": steps, "growth": growth, "journal": journal}
 
 
 def targets(inside: dict[str, Any]) -> list[Target]:
@@ -365,12 +366,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("steps", "growth", "journal"))
     parser.add_argument("calls", type=int, nargs="?", default=10_000)
+    parser.add_argument("--batch", type=int, default=BATCH_CALLS, help="calls that are timed at once")
     options = parser.parse_args()
     sys.modules["opentelemetry"] = None  # type: ignore[assignment] # the base install is measured
     measured: dict[str, Callable[[], Coroutine[Any, Any, dict[str, Any]]]] = {
-        "steps": _steps,
-        "growth": lambda: _growth(options.calls),
-        "journal": lambda: _journal(options.calls),
+        "steps": lambda: _steps(options.batch),
+        "growth": lambda: _growth(options.calls, options.batch),
+        "journal": lambda: _journal(options.calls, options.batch),
     }
     print(json.dumps(asyncio.run(measured[options.what]())))
 

@@ -70,7 +70,9 @@ def measure(options: argparse.Namespace) -> Results:
         progress("start")
         results.starts = startup.measure_starts(url, options.starts)
     if options.growth:
-        results.inside = inside.measure_inside(options.rounds, options.growth)
+        results.inside = inside.measure_inside(
+            options.rounds, options.growth, min(options.calls or inside.BATCH_CALLS, inside.BATCH_CALLS)
+        )
     progress("")
     return results
 

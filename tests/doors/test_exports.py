@@ -478,7 +478,7 @@ calls = st.tuples(st.just(TOOL), near | any_parameters) | st.sampled_from(TOOLS)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@hypothesis.settings(max_examples=50)
+@hypothesis.settings(max_examples=25)  # of each format, and the ways of all cross in one validator
 @hypothesis.given(made=calls)
 def test_what_a_schema_lets_through_and_we_refuse_is_explained(form: Format, made: tuple[str, dict[str, Any]]) -> None:
     """Never sent: a message with what was wrong, in every format, for every tool."""
