@@ -12,9 +12,10 @@ from ocp_stripe_balance.agent import OCPAgent
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
+    from typing import Unpack
 
-    from ocp_stripe_balance._domain import ToolCall
     from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
+    from ocp_stripe_balance.verbs import Details
 
 
 class SyncAgent:
@@ -34,57 +35,17 @@ class SyncAgent:
         """
         self.agent = OCPAgent() if agent is None else agent
 
-    def credit(  # noqa: PLR0913  as the verb
-        self,
-        customer: str,
-        amount: Decimal | str,
-        currency: str,
-        *,
-        reference: str | None = None,
-        description: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        idempotency_key: str | ToolCall | None = None,
-    ) -> ToolResult:
+    def credit(self, customer: str, amount: Decimal | str, currency: str, **details: Unpack[Details]) -> ToolResult:
         """
         As `OCPAgent.credit`.
         """
-        return run(
-            self.agent.credit(
-                customer,
-                amount,
-                currency,
-                reference=reference,
-                description=description,
-                metadata=metadata,
-                idempotency_key=idempotency_key,
-            )
-        )
+        return run(self.agent.credit(customer, amount, currency, **details))
 
-    def debit(  # noqa: PLR0913  as the verb
-        self,
-        customer: str,
-        amount: Decimal | str,
-        currency: str,
-        *,
-        reference: str | None = None,
-        description: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        idempotency_key: str | ToolCall | None = None,
-    ) -> ToolResult:
+    def debit(self, customer: str, amount: Decimal | str, currency: str, **details: Unpack[Details]) -> ToolResult:
         """
         As `OCPAgent.debit`.
         """
-        return run(
-            self.agent.debit(
-                customer,
-                amount,
-                currency,
-                reference=reference,
-                description=description,
-                metadata=metadata,
-                idempotency_key=idempotency_key,
-            )
-        )
+        return run(self.agent.debit(customer, amount, currency, **details))
 
     def reverse(
         self,

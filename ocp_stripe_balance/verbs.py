@@ -5,7 +5,7 @@ What people want done, in their words: credit, debit, reverse, balance, history.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ocp_stripe_balance._text.amounts import AmountError, amount_of
 from ocp_stripe_balance.errors import InvalidParametersError, NotSentError, Problem
@@ -13,6 +13,7 @@ from ocp_stripe_balance.errors import InvalidParametersError, NotSentError, Prob
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
+    from typing import Unpack
 
     from ocp_stripe_balance._domain import ToolCall
     from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
@@ -23,21 +24,28 @@ LIST = "getCustomersCustomerBalanceTransactions"
 CUSTOMER = "getCustomersCustomer"
 
 
+class Details(TypedDict, total=False):
+    """
+    What a credit or a debit may say besides.
+    """
+
+    reference: str | None
+    """The business reason, such as a ticket; an amount is credited or debited once for it."""
+    description: str | None
+    """For people who read the customer's ledger."""
+    metadata: Mapping[str, str] | None
+    """Kept with the entry."""
+    idempotency_key: str | ToolCall | None
+    """The name of this one decision; drawn where it is left out."""
+
+
 class Verbs(ABC):
     """
     The tools under the names people think in: same way, same keys, same outcomes and errors as `call_tool`.
     """
 
-    async def credit(  # noqa: PLR0913  who, how much, and why
-        self,
-        customer: str,
-        amount: Decimal | str,
-        currency: str,
-        *,
-        reference: str | None = None,
-        description: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        idempotency_key: str | ToolCall | None = None,
+    async def credit(
+        self, customer: str, amount: Decimal | str, currency: str, **details: Unpack[Details]
     ) -> ToolResult:
         """
         Give the customer credit: the next invoice is lower.
@@ -46,35 +54,22 @@ class Verbs(ABC):
             customer: the ID, ``cus_…``.
             amount: ``'5.00'`` or ``Decimal(5)``, in the currency and not in its smallest unit; never a float.
             currency: ISO 4217, such as ``usd``.
-            reference: the business reason, such as a ticket; credited once for it.
-            description: for people who read the customer's ledger.
-            metadata: kept with the entry.
-            idempotency_key: the name of this one decision; drawn where it is left out.
+            details: what else the entry says, and its key; see `Details`.
 
         Raises:
             NotSentError: nothing was sent; see its subclasses.
             RejectedError: Stripe said no, nothing moved.
             OutcomeUnknownError: it may have moved; call again with the same key.
         """
-        more = {"reference": reference, "description": description, "metadata": metadata}
-        return await self._entry("credit", customer, amount, currency, idempotency_key, more)
+        return await self._entry("credit", amount, {"customer": customer, "currency": currency, **details})
 
-    async def debit(  # noqa: PLR0913  as above
-        self,
-        customer: str,
-        amount: Decimal | str,
-        currency: str,
-        *,
-        reference: str | None = None,
-        description: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        idempotency_key: str | ToolCall | None = None,
+    async def debit(
+        self, customer: str, amount: Decimal | str, currency: str, **details: Unpack[Details]
     ) -> ToolResult:
         """
         Charge the customer's balance: the next invoice is higher. Otherwise as `credit`.
         """
-        more = {"reference": reference, "description": description, "metadata": metadata}
-        return await self._entry("debit", customer, amount, currency, idempotency_key, more)
+        return await self._entry("debit", amount, {"customer": customer, "currency": currency, **details})
 
     async def reverse(
         self,
@@ -121,23 +116,19 @@ class Verbs(ABC):
             raise NotSentError(message, tool=LIST, hint=f"Read it as it is: call_tool({LIST!r}, …).data.")
         return result.transactions
 
-    async def _entry(  # noqa: PLR0913, PLR0917  what credit and debit share
-        self,
-        verb: Literal["credit", "debit"],
-        customer: str,
-        amount: Decimal | str,
-        currency: str,
-        idempotency_key: str | ToolCall | None,
-        more: Mapping[str, object],
+    async def _entry(
+        self, verb: Literal["credit", "debit"], amount: Decimal | str, asked: dict[str, Any]
     ) -> ToolResult:
+        """
+        The result of a credit or a debit.
+        """
         try:
-            minor = amount_of(amount, str(currency), verb=verb)
+            minor = amount_of(amount, str(asked["currency"]), verb=verb)
         except AmountError as error:
             problem = Problem(path="amount", message=error.message, hint=error.hint)
             raise InvalidParametersError([problem], tool=CREATE) from None
-        signed = -minor if verb == "credit" else minor
-        asked = {"customer": customer, "amount": signed, "currency": currency, **more}
-        return await self._run(CREATE, asked, idempotency_key)
+        asked["amount"] = -minor if verb == "credit" else minor
+        return await self._run(CREATE, asked, asked.pop("idempotency_key", None))
 
     @abstractmethod
     async def _run(

@@ -14,6 +14,7 @@ from ocp_stripe_balance._text.plain import kind_of, shown
 
 NUMBER = r"\d{1,12}(?:\.\d{1,6})?"
 """A plain number as a pattern; to be used with `re.ASCII`."""
+_DIGITS = 40
 _OTHER = {"credit": "debit", "debit": "credit"}
 
 
@@ -90,7 +91,7 @@ def _plain(value: Decimal, currency: str) -> str:
     """
     The number as text with the currency's decimals.
     """
-    if not value.is_finite() or not -20 < value.adjusted() < 20:  # 1E+999999999 would fill the memory  # noqa: PLR2004
+    if not value.is_finite() or abs(value.adjusted()) > _DIGITS:  # 1E+999999999 would fill the memory
         raise _no_amount(value, currency)
     whole, _, decimals = f"{value:f}".partition(".")
     places = money.exponent(currency)

@@ -48,7 +48,7 @@ def step(currency: str) -> int:
     """
     if currency.lower() in _WHOLE:
         return 100
-    return 10 if exponent(currency) == 3 else 1  # noqa: PLR2004  the last of three decimals
+    return 10 if currency.lower() in _THREE_DECIMAL else 1
 
 
 def to_text(amount_minor: int, currency: str) -> str:
