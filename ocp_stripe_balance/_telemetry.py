@@ -12,10 +12,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -25,7 +24,7 @@ from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance.errors import ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
     from ocp_stripe_balance._stripe.request import Request
@@ -58,13 +57,17 @@ class Instruments:
     tracer: Any
     tool_duration: Any
     http_duration: Any
+    trace: Any
+    """OpenTelemetry's module of that name, which is imported only where it is used."""
+    context: Any
+    """The same."""
 
     @classmethod
     def of(cls, tracer_provider: Any = None, meter_provider: Any = None) -> Instruments:
         """
         Those of the given providers, else of the process's.
         """
-        from opentelemetry import metrics, trace  # optional, and 15 ms
+        from opentelemetry import context, metrics, trace  # optional, and 15 ms
 
         meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
         return cls(
@@ -81,6 +84,8 @@ class Instruments:
                 description="Duration of HTTP client requests.",
                 explicit_bucket_boundaries_advisory=_HTTP_BUCKETS,
             ),
+            trace=trace,
+            context=context,
         )
 
 
@@ -145,21 +150,19 @@ class WatchedCall:
         """
         While this lasts, what happens belongs to the call's span.
         """
-        return _NOTHING if self._span is None else self._attached()
+        return _NOTHING if self._instruments is None else self._attached(self._instruments)
 
     @contextlib.contextmanager
-    def _attached(self) -> Iterator[None]:
+    def _attached(self, instruments: Instruments) -> Iterator[None]:
         token = None
         with contextlib.suppress(Exception):
-            from opentelemetry import context, trace  # it is there
-
-            token = context.attach(trace.set_span_in_context(self._span))
+            token = instruments.context.attach(instruments.trace.set_span_in_context(self._span))
         try:
             yield
         finally:
             with contextlib.suppress(Exception):
                 if token is not None:
-                    context.detach(token)
+                    instruments.context.detach(token)
 
     def succeeded(self, result: ToolResult) -> ToolResult:
         """
@@ -193,11 +196,9 @@ class WatchedCall:
         if self._result is not None:
             self._span.set_attribute("ocp_stripe_balance.replayed", self._result.replayed)
         if outcome not in _OUTCOMES.values():
-            from opentelemetry.trace import StatusCode  # it is there
-
             metric["error.type"] = kind or outcome
             self._span.set_attribute("error.type", metric["error.type"])
-            self._span.set_status(StatusCode.ERROR)
+            self._span.set_status(self._instruments.trace.StatusCode.ERROR)
         self._instruments.tool_duration.record(seconds, metric)
         self._span.end()
 
@@ -240,16 +241,15 @@ class WatchedAttempt:
     def _begin(self, request: Request, attempt: int, *, has_details: bool) -> None:
         if self._instruments is None:
             return
-        from opentelemetry.trace import SpanKind  # it is there
-
-        self._facts = _facts_of(request)
+        self._facts = _facts_of(request.method, request.origin)
         attributes = {**self._facts, "url.full": request.url if has_details else _without_ids(request)}
         if request.template:
             attributes["url.template"] = request.template
         if attempt > 1:
             attributes["http.request.resend_count"] = attempt - 1
         name = f"{request.method} {request.template}" if request.template else request.method
-        self._span = self._instruments.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        kind = self._instruments.trace.SpanKind.CLIENT
+        self._span = self._instruments.tracer.start_span(name, kind=kind, attributes=attributes)
 
     def end(self, error: BaseException | None) -> None:
         """
@@ -260,8 +260,6 @@ class WatchedAttempt:
                 self._end(error, self._instruments)
 
     def _end(self, error: BaseException | None, instruments: Instruments) -> None:
-        from opentelemetry.trace import StatusCode  # it is there
-
         facts: dict[str, Any] = {}
         if self.status is not None:
             facts["http.response.status_code"] = self.status
@@ -271,20 +269,20 @@ class WatchedAttempt:
             facts["error.type"] = str(self.status)
         self._span.set_attributes(facts)
         if "error.type" in facts:
-            self._span.set_status(StatusCode.ERROR)
+            self._span.set_status(instruments.trace.StatusCode.ERROR)
         instruments.http_duration.record(time.perf_counter() - self._began, {**self._facts, **facts})
         self._span.end()
 
 
-def _facts_of(request: Request) -> dict[str, Any]:
-    parts = urlsplit(request.url)
+@lru_cache(maxsize=64)  # hardly ever more than two
+def _facts_of(method: str, origin: str) -> Mapping[str, Any]:
+    parts = urlsplit(origin)
     port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-    return {"http.request.method": request.method, "server.address": parts.hostname or "", "server.port": port}
+    return {"http.request.method": method, "server.address": parts.hostname or "", "server.port": port}
 
 
 def _without_ids(request: Request) -> str:
     """
     The URL with the names of its IDs in their place, and without its query.
     """
-    parts = urlsplit(request.url)
-    return f"{parts.scheme}://{parts.netloc}{re.sub(r'[{}]', '', request.template)}"
+    return request.origin + request.template.replace("{", "").replace("}", "")

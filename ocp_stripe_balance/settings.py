@@ -10,6 +10,7 @@ import math
 import os
 import posixpath
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
@@ -419,6 +420,7 @@ def _is_host(host: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=64)  # of every request, and hardly ever another one
 def is_loopback(host: str) -> bool:
     """
     Whether a host is this machine, by its address or as ``localhost``.

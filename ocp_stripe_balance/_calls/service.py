@@ -106,7 +106,7 @@ class Service:
             return Failed(error.told_of(call.intent.tool, call.intent.key.text), error.__cause__)
         if not isinstance(admitted, Ready):
             return admitted
-        ready = replace(admitted, notes=(*seen.warnings, *admitted.notes))
+        ready = replace(admitted, notes=(*seen.warnings, *admitted.notes)) if seen.warnings else admitted
         return await self._delivery.deliver(call.tool, ready, call.access, max(deadline - loop.time(), 0.001))
 
     def take(

@@ -153,7 +153,7 @@ SELECT
     -- Stripe's IDs tell upper and lower case apart, and references do not.
     (SELECT MIN(id) FROM calls
         WHERE reference = :reference AND customer = :customer AND tool = :tool AND base_url = :base_url
-            AND mode = :mode AND account = :account AND state IN ('sending', 'succeeded', 'unknown')
+            AND mode = :mode AND account = :account AND state NOT IN ('rejected', 'not_sent')
             AND (key_origin != 'reversal' OR :key_origin != 'reversal')) AS same_reason,
     (SELECT MAX(number) FROM proposals
         WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account) AS proposal,
@@ -183,17 +183,17 @@ SELECT
     -- is not told apart by a reference: of a call without one; of a call with one, without or with the same.
     (SELECT id FROM calls
         WHERE :reference IS NULL AND customer = :customer AND currency = :currency AND amount = :amount
-            AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+            AND state NOT IN ('rejected', 'not_sent') AND key != :key AND tool = :tool
             AND base_url = :base_url AND mode = :mode AND account = :account
         ORDER BY created_at DESC LIMIT 1) AS alike,
     (SELECT id FROM calls
         WHERE :reference IS NOT NULL AND reference IS NULL AND customer = :customer AND currency = :currency
-            AND amount = :amount AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+            AND amount = :amount AND state NOT IN ('rejected', 'not_sent') AND key != :key AND tool = :tool
             AND base_url = :base_url AND mode = :mode AND account = :account
         ORDER BY created_at DESC LIMIT 1) AS alike_unnamed,
     (SELECT MAX(id) FROM calls
         WHERE reference = :reference AND customer = :customer AND +currency = :currency AND +amount = :amount
-            AND state IN ('sending', 'succeeded', 'unknown') AND key != :key AND tool = :tool
+            AND state NOT IN ('rejected', 'not_sent') AND key != :key AND tool = :tool
             AND base_url = :base_url AND mode = :mode AND account = :account
             AND (key_origin != 'reversal' OR :key_origin != 'reversal')) AS alike_named
 
@@ -202,12 +202,12 @@ SELECT
 SELECT MIN(id) FROM (
     SELECT id FROM calls
     WHERE customer = :customer AND currency < :currency AND moves_money AND spent_at > :since AND key != :key
-        AND state IN ('sending', 'succeeded', 'unknown') AND base_url = :base_url AND mode = :mode
+        AND state NOT IN ('rejected', 'not_sent') AND base_url = :base_url AND mode = :mode
         AND account = :account
     UNION ALL
     SELECT id FROM calls
     WHERE customer = :customer AND currency > :currency AND moves_money AND spent_at > :since AND key != :key
-        AND state IN ('sending', 'succeeded', 'unknown') AND base_url = :base_url AND mode = :mode
+        AND state NOT IN ('rejected', 'not_sent') AND base_url = :base_url AND mode = :mode
         AND account = :account
 )
 
@@ -234,7 +234,7 @@ SELECT totalled.per, totalled.window_s, since, COALESCE(total, 0) AS total,
     CASE WHEN totalled.per = 'calls'
         THEN EXISTS (SELECT 1 FROM decisions WHERE decision = 'allowed'
             AND at > MIN(since, :now - totalled.window_s) AND at <= MAX(since, :now - totalled.window_s))
-        ELSE EXISTS (SELECT 1 FROM calls WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown')
+        ELSE EXISTS (SELECT 1 FROM calls WHERE moves_money AND state NOT IN ('rejected', 'not_sent')
             AND spent_at > MIN(since, :now - totalled.window_s) AND spent_at <= MAX(since, :now - totalled.window_s))
     END AS is_behind
 FROM totalled LEFT JOIN totals ON totals.per = totalled.per AND totals.window_s = totalled.window_s
@@ -253,7 +253,7 @@ SELECT
         WHEN 'agent_type' THEN agent_type WHEN 'context' THEN context_id ELSE '' END,
     base_url, mode, account, currency, CASE WHEN amount > 0 THEN 1 ELSE -1 END, :factor * SUM(ABS(amount))
 FROM calls
-WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown') AND spent_at > :after AND spent_at <= :until
+WHERE moves_money AND state NOT IN ('rejected', 'not_sent') AND spent_at > :after AND spent_at <= :until
 GROUP BY 3, 4, 5, 6, 7, 8
 ON CONFLICT DO UPDATE SET total = total + excluded.total
 
@@ -305,7 +305,7 @@ SELECT per, window_s, whose, base_url, mode, account, currency, sign, SUM(total)
             WHEN 'agent_type' THEN agent_type WHEN 'context' THEN context_id ELSE '' END,
         base_url, mode, account, currency, CASE WHEN amount > 0 THEN 1 ELSE -1 END, -ABS(amount)
     FROM totalled JOIN calls ON per != 'calls' AND spent_at > since
-    WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown')
+    WHERE moves_money AND state NOT IN ('rejected', 'not_sent')
     UNION ALL
     SELECT per, window_s, '', base_url, mode, account, '', 0, -1
     FROM totalled JOIN decisions ON per = 'calls' AND decision = 'allowed' AND at > since
@@ -320,7 +320,7 @@ SELECT spent_at, CASE
             ELSE '' END
     THEN ABS(amount) ELSE 0 END
 FROM calls
-WHERE moves_money AND state IN ('sending', 'succeeded', 'unknown') AND spent_at > :since
+WHERE moves_money AND state NOT IN ('rejected', 'not_sent') AND spent_at > :since
 ORDER BY spent_at
 
 -- let_through:

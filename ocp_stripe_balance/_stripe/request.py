@@ -46,6 +46,14 @@ class Request:
     expected: Expected | None = None
     """What a 2xx must say to be believed; None where any is."""
 
+    @property
+    def origin(self) -> str:
+        """
+        Scheme, host and port.
+        """
+        path = self.url.find("/", self.url.find("://") + 3)
+        return self.url if path < 0 else self.url[:path]
+
     def all_headers(self) -> Mapping[str, str]:
         """
         The headers with Authorization.

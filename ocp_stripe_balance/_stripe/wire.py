@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -146,17 +147,24 @@ def as_headers(request: Request) -> Mapping[str, str]:
     Raises:
         UnsentError: a header or the address has what would be read as something else (RFC 9112, section 3).
     """
-    start = request.url.find("/", request.url.find("://") + 3)
-    target = "/" if start < 0 else request.url[start:]
-    try:
-        parts = urlsplit(request.url)
-        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_http = False
-    headers = request.all_headers()
-    if not is_http or not _is_target(target) or not all(_is_header(f"{name}: {headers[name]}") for name in headers):
+    headers, origin = request.all_headers(), request.origin
+    target = request.url[len(origin) :] or "/"
+    if (
+        not _is_http(origin)
+        or not _is_target(target)
+        or not all(_is_header(f"{name}: {headers[name]}") for name in headers)
+    ):
         raise UnsentError("the address, the path or a header has a character that cannot be sent")
     return headers
+
+
+@lru_cache(maxsize=64)  # hardly ever more than one
+def _is_http(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def lost(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from ocp_stripe_balance._text.spelling import one_spelling
 
@@ -48,11 +49,8 @@ def says_nothing(value: object) -> bool:
         return bool(value) and all(map(says_nothing, value))
     if not isinstance(value, str) or (len(value) > _MAX_LENGTH and value.isascii() and not value.isspace()):
         return False
-    name = one_spelling(value)
-    words = _words(name)
-    rest = (char for char in name if not (char.isascii() or char.isalnum()))
-    is_nothing = not words or words in _WORDS or _ABSENT.fullmatch(words)
-    return bool(is_nothing) and all(unicodedata.category(char)[0] == "P" for char in rest)
+    text = one_spelling(value)
+    return _is_nothing(text, _words(text))
 
 
 def is_unfilled(value: object, name: str) -> bool:
@@ -63,12 +61,28 @@ def is_unfilled(value: object, name: str) -> bool:
     """
     if not isinstance(value, str) or len(value) > _MAX_LENGTH:
         return says_nothing(value)
-    text, name = one_spelling(value), _words(one_spelling(name))
-    words = _words(text)
-    names = "reference|ref|reason" if name == "reference" else name
-    is_own = bool(names) and re.fullmatch(f"({_AROUND})*({names})({_AFTER})*", words)
-    is_no_reason = name == "reference" and (words in _NO_REASONS or _NO_NUMBER.fullmatch(text))
-    return bool(is_own or is_no_reason or _UNFILLED.fullmatch(words) or _SLOT.fullmatch(text)) or says_nothing(value)
+    text = one_spelling(value)
+    words, (word, own) = _words(text), _own(name)
+    is_own = bool(word) and own.fullmatch(words)
+    is_no_reason = word == "reference" and (words in _NO_REASONS or _NO_NUMBER.fullmatch(text))
+    is_template = is_own or is_no_reason or _UNFILLED.fullmatch(words) or _SLOT.fullmatch(text)
+    return bool(is_template) or _is_nothing(text, words)
+
+
+@lru_cache(maxsize=256)  # two names, but for those of metadata
+def _own(name: str) -> tuple[str, re.Pattern[str]]:
+    """
+    The name of a parameter in one word, and what is no more than that name.
+    """
+    word = _words(one_spelling(name))
+    names = "reference|ref|reason" if word == "reference" else word
+    return word, re.compile(f"({_AROUND})*({names})({_AFTER})*")
+
+
+def _is_nothing(text: str, words: str) -> bool:
+    is_nothing = not words or words in _WORDS or _ABSENT.fullmatch(words)
+    rest = (char for char in text if not (char.isascii() or char.isalnum()))
+    return bool(is_nothing) and all(unicodedata.category(char)[0] == "P" for char in rest)
 
 
 def _words(text: str) -> str:

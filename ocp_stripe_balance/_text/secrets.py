@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
@@ -37,8 +38,16 @@ def masked(text: str, secret: str | None) -> str:
         return text
     text = text.replace(secret, "[api key]")
     if "\\" in text or "%" in text:
-        text = re.sub("".join(map(_as_spelt, secret)), "[api key]", text)
+        text = _spelt(secret).sub("[api key]", text)
     return text
+
+
+@lru_cache(maxsize=16)
+def _spelt(secret: str) -> re.Pattern[str]:
+    """
+    A pattern of the ways to write an API key.
+    """
+    return re.compile("".join(map(_as_spelt, secret)))
 
 
 def _as_spelt(char: str) -> str:
