@@ -21,7 +21,12 @@ def shown(printed: str) -> str:
     """
     The steps of the demo that the picture has, IDs left out, because each run draws others.
     """
-    return re.sub(r"(cus|cbtxn)_\w+( *)", r"\1_…\2", printed[printed.index("3. ") :]).strip()
+
+    def without(found: re.Match[str]) -> str:
+        short = f"{found[1]}_…"
+        return short.ljust(len(found[0])) if found[2] else short  # in a table, the columns stay
+
+    return re.sub(r"(cus|cbtxn)_\w+(  )?", without, printed[printed.index("3. ") :]).strip()
 
 
 def draw(words: str) -> str:

@@ -11,6 +11,7 @@ import itertools
 import re
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 try:
-    import typer
-    from ocp_stripe_balance.cli.app import app
+    app = import_module("ocp_stripe_balance.cli.app").app
 except ImportError:  # the command line before Typer
-    from ocp_stripe_balance.cli import _parser
-
     app = None
 
 _FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -63,10 +61,9 @@ def _words(cls: type) -> dict[str, str]:
     for block in [body.body, *inside]:
         for field, text in itertools.pairwise(block):
             target = field.targets[0] if isinstance(field, ast.Assign) else getattr(field, "target", None)
-            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
             name = getattr(target, "id", None) or getattr(target, "attr", None)
-            if name and is_text:
-                found[name] = _plain(ast.literal_eval(text.value))
+            if name and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[name] = _plain(str(text.value.value))
     return found
 
 
@@ -255,10 +252,12 @@ def _signature(name: str, function: Any) -> str:
 
 def _command_line() -> str:
     if app is None:
-        commands = "\n\n".join(_helped(words, parser) for words, parser in _parsers("", _parser()))
+        commands = "\n\n".join(
+            _helped(words, parser) for words, parser in _parsers("", import_module("ocp_stripe_balance.cli")._parser())
+        )
     else:
         commands = "\n\n".join(
-            _command(words, command) for words, command in _commands("", typer.main.get_command(app))
+            _command(words, command) for words, command in _commands("", import_module("typer.main").get_command(app))
         )
     return f"""# The command line
 
