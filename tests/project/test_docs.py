@@ -134,6 +134,18 @@ async def test_accounts_example_credits_in_each_account(stripe: Sandbox, monkeyp
         assert "the balance is now -5.00 usd" in await credit(account, made.json()["id"], "ticket-812")
 
 
+async def test_verbs_example_credits_once(tmp_path: Path) -> None:
+    """However often it is run."""
+    (tmp_path / "credit.py").write_text(block(DOCS / "index.md", "verbs"))
+    with Sandbox() as stripe:
+        customer = stripe.create_customer()
+        variables: dict[str, Any] = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
+        for _ in range(2):
+            printed = run(sys.executable, str(tmp_path / "credit.py"), customer, **variables)
+            assert f"credit 5.00 usd to {customer}" in printed
+        assert 1 == len(await ledger(stripe, customer))
+
+
 def test_sandbox_example_prints_what_it_says(tmp_path: Path) -> None:
     """The reply is lost, and the second attempt is told the first result."""
     page = DOCS / "sandbox.md"
