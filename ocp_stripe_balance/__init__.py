@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import CustomerBalanceTransaction, DryRun, Proposal, ToolResult
     from ocp_stripe_balance.sdk import register
     from ocp_stripe_balance.settings import Settings
+    from ocp_stripe_balance.sync import SyncAgent
 
 __all__ = [
     "APINotFound",
@@ -43,6 +44,7 @@ __all__ = [
     "Proposal",
     "RejectedError",
     "Settings",
+    "SyncAgent",
     "ToolCall",
     "ToolError",
     "ToolResult",
@@ -56,6 +58,7 @@ _HOMES = {
     "Policy": "_policy",
     "Proposal": "models",
     "Settings": "settings",
+    "SyncAgent": "sync",
     "ToolCall": "_domain",
     "ToolResult": "models",
     "register": "sdk",

@@ -23,6 +23,7 @@ from ocp_stripe_balance.errors import (
     Problem,
     ToolError,
 )
+from ocp_stripe_balance.verbs import Verbs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -40,7 +41,7 @@ _GROUP = "ocp_agent.apis"
 _OURS = "stripe"
 
 
-class OCPAgent:
+class OCPAgent(Verbs):
     """
     Registers installed APIs, finds their tools and calls them.
 
@@ -308,6 +309,13 @@ class OCPAgent:
         Close all connections.
         """
         await self.aclose()
+
+    async def _run(
+        self, tool_name: str, parameters: Mapping[str, Any], idempotency_key: str | ToolCall | None
+    ) -> ToolResult:
+        if _OURS not in self._apis:
+            await self.register_api(_OURS)
+        return await self.call_tool(tool_name, parameters, _OURS, idempotency_key=idempotency_key)
 
     def _select(self, api_name: str | None) -> list[API]:
         if api_name is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from ocp_stripe_balance._text import money
+from ocp_stripe_balance._text.amounts import NUMBER, written
 from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance.errors import Problem
 
@@ -25,17 +26,17 @@ def stated_effect_problem(name: str, stated: str, amount: int, currency: str) ->
     """
     effect = money.effect(amount, currency)
     means = f"amount {amount} with currency {currency.lower()} means {effect}"
-    match = re.fullmatch(r"(credit|debit) (\d{1,12}(?:\.\d{1,6})?) ([A-Za-z]{3})", stated, re.ASCII)
+    match = re.fullmatch(rf"(credit|debit) ({NUMBER}) ([A-Za-z]{{3}})", stated, re.ASCII)
     plain = effect.replace(",", "")
     if match is None:
         message = f"{shown(stated)} is not an effect"
         return Problem(path=name, message=message, hint=f"{means}; if you mean that, write {plain!r}")
     verb, number, said_currency = match.groups()
-    places = money.exponent(said_currency)
-    if len(number.partition(".")[2]) != places:
+    minor = written(number, said_currency)
+    if minor is None:
+        places = money.exponent(said_currency)
         message = f"{shown(stated)} does not have the {places} decimals of {said_currency.lower()}"
         return Problem(path=name, message=message, hint=f"{means}; if you mean that, write {plain!r}")
-    minor = money.to_minor(number, said_currency) or 0
     said = -minor if verb == "credit" else minor
     if (said, said_currency.lower()) == (amount, currency.lower()):
         return None

@@ -14,6 +14,7 @@ _ZERO_DECIMAL = frozenset(
     {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
 )
 _THREE_DECIMAL = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
+_WHOLE = frozenset(["isk", "ugx"])
 
 CURRENCIES = frozenset(
     re.findall(
@@ -39,6 +40,15 @@ def exponent(currency: str) -> int:
     if code in _ZERO_DECIMAL:
         return 0
     return 3 if code in _THREE_DECIMAL else 2
+
+
+def step(currency: str) -> int:
+    """
+    What an amount in the smallest unit is a multiple of: decimals that Stripe wants, and wants to be 0.
+    """
+    if currency.lower() in _WHOLE:
+        return 100
+    return 10 if exponent(currency) == 3 else 1  # noqa: PLR2004  the last of three decimals
 
 
 def to_text(amount_minor: int, currency: str) -> str:

@@ -30,6 +30,7 @@ def test_public_names_are_these() -> None:
         "Proposal",
         "RejectedError",
         "Settings",
+        "SyncAgent",
         "ToolCall",
         "ToolError",
         "ToolResult",

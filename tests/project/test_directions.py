@@ -25,9 +25,9 @@ FLOORS = [
     {"_stripe"},
     {"_host"},
     {"_calls"},
-    {"plugin"},
+    {"plugin", "verbs"},
     {"agent", "backoffice", "exports", "sandbox"},
-    {"sdk"},
+    {"sdk", "sync"},
     {"cli", "__init__"},
     {"__main__"},
 ]

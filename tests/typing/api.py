@@ -2,6 +2,7 @@
 Checked by mypy, never run: what a typed program may say.
 """
 
+from decimal import Decimal
 from typing import Any, assert_type
 
 from ocp_agent import OCPAgent
@@ -16,6 +17,7 @@ from ocp_stripe_balance import (
     PolicyRefusedError,
     Proposal,
     Settings,
+    SyncAgent,
     ToolResult,
 )
 from ocp_stripe_balance.errors import Problem
@@ -37,6 +39,12 @@ async def program() -> None:
         assert_type(result.transaction, CustomerBalanceTransaction | None)
         assert_type(result.data, dict[str, Any])
         assert_type(await agent.call_tool("t", dry_run=True), DryRun)
+        assert_type(await agent.credit("cus_1", "5.00", "usd", reference="r"), ToolResult)
+        assert_type(await agent.debit("cus_1", Decimal(5), "usd", idempotency_key="k"), ToolResult)
+        assert_type(await agent.reverse("cbtxn_1"), ToolResult)
+        assert_type(await agent.balance("cus_1"), ToolResult)
+        assert_type(await agent.history("cus_1", limit=3), list[CustomerBalanceTransaction])
+        await agent.credit("cus_1", 5.0, "usd")  # type: ignore[arg-type]  # a float is never exact
         try:
             await agent.call_tool("t")
         except InvalidParametersError as error:
@@ -47,3 +55,12 @@ async def program() -> None:
             assert_type(error.free_at, str | None)
         except OutcomeUnknownError as error:
             assert_type(error.idempotency_key, str | None)
+
+
+def script() -> None:
+    with SyncAgent() as agent:
+        assert_type(agent.credit("cus_1", "5.00", "usd"), ToolResult)
+        assert_type(agent.debit("cus_1", Decimal(5), "usd"), ToolResult)
+        assert_type(agent.reverse("cbtxn_1"), ToolResult)
+        assert_type(agent.balance("cus_1"), ToolResult)
+        assert_type(agent.history("cus_1"), list[CustomerBalanceTransaction])

@@ -1,0 +1,148 @@
+"""
+What people want done, in their words: credit, debit, reverse, balance, history. Each is a call of one tool.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Literal
+
+from ocp_stripe_balance._text.amounts import AmountError, amount_of
+from ocp_stripe_balance.errors import InvalidParametersError, NotSentError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+    from ocp_stripe_balance._domain import ToolCall
+    from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
+
+CREATE = "postCustomersCustomerBalanceTransactions"
+REVERSE = "reverseCustomerBalanceTransaction"
+LIST = "getCustomersCustomerBalanceTransactions"
+CUSTOMER = "getCustomersCustomer"
+
+
+class Verbs(ABC):
+    """
+    The tools under the names people think in: same way, same keys, same outcomes and errors as `call_tool`.
+    """
+
+    async def credit(  # noqa: PLR0913  who, how much, and why
+        self,
+        customer: str,
+        amount: Decimal | str,
+        currency: str,
+        *,
+        reference: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | ToolCall | None = None,
+    ) -> ToolResult:
+        """
+        Give the customer credit: the next invoice is lower.
+
+        Args:
+            customer: the ID, ``cus_…``.
+            amount: ``'5.00'`` or ``Decimal(5)``, in the currency and not in its smallest unit; never a float.
+            currency: ISO 4217, such as ``usd``.
+            reference: the business reason, such as a ticket; credited once for it.
+            description: for people who read the customer's ledger.
+            metadata: kept with the entry.
+            idempotency_key: the name of this one decision; drawn where it is left out.
+
+        Raises:
+            NotSentError: nothing was sent; see its subclasses.
+            RejectedError: Stripe said no, nothing moved.
+            OutcomeUnknownError: it may have moved; call again with the same key.
+        """
+        more = {"reference": reference, "description": description, "metadata": metadata}
+        return await self._entry("credit", customer, amount, currency, idempotency_key, more)
+
+    async def debit(  # noqa: PLR0913  as above
+        self,
+        customer: str,
+        amount: Decimal | str,
+        currency: str,
+        *,
+        reference: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | ToolCall | None = None,
+    ) -> ToolResult:
+        """
+        Charge the customer's balance: the next invoice is higher. Otherwise as `credit`.
+        """
+        more = {"reference": reference, "description": description, "metadata": metadata}
+        return await self._entry("debit", customer, amount, currency, idempotency_key, more)
+
+    async def reverse(
+        self,
+        entry_id: str,
+        *,
+        customer: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ToolResult:
+        """
+        Undo an entry by its opposite, once.
+
+        Args:
+            entry_id: the entry, ``cbtxn_…``.
+            customer: whose it is; may be left out for an entry in this machine's journal.
+            description: for people who read the customer's ledger.
+            metadata: kept with the new entry.
+
+        Raises:
+            NotSentError: nothing was sent; see its subclasses.
+            RejectedError: Stripe said no, nothing moved.
+            OutcomeUnknownError: it may have moved; call again with the same entry.
+        """
+        asked = {"transaction": entry_id, "customer": customer, "description": description, "metadata": metadata}
+        return await self._run(REVERSE, asked, None)
+
+    async def balance(self, customer: str) -> ToolResult:
+        """
+        The customer as Stripe has it: ``result.customer`` has balance and currency, ``result.describe()`` says them.
+        """
+        return await self._run(CUSTOMER, {"customer": customer}, None)
+
+    async def history(self, customer: str, *, limit: int = 10) -> list[CustomerBalanceTransaction]:
+        """
+        The customer's newest entries, the newest first.
+
+        Raises:
+            NotSentError: the entries could not be read.
+            RejectedError: Stripe said no.
+        """
+        result = await self._run(LIST, {"customer": customer, "limit": limit}, None)
+        if result.transactions is None:
+            message = "Nothing moved: Stripe's list has something that is no entry."
+            raise NotSentError(message, tool=LIST, hint=f"Read it as it is: call_tool({LIST!r}, …).data.")
+        return result.transactions
+
+    async def _entry(  # noqa: PLR0913, PLR0917  what credit and debit share
+        self,
+        verb: Literal["credit", "debit"],
+        customer: str,
+        amount: Decimal | str,
+        currency: str,
+        idempotency_key: str | ToolCall | None,
+        more: Mapping[str, object],
+    ) -> ToolResult:
+        try:
+            minor = amount_of(amount, str(currency), verb=verb)
+        except AmountError as error:
+            problem = Problem(path="amount", message=error.message, hint=error.hint)
+            raise InvalidParametersError([problem], tool=CREATE) from None
+        signed = -minor if verb == "credit" else minor
+        asked = {"customer": customer, "amount": signed, "currency": currency, **more}
+        return await self._run(CREATE, asked, idempotency_key)
+
+    @abstractmethod
+    async def _run(
+        self, tool_name: str, parameters: Mapping[str, Any], idempotency_key: str | ToolCall | None
+    ) -> ToolResult:
+        """
+        The result of that tool of ours.
+        """
