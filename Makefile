@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors chaos bench bench-quick bench-pace bench-compare format clean
+.PHONY: all help demo check test test-floors chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -45,6 +45,16 @@ bench-compare: .venv/tools ## the working tree beside another revision: make ben
 	@test -n "$(REF)" || { echo "Say beside which revision: make bench-compare REF=main"; exit 2; }
 	$(BIN)/python benchmarks/compare.py $(REF)
 
+docs: .venv/docs ## the docs site, in build/site
+	$(BIN)/zensical build --clean --strict
+
+docs-serve: .venv/docs ## the docs site on loopback, until Ctrl-C
+	$(BIN)/zensical serve
+
+docs-reference: .venv/tools .venv/wheel ## write anew the reference and the picture of the demo
+	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/pictures.py
+
 format: .venv/tools ## apply lint and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -60,6 +70,10 @@ clean: ## remove what was built and installed
 .venv/tools: .venv/python pyproject.toml
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench]'
+	@touch $@
+
+.venv/docs: .venv/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[docs]'
 	@touch $@
 
 .venv/wheel: .venv/python $(SOURCES)

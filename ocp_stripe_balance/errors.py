@@ -151,7 +151,9 @@ def _restore(cls: type[_E], args: tuple[Any, ...], fields: dict[str, Any]) -> _E
 
 class NotSentError(ToolError):
     """
-    Nothing left this process, so nothing moved.
+    Nothing left this process, so nothing moved; call again with the same key.
+
+    Stripe could not be reached, too many requests wait for their turn, or the customer could not be read.
     """
 
     outcome = "not_sent"
@@ -215,7 +217,7 @@ class APINotFound(ConfigurationError):  # noqa: N818  the name on the SDK's surf
 
 class PolicyRefusedError(NotSentError):
     """
-    A guardrail stopped the call before anything was sent.
+    A guardrail stopped the call before anything was sent; `hint` says whether to wait, mend it or ask a person.
     """
 
     code_for_model = "policy_refused"
@@ -235,6 +237,7 @@ class PolicyRefusedError(NotSentError):
         """
         super().__init__(message, **facts)
         self.rule = rule
+        """The guardrail, as ``limits.credit.usd``."""
         self.limit = limit
         """How much the rule allows, as ``20.00 usd``, where it is about amounts or numbers."""
         self.left = left
@@ -274,7 +277,7 @@ class ApprovalRequiredError(PolicyRefusedError):
 
 class IdempotencyConflictError(NotSentError):
     """
-    The idempotency key already belongs to a call with other parameters.
+    The key or the reference belongs to another call: repeat its parameters, or use another key or reference.
     """
 
     code_for_model = "idempotency_conflict"
@@ -282,7 +285,7 @@ class IdempotencyConflictError(NotSentError):
 
 class RejectedError(ToolError):
     """
-    Stripe answered and said no; nothing moved.
+    Stripe answered and said no; nothing moved. Mend what it names.
 
     The fields are those of Stripe's error object: https://docs.stripe.com/api/errors
     """
@@ -333,7 +336,7 @@ class RejectedError(ToolError):
 
 class AuthenticationError(RejectedError):
     """
-    Stripe does not know the API key, or it has expired (401).
+    Stripe does not know the API key, or it has expired (401); a person mends it.
     """
 
     code_for_model = "authentication"
@@ -341,7 +344,7 @@ class AuthenticationError(RejectedError):
 
 class PermissionDeniedError(RejectedError):
     """
-    The API key may not do this (403).
+    The API key may not do this (403); a person mends it.
     """
 
     code_for_model = "permission_denied"
@@ -349,7 +352,7 @@ class PermissionDeniedError(RejectedError):
 
 class ResourceMissingError(RejectedError):
     """
-    There is no such customer in this account and mode (404).
+    There is no such customer or entry in this account and mode (404); check the ID.
     """
 
     code_for_model = "resource_missing"
@@ -390,7 +393,9 @@ def rejection(told: dict[str, Any], **facts: Any) -> RejectedError:
 
 class OutcomeUnknownError(ToolError):
     """
-    The money may have moved: find out with the same idempotency key, never with a new one.
+    The money may have moved: call again with the same parameters and this idempotency key, never with a new one.
+
+    The reply was lost or proves nothing, Stripe answered 5xx, or the call was cancelled under way.
     """
 
     outcome = "unknown"

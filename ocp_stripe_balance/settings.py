@@ -55,21 +55,22 @@ class Settings(BaseSettings):
     )
 
     api_key: SecretStr | None = Field(None, validation_alias=AliasChoices(*_KEY_VARIABLES))
-    """Secret or restricted key. ``STRIPE_SECRET_KEY``, else ``STRIPE_API_KEY``."""
+    """Secret or restricted key. Both variables set and different is an error."""
     api_base: str = Field(load_manifest().base_url, validation_alias="STRIPE_API_BASE")
-    """Where Stripe answers. https, or http to loopback only."""
+    """Where Stripe answers: https, or http to loopback; without Stripe's own path (``/v1``)."""
     account: str | None = Field(None, validation_alias="STRIPE_ACCOUNT")
     """Connected account to act on (``acct_…``), sent as Stripe-Account."""
     api_version: str = load_manifest().version
     """Stripe-Version to pin. https://docs.stripe.com/api/versioning"""
     timeout: float = Field(60.0, gt=0, le=3600, allow_inf_nan=False)
-    """Seconds one call may take, waiting and retries included."""
+    """Seconds one call may take, with all it reads, waits and retries; a reversal has one more to mark the entry."""
     max_attempts: int = Field(4, ge=1, le=20)
     """How often one call may be sent, always under one idempotency key."""
     rate_limit: float | Literal["auto", "off"] = "auto"
     """Requests per second, in all and to each endpoint; ``auto`` for Stripe's own limits, or ``off``."""
     journal: str | None = None
-    """Full path of the durable record of calls, or ``off``; by default in the user's state directory."""
+    """Full path of the journal, or ``off``: each agent remembers in its own memory, until its process ends. By default
+    ``journal.sqlite3`` in the user's state directory."""
     tag_calls: bool = True
     """Whether an entry's metadata names its call (``ocp_call``), so that it can be found in the ledger later."""
     share_context: bool = False
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
     allow_live: bool = False
     """Whether live-mode keys may be used."""
     policy: Policy | str | dict[str, Any] | None = None
-    """Full path of a TOML file of guardrails, or its keys; by default those that protect."""
+    """Full path of a TOML file of guardrails; in code also a `Policy` or a dict. By default those that protect."""
     customer_check: Literal["on", "off"] = "on"
     """Whether a customer is read before the first call for it, to compare its currency."""
 

@@ -118,8 +118,9 @@ class Customers(_Section):
     """
 
     allow: tuple[Pattern, ...] | None = None
-    """IDs or patterns; without it, everyone who is not denied."""
+    """IDs or patterns with ``*`` and ``?``; without it, everyone who is not denied."""
     deny: tuple[Pattern, ...] = ()
+    """IDs or patterns with ``*`` and ``?``."""
 
 
 class Require(_Section):
@@ -128,10 +129,13 @@ class Require(_Section):
     """
 
     stated_effect: StrictBool = False
+    """Whether each call must state its effect in words, which is compared with the amount."""
     reference: StrictBool = False
+    """Whether each call must have a business reason, which is paid once."""
     description: StrictBool = False
+    """Whether each call must have a description."""
     metadata: tuple[MetadataKey, ...] = ()
-    """Metadata keys, each with a value that is not empty."""
+    """Metadata keys that each call must have, with a value that is not empty."""
 
 
 class Limits(_Section):
@@ -140,7 +144,9 @@ class Limits(_Section):
     """
 
     credit: AmountsOrOther = {}
+    """The largest credit; 1,000.00 where neither its currency nor ``other`` is named."""
     debit: AmountsOrOther = {}
+    """The largest debit; 1,000.00 where neither its currency nor ``other`` is named."""
 
 
 class Budget(_Section):
@@ -151,8 +157,11 @@ class Budget(_Section):
     per: Per
     """Whose calls are added up: one customer's, one user's, one agent type's, one context's, or all."""
     window: Window
+    """How far back calls count: ``10m``, ``24h``, ``30d``, ``4w``."""
     credit: Amounts = {}
+    """How much may be credited."""
     debit: Amounts = {}
+    """How much may be debited."""
 
 
 class Approval(_Section):
@@ -167,7 +176,7 @@ class Approval(_Section):
     queue: StrictBool = False
     """Whether a proposal waits in the journal where no approver was given."""
     expires: Window = 86400.0
-    """How long a proposal, and an approval of it, is good for."""
+    """How long a proposal, and an approval of it, is good for: ``90m``, ``24h``, ``7d``."""
 
 
 class Policy(BaseModel):
@@ -181,21 +190,22 @@ class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     allow_live: StrictBool | None = None
-    """Whether live-mode keys may be used; None leaves it to the setting of the same name."""
+    """Whether live-mode keys may be used; wins over the setting of the same name."""
     directions: tuple[Direction, ...] = ("credit", "debit")
+    """Which of ``credit`` and ``debit`` is allowed."""
     currencies: tuple[Currency, ...] | None = None
-    """None for any."""
+    """The only currencies that are allowed."""
     calls_per_minute: StrictInt | None = Field(None, ge=1, le=_MAX_CALLS)
+    """How many calls within any minute, all customers together."""
     duplicate_window: Annotated[float | None, BeforeValidator(_duplicate_window)] = 600.0
-    """How long the same customer, amount and currency under another key counts as a suspected duplicate."""
+    """How long the same customer, amount and currency under another key counts as a suspected duplicate; or ``off``."""
     unreadable_customers: Literal["warn", "refuse"] = "warn"
-    """What happens where the API key may not read the customer, so that the currency cannot be checked."""
+    """Where the API key may not read the customer to check its currency: ``warn`` or ``refuse``."""
     expand: tuple[Expandable, ...] | None = None
-    """Which fields a call may expand, such as ``invoice`` or ``invoice.charge``; None for any."""
+    """The only fields a call may expand; what is within one has its own name, as ``invoice.customer``."""
     customers: Customers = Customers()
     require: Require = Require()
     limits: Limits = Limits()
-    """1,000.00 of the currency's units where there is none."""
     budgets: tuple[Budget, ...] = ()
     approval: Approval = Approval()
 

@@ -1,5 +1,5 @@
 """
-The README's table of doors, cell by cell: each door leads to the same way of a call.
+The table of doors, cell by cell: each door leads to the same way of a call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance import Proposal
     from ocp_stripe_balance.sandbox import Sandbox
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+FRAMEWORKS = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text("utf-8")
 POLICY = {"approval": {"above": {"usd": "4.00"}, "queue": True}, "duplicate_window": "off"}
 TOML = 'duplicate_window = "off"\n[approval]\nabove = { usd = "4.00" }\nqueue = true\n'
 
@@ -171,7 +171,7 @@ def through(name: str, stripe: Sandbox, path: Path) -> Door:
 
 def test_the_table_has_these_doors_and_columns() -> None:
     """Neither more nor fewer, and no empty cell."""
-    match = re.search(r"^## Where agents live\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    match = re.search(r"^## All the doors\n(.*?)^## ", FRAMEWORKS, re.DOTALL | re.MULTILINE)
     assert match
     head, _, *rows = [line for line in match[1].splitlines() if line.startswith("|")]
     columns = [cell.strip() for cell in head.strip("|").split("|")]

@@ -599,7 +599,7 @@ def test_langchain_tools_run_without_a_loop(stripe_thread: Sandbox) -> None:
 async def test_the_loop_of_the_docs_answers(stripe: Sandbox, customer: str) -> None:
     """As it stands on the page, with a model that calls once."""
     match = re.search(
-        r"<!-- loop -->\n```python\n(.*?)```", (ROOT / "docs" / "formats.md").read_text("utf-8"), re.DOTALL
+        r"<!-- loop -->\n```python\n(.*?)```", (ROOT / "docs" / "frameworks.md").read_text("utf-8"), re.DOTALL
     )
     assert match
     names: dict[str, Any] = {}

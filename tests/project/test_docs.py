@@ -1,0 +1,263 @@
+"""
+The pages of docs: their snippets and commands run, their links lead somewhere, the reference is that of the code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import tomllib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import reference
+import sdk_double
+from helpers import TOOL, TOOLS, client, connect, ledger
+from pages import BIN, DOCS, PAGES, README, ROOT, block, commands, names_of, run
+
+from ocp_stripe_balance import OCPAgent, Settings, errors
+from ocp_stripe_balance.sandbox import FaultKind, Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FRAMEWORKS, POLICY = DOCS / "frameworks.md", DOCS / "policy.md"
+CLI = str(BIN / "ocp-stripe-balance")
+
+
+def order(customer: str, amount: int = -500) -> dict[str, Any]:
+    return {"customer": customer, "amount": amount, "currency": "usd"}
+
+
+@pytest.mark.parametrize("name", reference.pages())
+def test_the_reference_is_that_of_the_code(name: str) -> None:
+    """Written anew by make docs-reference."""
+    assert reference.pages()[name] == (DOCS / "reference" / name).read_text("utf-8"), "make docs-reference"
+
+
+def test_the_reference_has_no_page_of_its_own() -> None:
+    """One that the code does not make would never be found stale."""
+    assert set(reference.pages()) == {path.name for path in (DOCS / "reference").iterdir()}
+
+
+def test_every_page_is_in_the_site() -> None:
+    """Once, under the name that the navigation has."""
+    nav = json.dumps(tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"])
+    named = re.findall(r'"([\w/-]+\.md)"', nav)
+    assert sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")) == sorted(named)
+
+
+def test_every_shown_program_is_run() -> None:
+    """Python, TOML and JSON stand under a name that a test asks for."""
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for page in [README, *DOCS.glob("*.md")]:
+        for name, language in re.findall(r"(?:<!-- ([\w-]+) -->\n|\n)```(\w+)\n", page.read_text("utf-8")):
+            if language in {"python", "toml", "json", "ini"}:
+                assert name, f"{page.name}: a block without a name"
+                assert f'"{name}"' in tests, f"{page.name}: {name}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in DOCS.glob("*.md") if list(commands(page))], ids=lambda page: page.stem
+)
+def test_consoles_run(page: Path, tmp_path: Path) -> None:
+    """One after the other, in a shell that has the sandbox's variables and the policy worth copying."""
+    (tmp_path / "policy.toml").write_text(block(POLICY, "policy"))
+    with Sandbox() as stripe:
+        variables: dict[str, Any] = {
+            "STRIPE_SECRET_KEY": stripe.api_key,
+            "STRIPE_API_BASE": stripe.url,
+            "OCP_STRIPE_JOURNAL": str(tmp_path / "journal.sqlite3"),
+            "CUSTOMER": stripe.create_customer(),
+        }
+        lines = [f"{line}; test $? = {code} || exit 9" for line, code in commands(page)]
+        run("bash", "-xc", "\n".join(lines), cwd=tmp_path, **variables)
+
+
+def test_policy_worth_copying_says_what_is_shown(tmp_path: Path) -> None:
+    """The policy is valid, and its explanation is the one printed."""
+    (tmp_path / "policy.toml").write_text(block(POLICY, "policy"))
+    assert block(POLICY, "check").strip() == run(CLI, "policy", "check", "policy.toml", cwd=tmp_path).strip()
+
+
+def test_explained_call_is_told_what_is_shown(tmp_path: Path) -> None:
+    """Rule by rule, by the policy worth copying."""
+    (tmp_path / "policy.toml").write_text(block(POLICY, "policy"))
+    (tmp_path / "call.json").write_text(block(POLICY, "call"))
+    told = run(CLI, "policy", "explain", "call.json", "--policy", "policy.toml", code=2, cwd=tmp_path)
+    assert block(POLICY, "explain").strip() == told.strip()
+
+
+async def test_approver_example_decides(stripe: Sandbox) -> None:
+    """It sends after a yes only."""
+    answers = ["yes", "no"]
+    names: dict[str, Any] = {"input": lambda _: answers.pop(0)}
+    exec(block(DOCS / "approve.md", "approver"), names)  # noqa: S102  the page's own code
+    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, policy={"approval": {"always": True}})
+    async with OCPAgent(settings=settings, approver=names["approver"]) as agent:
+        await agent.register_api("stripe")
+        assert (await agent.call_tool(TOOL, order(stripe.create_customer()))).ok
+        with pytest.raises(errors.PolicyRefusedError, match="not our fault"):
+            await agent.call_tool(TOOL, order(stripe.create_customer()))
+
+
+async def test_undo_example_looks_and_undoes(stripe: Sandbox, customer: str) -> None:
+    """What was credited, the sum of the ledger, and an entry undone."""
+    names = names_of(DOCS / "undo.md", "siblings")
+    async with await connect(stripe) as agent:
+        made = await agent.call_tool(TOOL, order(customer))
+        assert ["credit 5.00 usd"] == await names["last_credits"](agent, customer)
+        assert "debit 5.00 usd" in await names["undo"](agent, made.data["id"])
+        assert 0 == await names["total"](agent, customer)
+
+
+async def test_lost_example_finds_out(stripe: Sandbox, customer: str) -> None:
+    """By the same key, when one round of attempts was lost."""
+    credit = names_of(DOCS / "lost.md", "lost")["credit"]
+    async with await connect(stripe) as agent:
+        stripe.faults.add("reset", times=4, executed=True, path="balance")
+        assert "credit 5.00 usd" in await credit(agent, order(customer))
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_accounts_example_credits_in_each_account(stripe: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same reference is another decision in another account."""
+    monkeypatch.setenv("STRIPE_SECRET_KEY", stripe.api_key)
+    monkeypatch.setenv("STRIPE_API_BASE", stripe.url)
+    credit = names_of(DOCS / "accounts.md", "accounts")["credit"]
+    for account in ("acct_1", "acct_2"):
+        async with client(stripe) as http:
+            made = await http.post("/v1/customers", headers={"Stripe-Account": account})
+        assert "the balance is now -5.00 usd" in await credit(account, made.json()["id"], "ticket-812")
+
+
+async def test_verbs_example_credits_once(tmp_path: Path) -> None:
+    """However often it is run."""
+    (tmp_path / "credit.py").write_text(block(DOCS / "index.md", "verbs"))
+    with Sandbox() as stripe:
+        customer = stripe.create_customer()
+        variables: dict[str, Any] = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
+        for _ in range(2):
+            printed = run(sys.executable, str(tmp_path / "credit.py"), customer, **variables)
+            assert f"credit 5.00 usd to {customer}" in printed
+        assert 1 == len(await ledger(stripe, customer))
+
+
+def test_sandbox_example_prints_what_it_says(tmp_path: Path) -> None:
+    """The reply is lost, and the second attempt is told the first result."""
+    page = DOCS / "sandbox.md"
+    (tmp_path / "example.py").write_text(block(page, "sandbox"))
+    printed = run(sys.executable, str(tmp_path / "example.py"))
+    assert f"prints `{printed.strip()}`" in page.read_text("utf-8")
+
+
+def test_fault_table_has_every_fault() -> None:
+    """docs/sandbox.md lists what the sandbox can break."""
+    text = (DOCS / "sandbox.md").read_text("utf-8")
+    assert [str(kind) for kind in FaultKind] == re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+
+
+def test_sdk_example_credits_a_customer(stripe_thread: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without an event loop; the double stands in for the SDK."""
+    monkeypatch.setitem(sys.modules, "ocp_agent", sdk_double)
+    monkeypatch.setenv("STRIPE_SECRET_KEY", stripe_thread.api_key)
+    monkeypatch.setenv("STRIPE_API_BASE", stripe_thread.url)
+    names = names_of(FRAMEWORKS, "sdk")
+    customer = stripe_thread.create_customer()
+    assert -400 == asyncio.run(names["in_async_code"](customer))
+    assert -700 == names["in_plain_code"](customer)
+
+
+async def test_host_example_runs_a_tool_call(stripe: Sandbox, customer: str) -> None:
+    """Successes and errors come back as JSON for the model."""
+    host = names_of(FRAMEWORKS, "host")["run_tool_call"]
+    async with await connect(stripe) as agent:
+        told = await host(agent, "c", "call_1", TOOL, order(customer))
+        assert ("succeeded", False) == (told["outcome"], told["replayed"])
+        assert "not_sent" == (await host(agent, "c", "call_2", TOOL, {}))["outcome"]
+
+
+async def test_anthropic_example_answers(stripe: Sandbox, customer: str) -> None:
+    """With a model that calls once."""
+    types = pytest.importorskip("anthropic.types")
+
+    async def create(**asked: Any) -> Any:
+        assert TOOLS == [tool["name"] for tool in asked["tools"]]
+        if len(asked["messages"]) == 1:
+            return SimpleNamespace(
+                content=[types.ToolUseBlock(type="tool_use", id="c", name=TOOL, input=order(customer))]
+            )
+        (result,) = asked["messages"][-1]["content"]
+        assert ("tool_result", "c") == (result["type"], result["tool_use_id"])
+        return SimpleNamespace(content=[types.TextBlock(type="text", text="done")])
+
+    model_api = SimpleNamespace(messages=SimpleNamespace(create=create))
+    async with await connect(stripe) as agent:
+        ask = [{"role": "user", "content": "Credit 5 dollars."}]
+        assert "done" == await names_of(FRAMEWORKS, "anthropic")["answer"](agent, model_api, ask, "ticket-812")
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_gemini_example_answers(stripe: Sandbox, customer: str) -> None:
+    """With a model that calls once; what it sends is what the SDK takes."""
+    types = pytest.importorskip("google.genai.types")
+
+    async def generate_content(*, model: str, contents: list[Any], config: Any) -> Any:
+        types.GenerateContentConfig.model_validate(config)
+        assert model
+        part = types.Part(function_call=types.FunctionCall(name=TOOL, args=order(customer)))
+        if len(contents) > 1:
+            types.Content.model_validate(contents[-1])
+            part = types.Part(text="done")
+        return SimpleNamespace(candidates=[SimpleNamespace(content=types.Content(role="model", parts=[part]))])
+
+    model_api = SimpleNamespace(aio=SimpleNamespace(models=SimpleNamespace(generate_content=generate_content)))
+    async with await connect(stripe) as agent:
+        ask = [{"role": "user", "parts": [{"text": "Credit 5 dollars."}]}]
+        assert "done" == await names_of(FRAMEWORKS, "gemini")["answer"](agent, model_api, ask, "ticket-812")
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_langchain_example_runs_calls(stripe: Sandbox, customer: str) -> None:
+    """As a model's message has them."""
+    pytest.importorskip("langchain_core")
+    call = {"type": "tool_call", "id": "c", "name": TOOL, "args": order(customer)}
+    async with await connect(stripe) as agent:
+        (message,) = await names_of(FRAMEWORKS, "langchain")["run_calls"](agent, [call], "ticket-812")
+    assert "success" == message.status
+
+
+async def test_mcp_example_lists_and_calls(stripe: Sandbox, customer: str) -> None:
+    """As an MCP client asks."""
+    names = names_of(FRAMEWORKS, "mcp")
+    async with await connect(stripe) as agent:
+        tool = names["list_tools"]()["tools"][0]["name"]
+        result = await names["call_tool"](agent, {"name": tool, "arguments": order(customer)})
+    assert not result["isError"]
+
+
+def anchors(page: Path) -> set[str]:
+    """
+    The names of a page's headings, as GitHub and the site make them.
+    """
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file, and to a heading of it."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        assert DOCS in path.parents or page.parent != DOCS, f"{target} is not in the site"
+        assert not anchor or anchor in anchors(path), target
