@@ -95,9 +95,7 @@ class BackOffice:
         """
         found = await self._journal.run(lambda book: (book.calls_of_key(key), book.decisions(key)))
         if found == ([], []):
-            hint = (
-                "ocp-stripe-balance journal list shows the calls there are, journal decisions those that were refused."
-            )
+            hint = "ocp-stripe-balance calls list shows the calls there are, calls decisions those that were refused."
             raise NotSentError("The journal has no call of that key.", hint=hint)
         return found
 

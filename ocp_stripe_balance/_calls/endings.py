@@ -335,8 +335,7 @@ class Held:
         words, intent = self.finding.words(), self.record.intent
         raise OutcomeUnknownError(
             f"It may have been sent before, and sending it again now is against the policy: {words.message}.",
-            hint=f"{words.hint} 'ocp-stripe-balance journal reconcile' looks for it in the ledger "
-            "without moving money.",
+            hint=f"{words.hint} 'ocp-stripe-balance calls reconcile' looks for it in the ledger without moving money.",
             tool=intent.tool,
             idempotency_key=intent.key.text,
         )
@@ -419,8 +418,7 @@ class TooOld:
         intent = self.record.intent
         return OutcomeUnknownError(
             self._MESSAGE,
-            hint="Run 'ocp-stripe-balance journal reconcile' to look for it in the ledger. "
-            "Do not use a new key before.",
+            hint="Run 'ocp-stripe-balance calls reconcile' to look for it in the ledger. Do not use a new key before.",
             retryable=False,
             tool=intent.tool,
             idempotency_key=intent.key.text,

@@ -58,7 +58,7 @@ class Recovery:
             others = await self._journal.run(lambda book: book.calls_of_key(key), deadline)
             scopes = {each.intent.scope for each in others}
             places = " and ".join(sorted(f"{each.base_url} in {each.mode} mode" for each in scopes))
-            hint = "ocp-stripe-balance journal list shows the calls there are"
+            hint = "ocp-stripe-balance calls list shows the calls there are"
             if places:
                 hint = f"it has one for {places}: use that base URL (STRIPE_API_BASE), API key and account"
             return Invalid([Problem(path="key", message=message, hint=hint)])

@@ -220,7 +220,7 @@ class Writer:
             if item.is_owed and not is_hopeless:
                 item.again(time.monotonic() + _OWED_PAUSE_S)
             elif item.is_owed:
-                _log.warning("an outcome is not on record (%s); journal reconcile finds it", error)
+                _log.warning("an outcome is not on record (%s); calls reconcile finds it", error)
         _tell([(item.waiter, result, error) for item, result, error in failed])
 
     def _leave(self, items: list[Item]) -> None:
@@ -229,7 +229,7 @@ class Writer:
         """
         for item in items:
             if item.is_owed:
-                _log.warning("an outcome is not on record, the journal was closed before; journal reconcile finds it")
+                _log.warning("an outcome is not on record, the journal was closed before; calls reconcile finds it")
         _tell([(item.waiter, None, BusyError()) for item in items if item.take()])
         with self._store.lock:
             self._store.users -= 1

@@ -416,7 +416,7 @@ class _Call:
             facts["retryable"] = False
             facts["hint"] = (
                 "Stripe stored this answer under the key and will repeat it for 24 hours. Do not use a new key: "
-                "'ocp-stripe-balance journal reconcile' looks for the entry among the customer's balance transactions, "
+                "'ocp-stripe-balance calls reconcile' looks for the entry among the customer's balance transactions, "
                 "and says when it is sure that there is none."
             )
         return OutcomeUnknownError(

@@ -7,17 +7,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.cli.output import wrap
 from ocp_stripe_balance.errors import InvalidParametersError, PolicyRefusedError
 
 if TYPE_CHECKING:
-    import argparse
+    from ocp_stripe_balance.agent import OCPAgent
 
 _TOOL = "postCustomersCustomerBalanceTransactions"
 
 
-async def demo(_options: argparse.Namespace) -> int:
+async def demo() -> int:
+    """
+    An agent credits a customer of the sandbox; needs no key.
+    """
+    from ocp_stripe_balance.agent import OCPAgent  # what --help does not need
     from ocp_stripe_balance.sandbox import Sandbox  # a server that few commands need
     from ocp_stripe_balance.settings import Settings  # pydantic
 

@@ -10,23 +10,30 @@ import json
 import os
 import sys
 import textwrap
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ocp_stripe_balance.cli.running import Run
     from ocp_stripe_balance.errors import ToolError
     from ocp_stripe_balance.models import CustomerBalanceTransaction, DryRun, ToolResult
 
+_CODES = {"green": "32", "red": "31"}
+_STYLES = {"succeeded": "green", "approved": "green", "unknown": "bold red", "rejected": "red", "denied": "red"}
 
-def show_result(result: ToolResult, *, as_json: bool) -> None:
-    if as_json:
-        print_json(result.to_dict())
+
+def show_result(result: ToolResult, run: Run) -> None:
+    if run.as_json:
+        run.print_facts(result.to_dict())
     else:
-        print(f"{result.outcome}: {printable(result.describe())}")
+        print(f"{painted(result.outcome, 'green', sys.stdout)}: {printable(result.describe())}")
         if result.transactions:
             _show_entries(result.transactions)
         for customer in result.customers or ():
@@ -50,22 +57,79 @@ def sentence_of(result: ToolResult) -> str:
 
 
 def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
-    rows = [("created", "transaction", "effect", "balance after", "description")]
+    rows = []
     for entry in entries:
-        created = moment(entry.created)
         balance = money.to_text(entry.ending_balance, entry.currency)
-        rows.append((created, entry.id, entry.effect, balance, entry.description or ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for row in rows:
-        print(printable("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+        rows.append((local(entry.created), entry.id, entry.effect, balance, entry.description or ""))
+    show_table(("time", "entry", "effect", "balance after", "description"), rows)
 
 
-def show_dry_run(done: DryRun, *, as_json: bool) -> int:
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """
+    A table on a terminal; elsewhere aligned columns without a heading. Of cells that are too wide, the last is folded.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if not cells:
+        return
+    if is_plain(sys.stdout):
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for row in cells:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    from rich import box  # only a terminal needs it
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text  # which is no markup
+
+    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in cells:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def is_plain(stream: TextIO) -> bool:
+    """
+    Whether a stream is no terminal, or one that takes letters only.
+    """
+    return not stream.isatty() or os.environ.get("TERM") == "dumb"
+
+
+def painted(text: str, style: str, stream: TextIO) -> str:
+    """
+    The text in a colour, where the stream shows colours.
+    """
+    if is_plain(stream) or os.environ.get("NO_COLOR") or os.name == "nt":
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+
+
+def mark(*, is_good: bool) -> str:
+    """
+    A tick or a cross, as far as standard output has them.
+    """
+    is_simple = is_plain(sys.stdout) or (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}
+    signs = ("ok", "!!") if is_simple else ("✓", "✗")
+    return painted(signs[0], "green", sys.stdout) if is_good else painted(signs[1], "red", sys.stdout)
+
+
+def local(seconds: float) -> str:
+    """
+    A time for people: local, with its zone.
+    """
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):
+        return moment(seconds)
+
+
+def show_dry_run(done: DryRun, run: Run) -> int:
     """
     Print what would be sent and whether it would be; the exit code.
     """
-    if as_json:
-        print_json(done.to_dict())
+    if run.as_json:
+        run.print_facts(done.to_dict())
     else:
         print(printable(f"{done.verdict}: {done.message}"))
         print(f"\nThe request, not sent:\n{done.method} {printable(done.url)}")
@@ -78,7 +142,10 @@ def show_dry_run(done: DryRun, *, as_json: bool) -> int:
 
 
 def show_error(error: ToolError, *, as_json: bool) -> None:
-    tell(json.dumps(error.to_dict(), indent=2) if as_json else printable(f"{error.outcome}: {error}", keep="\n"))
+    if as_json:
+        tell(json.dumps({"format": 1, **error.to_dict()}, indent=2))
+    else:
+        tell(f"{painted(error.outcome, 'red', sys.stderr)}: {printable(str(error), keep=chr(10))}")
 
 
 def print_json(value: Any) -> None:

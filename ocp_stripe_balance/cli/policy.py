@@ -2,62 +2,43 @@
 The policy on the command line: check explains a file, explain says what would become of a call.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from ocp_stripe_balance._text.parsing import parsed
-from ocp_stripe_balance.agent import OCPAgent
-from ocp_stripe_balance.cli.output import print_json, printable, read_text, say, wrap
+from ocp_stripe_balance.cli.money import TOOL, tool_named
+from ocp_stripe_balance.cli.options import Json
+from ocp_stripe_balance.cli.output import printable, read_text, say, wrap
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
 
 if TYPE_CHECKING:
-    import argparse
-
     from ocp_stripe_balance._policy import Finding
     from ocp_stripe_balance.models import DryRun
 
 _SIGNS = {"allowed": "ok", "refused": "NO", "ask": "ASK"}
 
 
-def add_parser(commands: Any, tool: str) -> None:
+app = typer.Typer(help="The guardrails in force.")
+
+
+@app.command()
+async def check(
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="TOML; by default what OCP_STRIPE_POLICY names")
+    ] = None,
+) -> int:
     """
-    Add ``policy`` and its commands.
+    Explain a policy in sentences, or what is wrong with it.
     """
-    policy = commands.add_parser("policy", help="the guardrails in force")
-    actions = policy.add_subparsers(dest="action", required=True, metavar="COMMAND")
-
-    check = actions.add_parser("check", help="explain a policy in sentences, or what is wrong with it")
-    check.add_argument(
-        "file", nargs="?", metavar="FILE", help="a TOML file; by default the one OCP_STRIPE_POLICY names"
-    )
-
-    explain = actions.add_parser("explain", help="what would become of a call, and why; sends nothing")
-    explain.add_argument("call", metavar="CALL", help="file with the parameters as JSON, or - for standard input")
-    explain.add_argument("--tool", default=tool, metavar="TOOL", help="a tool's name (default: %(default)s)")
-    explain.add_argument("--policy", metavar="FILE", help="a policy that is not in force yet")
-    explain.add_argument("--mode", choices=["test", "live"], help="default: of the API key there is, else test")
-    explain.add_argument("--user", metavar="NAME", help="whose call it is, for budgets per user")
-    explain.add_argument("--agent-type", default="ai_agent", metavar="TYPE", help="for budgets per agent type")
-    explain.add_argument("--json", dest="as_json", action="store_true", help="the findings as JSON")
-
-
-async def run(options: argparse.Namespace) -> int:
-    """
-    Run one policy command and return its exit code.
-    """
-    return await {"check": _check, "explain": _explain}[options.action](options)
-
-
-async def _check(options: argparse.Namespace) -> int:
     from ocp_stripe_balance._policy import in_words, load_policy, remarks  # pydantic
     from ocp_stripe_balance.settings import Settings  # pydantic
 
-    settings = Settings(policy=None) if options.file else Settings()
-    policy = load_policy(options.file) if options.file else settings.policy_in_force
-    name = options.file or ("The policy in force" if settings.policy else "No policy is set. The default")
+    settings = Settings(policy=None) if file else Settings()
+    policy = load_policy(file) if file else settings.policy_in_force
+    name = file or ("The policy in force" if settings.policy else "No policy is set. The default")
     print(printable(f"{name} is valid. A call is sent only where every line allows it."), end="\n\n")
     for topic, sentence in in_words(policy, allow_live=settings.allow_live):
         print(wrap(printable(f"{topic:<12}{sentence}"), "  ", "              "))
@@ -68,28 +49,51 @@ async def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _explain(options: argparse.Namespace) -> int:
+@app.command()
+async def show() -> int:
+    """
+    The policy in force, in sentences.
+    """
+    return await check(None)
+
+
+@app.command()
+async def explain(
+    ctx: typer.Context,
+    call: Annotated[str, typer.Argument(metavar="CALL", help="file with the parameters as JSON, or -")],
+    *,
+    tool: Annotated[str, typer.Option(metavar="TOOL", help="a tool's name")] = TOOL,
+    policy: Annotated[str | None, typer.Option(metavar="FILE", help="a policy that is not in force yet")] = None,
+    mode: Annotated[
+        Literal["test", "live"] | None, typer.Option(help="default: that of the API key, else test")
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="whose call it is, for budgets per user")] = None,
+    agent_type: Annotated[str, typer.Option(metavar="TYPE", help="for budgets per agent type")] = "ai_agent",
+    as_json: Json = False,
+) -> int:
+    """
+    What would become of a call, and why; sends nothing.
+    """
+    from ocp_stripe_balance.agent import OCPAgent  # what --help does not need
     from ocp_stripe_balance.settings import Settings  # pydantic
 
-    settings = Settings(policy=_as_full(options.policy)) if options.policy else Settings()
-    parameters = _parameters(options.call)
-    async with OCPAgent(options.agent_type, options.user, settings=settings) as agent:
+    settings = Settings(policy=_as_full(policy)) if policy else Settings()
+    parameters = _parameters(call)
+    async with OCPAgent(agent_type, user, settings=settings) as agent:
         api: Any = await agent.register_api("stripe")
-        tool = agent.get_tool(options.tool)
-        if tool is None:
-            await agent.call_tool(options.tool)  # raises, naming the near ones
-            raise AssertionError
-        said, foreseen = await api.explain(tool, parameters, options.mode)
-    if options.as_json:
-        print_json({"verdict": foreseen.verdict, "message": foreseen.message, "rules": [_facts(each) for each in said]})
+        said, foreseen = await api.explain(await tool_named(agent, tool), parameters, mode)
+    if as_json:
+        ctx.obj.print_facts(
+            {"verdict": foreseen.verdict, "message": foreseen.message, "rules": [_facts(each) for each in said]}
+        )
     else:
-        source = options.policy or os.environ.get("OCP_STRIPE_POLICY")
+        source = policy or os.environ.get("OCP_STRIPE_POLICY")
         say(f"By {source}:" if source else "No policy is set (OCP_STRIPE_POLICY, or --policy FILE); by the defaults:")
         _show(said, foreseen)
     return 0 if foreseen.verdict in {"send", "replay", "resume", "wait"} else 2
 
 
-def _show(said: list[Finding], foreseen: DryRun) -> None:
+def _show(said: "list[Finding]", foreseen: "DryRun") -> None:
     for finding in said:
         text = f"{_SIGNS[finding.verdict]:<4} {finding.rule}: {finding.words().message}"
         print(wrap(printable(text), "", "     "))
@@ -99,7 +103,7 @@ def _show(said: list[Finding], foreseen: DryRun) -> None:
         say("The customer was not looked up; 'call --dry-run' does that too.")
 
 
-def _facts(finding: Finding) -> dict[str, Any]:
+def _facts(finding: "Finding") -> dict[str, Any]:
     facts = {
         "rule": finding.rule,
         "verdict": finding.verdict,

@@ -23,6 +23,7 @@ from helpers import CLI, TEST_KEY, TOOL, TOOLS, ledger, run, transaction
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance.cli import main
 from ocp_stripe_balance.cli.output import printable, show_error, show_result
+from ocp_stripe_balance.cli.running import Run
 from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ async def test_call_reads_json(stripe_thread: Sandbox, tmp_path: Path, source: s
         (["call", TOOL, "--json", "/nowhere.json"], 2, "cannot be read"),
         (["call", TOOL, "--json", "-", "amount=1"], 2, "both a JSON source and KEY=VALUE"),
         (["call", TOOL, "--json", "-"], 2, "is not JSON"),
-        (["call", "--json", TOOL, "amount=1"], 2, "write the tool's name before --json"),
+        (["call", "--json", TOOL, "amount=1"], 2, "customer: required parameter is missing"),
         (["call", TOOL, "--json", "amount=1", "currency=usd"], 2, "customer: required parameter is missing"),
         (["call", TOOL, "metadata=", "metadata[a]=b"], 2, "metadata: is given twice"),
         (["call", TOOL, "metadata={"], 2, "is not JSON"),
@@ -86,8 +87,12 @@ async def test_call_reads_json(stripe_thread: Sandbox, tmp_path: Path, source: s
         (["call", TOOL, "amount=-5", "currency=usd", "customer=cus_none"], 3, "No such customer: 'cus_none'"),
         (["sandbox", "--port", "99999"], 2, "cannot listen on port 99999"),
         (["sandbox", "--fault", "earthquake"], 2, "earthquake"),
-        (["frobnicate"], 2, "invalid choice"),
-        ([], 2, "required"),
+        (["frobnicate"], 2, "No such command 'frobnicate'"),
+        (["doktor"], 2, "Did you mean 'doctor'?"),
+        (["credit", "--referense", "x"], 2, "--reference"),
+        (["credit", "cus_1", "-5", "usd"], 2, "An amount has no sign"),
+        (["calls", "lst"], 2, "Did you mean 'list'?"),
+        ([], 2, "Missing command"),
     ],
 )
 def test_failures_have_their_exit_codes(stripe_thread: Sandbox, arguments: list[str], code: int, said: str) -> None:
@@ -111,7 +116,7 @@ async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
     told = json.loads(text)
     assert "unknown" == told["outcome"]
     assert told["idempotency_key"] in told["hint"]
-    assert advice.strip() == f"{CLI} journal resume {told['idempotency_key']}"
+    assert advice.strip() == f"{CLI} calls resume {told['idempotency_key']}"
 
 
 def test_settings_are_named_when_wrong() -> None:
@@ -125,7 +130,7 @@ def test_tools_explains_and_prints_schemas() -> None:
     """The list, one tool in words, and both as JSON."""
     assert TOOL in run("tools").stdout
     assert "**amount** (integer, required, body)" in run("tools", TOOL).stdout
-    assert TOOLS == [tool["name"] for tool in json.loads(run("tools", "--json").stdout)]
+    assert TOOLS == [tool["name"] for tool in json.loads(run("tools", "--json").stdout)["tools"]]
     tool = json.loads(run("tools", TOOL, "--json").stdout)
     assert "https://json-schema.org/draft/2020-12/schema" == tool["json_schema"]["parameters"]["$schema"]
     assert "path" == tool["parameters"]["customer"]["location"]
@@ -142,18 +147,18 @@ def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
     )
     done = run("doctor", stripe=stripe_thread)
     assert 0 == done.returncode
-    assert re.search(r"^may read customers +yes$", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok may read customers +yes$", done.stdout, re.MULTILINE)
     done = run("doctor", STRIPE_API_BASE=stripe_thread.url)
     assert 2 == done.returncode
     assert "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY" in done.stdout
     done = run("doctor", stripe=stripe_thread, STRIPE_SECRET_KEY="sk_live_planted0key")
     assert done.returncode == 2
-    assert "calls allowed        no: A person must set OCP_STRIPE_ALLOW_LIVE=true" in done.stdout
+    assert "!! calls allowed        no: A person must set OCP_STRIPE_ALLOW_LIVE=true" in done.stdout
     assert "HTTP 401" in done.stdout
     assert "planted" not in done.stdout + done.stderr
     done = run("doctor", stripe=stripe_thread, STRIPE_API_BASE="http://127.0.0.1:1")
     assert 2 == done.returncode
-    assert re.search(r"^reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
+    assert re.search(r"^!! reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
 
 
 ERROR = b'{"error": {"type": "invalid_request_error", "message": "no"}}'
@@ -189,7 +194,7 @@ def test_doctor_believes_stripe_alone(status: int, body: bytes, headers: dict[st
         done = run("doctor", STRIPE_SECRET_KEY=TEST_KEY, STRIPE_API_BASE=f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
     assert 2 == done.returncode
-    assert re.search(rf"^reaches stripe +{reaches}", done.stdout, re.MULTILINE)
+    assert re.search(rf"^(ok|!!) reaches stripe +{reaches}", done.stdout, re.MULTILINE)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -274,7 +279,7 @@ def test_sandbox_prints_variables_to_copy() -> None:
     assert re.fullmatch(r"export STRIPE_API_BASE=http://127\.0\.0\.1:\d+\n", lines[0])
     assert re.fullmatch(r"export STRIPE_SECRET_KEY=sk_test_\w+\n", lines[1])
     assert re.fullmatch(r"export CUSTOMER=cus_\w+\n", lines[2])
-    assert re.search(r"call \w+ customer=\$CUSTOMER amount=-250 currency=usd", stderr)
+    assert re.search(r"credit \$CUSTOMER 2\.50 usd --reference first-try", stderr)
 
 
 async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) -> None:
@@ -284,7 +289,7 @@ async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) 
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     arguments = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "call_9")
     with start(*arguments, **variables) as process:
-        while not any("balance" in request.target for request in stripe_thread.requests):
+        while not any("balance" in request.target for request in list(stripe_thread.requests)):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=10)
@@ -299,7 +304,7 @@ async def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> Non
     stripe_thread.faults.add("stall", seconds=30, path="balance")
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     with start("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", **variables) as process:
-        while not any("balance" in request.target for request in stripe_thread.requests):
+        while not any("balance" in request.target for request in list(stripe_thread.requests)):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
@@ -446,7 +451,7 @@ async def test_text_of_others_is_one_line(stripe_thread: Sandbox, capsys: pytest
     }
     for data in ({"object": "list", "data": entries, "has_more": False, "url": forged}, entries[0]):
         result = ToolResult(tool=TOOL, data=data, request_id=forged, warnings=(forged,), moved=True, **facts)
-        show_result(result, as_json=False)
+        show_result(result, Run(words=[]))
     show_error(NotSentError(f"no {forged}", hint=forged), as_json=False)
     out, err = capsys.readouterr()
     assert not [line for line in (out + err).splitlines() if line.startswith("succeeded: credit 900")]

@@ -1,5 +1,5 @@
 """
-The journal on the command line.
+The calls on record, on the command line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbo
         credit(stripe_thread, bob, "b", 250),
         credit(stripe_thread, "cus_0", "c"),
     ]
-    text = run("journal", "list").stdout
+    text = run("calls", "list").stdout
     assert 3 == len(text.splitlines())
     assert "credit 5.00 usd" in text
     assert "debit 2.50 usd" in text
@@ -44,22 +44,24 @@ async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbo
         (["--since", "1h"], ["a", "b", "c"]),
         (["--since", "2999-01-01"], []),
     ):
-        told = json.loads(run("journal", "list", "--json", *arguments).stdout)
+        told = json.loads(run("calls", "list", "--json", *arguments).stdout)["calls"]
         assert keys == [call["key"] for call in told]
-    assert "customer     " + ada in run("journal", "show", "a").stdout
-    (call,) = json.loads(run("journal", "show", "a", "--json").stdout)
+    assert "customer     " + ada in run("calls", "show", "a").stdout
+    (call,) = json.loads(run("calls", "show", "a", "--json").stdout)["calls"]
     (entry,) = await ledger(stripe_thread, ada)
     assert ("succeeded", entry, {"amount": -500, "currency": "usd", "customer": ada}) == (
         call["outcome"],
         call["answer"],
         call["arguments"],
     )
-    assert "decision     20" in run("journal", "show", "a").stdout
-    decided = run("journal", "decisions", "--customer", bob).stdout
+    assert "decision     20" in run("calls", "show", "a").stdout
+    decided = run("calls", "decisions", "--customer", bob).stdout
     assert (1, True) == (len(decided.splitlines()), f"by policy (every rule)  debit 2.50 usd  {bob}  b" in decided)
-    assert ["allowed"] * 3 == [each["decision"] for each in json.loads(run("journal", "decisions", "--json").stdout)]
-    assert "No decisions." in run("journal", "decisions", "--since", "2999-01-01").stderr
-    exported = [json.loads(line) for line in run("journal", "export").stdout.splitlines()]
+    assert ["allowed"] * 3 == [
+        each["decision"] for each in json.loads(run("calls", "decisions", "--json").stdout)["decisions"]
+    ]
+    assert "No decisions." in run("calls", "decisions", "--since", "2999-01-01").stderr
+    exported = [json.loads(line) for line in run("calls", "export").stdout.splitlines()]
     assert [("call", "a"), ("call", "b"), ("call", "c")] == [(each["record"], each["key"]) for each in exported[:3]]
     assert [("decision", "allowed", "policy")] * 3 == [
         (each["record"], each["decision"], each["who"]) for each in exported[3:]
@@ -73,14 +75,14 @@ async def test_an_open_call_is_reconciled_or_resumed(stripe_thread: Sandbox) -> 
     for key, executed in (("made", True), ("lost", False)):
         stripe_thread.faults.add("reset", executed=executed, path="balance")
         assert 4 == credit(stripe_thread, customer, key, -1 if executed else -2)
-    done = run("journal", "reconcile", stripe=stripe_thread)
+    done = run("calls", "reconcile", stripe=stripe_thread)
     assert 4 == done.returncode
     assert "succeeded  made" in done.stdout
     assert "unknown    lost" in done.stdout
-    assert "credit 0.02 usd" in run("journal", "resume", "lost", stripe=stripe_thread).stdout
-    assert "replayed" in run("journal", "resume", "lost", "--json", stripe=stripe_thread).stdout
-    done = run("journal", "reconcile", "--json", stripe=stripe_thread)
-    assert (0, []) == (done.returncode, json.loads(done.stdout))
+    assert "credit 0.02 usd" in run("calls", "resume", "lost", stripe=stripe_thread).stdout
+    assert "replayed" in run("calls", "resume", "lost", "--json", stripe=stripe_thread).stdout
+    done = run("calls", "reconcile", "--json", stripe=stripe_thread)
+    assert (0, {"format": 1, "findings": []}) == (done.returncode, json.loads(done.stdout))
     assert [-2, -1] == [entry["amount"] for entry in await ledger(stripe_thread, customer)]
 
 
@@ -90,11 +92,11 @@ def test_prune_leaves_open_calls(stripe_thread: Sandbox, tmp_path: Path) -> None
     credit(stripe_thread, customer, "settled")
     stripe_thread.faults.add("reset", path="balance")
     credit(stripe_thread, customer, "open", -2)
-    assert "Deleted 0" in run("journal", "prune", "--before", "1d").stderr
-    assert "Deleted 0" in run("journal", "prune", "--before", "2999-01-01T00:00:00Z").stderr
+    assert "Deleted 0" in run("calls", "prune", "--before", "1d").stderr
+    assert "Deleted 0" in run("calls", "prune", "--before", "2999-01-01T00:00:00Z").stderr
     age(next(tmp_path.rglob("journal.sqlite3")), 700)
-    assert "Deleted 1" in run("journal", "prune", "--before", "2999-01-01T00:00:00Z").stderr
-    assert ["open"] == [call["key"] for call in json.loads(run("journal", "list", "--json").stdout)]
+    assert "Deleted 1" in run("calls", "prune", "--before", "2999-01-01T00:00:00Z").stderr
+    assert ["open"] == [call["key"] for call in json.loads(run("calls", "list", "--json").stdout)["calls"]]
 
 
 @pytest.mark.parametrize(
@@ -107,21 +109,21 @@ def test_prune_leaves_open_calls(stripe_thread: Sandbox, tmp_path: Path) -> None
         (["list", "--since", "yesterday"], {}, "'yesterday' is not a time"),
         (["list"], {"OCP_STRIPE_JOURNAL": "off"}, "switched off"),
         (["list"], {"OCP_STRIPE_JOURNAL": "/dev/null/journal"}, "cannot be used"),
-        (["list", "--outcome", "lost"], {}, "invalid choice"),
+        (["list", "--outcome", "lost"], {}, "'lost' is not one of"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: list[str], environment: dict[str, Any], said: str) -> None:
     """Exit code 2, and the reason on stderr."""
-    done = run("journal", *arguments, **environment)
+    done = run("calls", *arguments, **environment)
     assert (2, "") == (done.returncode, done.stdout)
     assert said in done.stderr
 
 
 def test_an_empty_journal_is_no_error() -> None:
     """Nothing on record yet."""
-    done = run("journal", "list")
+    done = run("calls", "list")
     assert (0, "", "No calls.\n") == (done.returncode, done.stdout, done.stderr)
-    assert "" == run("journal", "export").stdout
+    assert "" == run("calls", "export").stdout
 
 
 async def test_check_says_whether_the_totals_are_what_the_calls_add_up_to(
@@ -132,11 +134,11 @@ async def test_check_says_whether_the_totals_are_what_the_calls_add_up_to(
     policy.write_text('[[budgets]]\nper = "customer"\nwindow = "1h"\ncredit = { usd = "9.00" }\n')
     monkeypatch.setenv("OCP_STRIPE_POLICY", str(policy))
     customer = stripe_thread.create_customer()
-    missing = run("journal", "check")
+    missing = run("calls", "check")
     assert (2, True) == (missing.returncode, "There is no journal at" in missing.stderr)
     assert 0 == credit(stripe_thread, customer, "a")
     assert (0, True) == (
-        (told := run("journal", "check")).returncode,
+        (told := run("calls", "check")).returncode,
         "what the calls add up to: 1 calls in /" in told.stderr,
     )
     path = Settings().journal_path
@@ -144,9 +146,9 @@ async def test_check_says_whether_the_totals_are_what_the_calls_add_up_to(
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE totals SET total = total - 400")
         db.commit()
-    told = run("journal", "check")
+    told = run("calls", "check")
     assert (1, f"customer {customer} within 1 hour (test usd): 400 too low\n") == (told.returncode, told.stdout)
-    assert 0 == run("journal", "check").returncode
+    assert 0 == run("calls", "check").returncode
     assert 2 == credit(stripe_thread, customer, "b"), "5.00 of 9.00 are spent"
 
 
@@ -155,5 +157,5 @@ def test_a_call_of_another_server_is_resumed_there(stripe_thread: Sandbox) -> No
     stripe_thread.faults.add("reset", path="balance")
     assert 4 == credit(stripe_thread, stripe_thread.create_customer(), "k")
     with Sandbox() as other:
-        told = run("journal", "resume", "k", stripe=other)
+        told = run("calls", "resume", "k", stripe=other)
     assert (2, True) == (told.returncode, f"it has one for {stripe_thread.url} in test mode" in told.stderr)

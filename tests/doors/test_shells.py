@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import CLI, TOOL, ledger, run
 
-from ocp_stripe_balance.cli import _command, main, stopping
+from ocp_stripe_balance.cli import main, stopping
+from ocp_stripe_balance.cli.running import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ async def test_money_that_moved_is_told(stripe_thread: Sandbox, tmp_path: Path, 
         text = getattr(done, told)
         assert b"succeeded: credit 5.00 usd" in text
         assert b"k7" in text
-    assert "succeeded" in run("journal", "show", "k7").stdout
+    assert "succeeded" in run("calls", "show", "k7").stdout
 
 
 @pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full"])
@@ -83,7 +84,7 @@ async def test_what_may_have_moved_is_told_somewhere(stripe_thread: Sandbox, str
     done = shell(f"{CREDIT.format(customer=customer)} {streams}", stripe_thread)
     assert 4 == done.returncode
     assert b"unknown: " in done.stdout
-    assert b"journal resume k7" in done.stdout
+    assert b"calls resume k7" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ async def test_a_decision_and_a_resumed_call_are_told_too(stripe_thread: Sandbox
     assert (0, True) == (done.returncode, b"approved: credit 5.00 usd" in done.stderr)
     stripe_thread.faults.add("reset", path="balance", times=1)
     assert 4 == shell(CREDIT.format(customer=customer), stripe_thread, **policy).returncode
-    done = shell("ours journal resume k7 >/dev/full", stripe_thread, **policy)
+    done = shell("ours calls resume k7 >/dev/full", stripe_thread, **policy)
     assert (0, True) == (done.returncode, b"succeeded: credit 5.00 usd" in done.stderr)
     assert 1 == len(await ledger(stripe_thread, customer))
 
@@ -170,7 +171,7 @@ def under_way(stripe: Sandbox, *prefix: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
         env={**os.environ, **variables},
     ) as process:
-        while not any("balance" in request.target for request in stripe.requests):
+        while not any("balance" in request.target for request in list(stripe.requests)):
             assert process.poll() is None
         yield process
 
@@ -183,9 +184,9 @@ async def test_whatever_ends_a_call_says_that_it_may_have_moved(stripe_thread: S
         stdout, stderr = process.communicate(timeout=10)
     assert (code, "") == (process.returncode, stdout)
     assert "unknown: " in stderr
-    assert "journal resume k7" in stderr
+    assert "calls resume k7" in stderr
     assert "Traceback" not in stderr
-    assert "unknown" == json.loads(run("journal", "show", "k7", "--json").stdout)[0]["outcome"]
+    assert "unknown" == json.loads(run("calls", "show", "k7", "--json").stdout)["calls"][0]["outcome"]
 
 
 async def test_a_signal_that_is_ignored_stays_so(stripe_thread: Sandbox) -> None:
@@ -264,14 +265,14 @@ def test_windows_has_neither_these_signals_nor_handlers_of_loops(
 def test_a_command_to_copy_is_one_for_the_shell_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quoted as that shell quotes, and of a module as modules are started."""
     monkeypatch.setattr(sys, "argv", ["/a b/ocp"])
-    assert "'/a b/ocp' journal resume 'k'\"'\"'1'" == _command("journal", "resume", "k'1")
+    assert "'/a b/ocp' calls resume 'k'\"'\"'1'" == command("calls", "resume", "k'1")
     monkeypatch.setattr(sys, "argv", ["/lib/ocp_stripe_balance/__main__.py"])
-    assert f"{sys.executable} -m ocp_stripe_balance tools" == _command("tools")
+    assert f"{sys.executable} -m ocp_stripe_balance tools" == command("tools")
     monkeypatch.setattr(sys, "argv", [r"C:\a b\ocp.exe"])
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        said = _command("journal", "resume", "k 1")
-    assert r'"C:\a b\ocp.exe" journal resume "k 1"' == said
+        said = command("calls", "resume", "k 1")
+    assert r'"C:\a b\ocp.exe" calls resume "k 1"' == said
 
 
 def test_known_errors_of_a_process_without_streams(stripe_thread: Sandbox) -> None:

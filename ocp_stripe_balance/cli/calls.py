@@ -1,0 +1,277 @@
+"""
+The calls on record: list, show, reconcile, resume, export, backup and prune.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocp_stripe_balance._domain import State
+from ocp_stripe_balance.cli.options import TIME_HELP, Json, OfCustomer, Since
+from ocp_stripe_balance.cli.output import is_plain, local, printable, say, sentence_of, show_result, show_table
+from ocp_stripe_balance.errors import InvalidParametersError, Problem
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.backoffice import Decision
+
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="its idempotency key")]
+
+app = typer.Typer(help="The calls on record: what became of each.")
+
+
+@app.command("list")
+async def list_calls(
+    ctx: typer.Context,
+    *,
+    outcome: Annotated[list[State] | None, typer.Option(help="only this outcome; may be repeated")] = None,
+    since: Since = None,
+    customer: OfCustomer = None,
+    as_json: Json = False,
+) -> int:
+    """
+    The calls, oldest first.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice, facts_of_call  # what --help does not need
+
+    states = outcome or ()
+    after = _moment(since, "--since") if since else 0.0
+    async with BackOffice() as office:
+        calls = await office.calls(states=states, since=after, customer=customer)
+    if as_json:
+        ctx.obj.print_list("calls", [facts_of_call(call) for call in calls])
+        return 0
+    headers = ("time", "outcome", "effect", "customer", "key")
+    show_table(
+        headers,
+        [
+            (local(call.created_at), str(call.state), call.intent.effect, call.intent.customer or "", call.key)
+            for call in calls
+        ],
+    )
+    if not calls:
+        say("No calls.")
+    return 0
+
+
+@app.command()
+async def show(ctx: typer.Context, key: Key, *, as_json: Json = False) -> int:
+    """
+    All there is on one call.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice, facts_of_call, facts_of_decision  # what --help does not need
+
+    async with BackOffice() as office:
+        calls, decided = await office.call(key)
+    if as_json:
+        facts = [facts_of_decision(each) for each in decided]
+        ctx.obj.print_list("calls", [{**facts_of_call(call), "decisions": facts} for call in calls])
+        return 0
+    for call in calls:
+        times = {"created_at": local(call.created_at), "updated_at": local(call.updated_at)}
+        for name, value in {**facts_of_call(call), **times}.items():
+            if value not in (None, ""):
+                text = value if isinstance(value, str) else json.dumps(value)
+                print(f"{name:<12} {printable(text)}")
+    for each in decided:
+        print(printable(f"{'decision':<12} {'  '.join(_decision(each)[:3])}"))
+    if not calls:
+        say("No call of that key was sent.")
+    return 0
+
+
+@app.command()
+async def decisions(
+    ctx: typer.Context, *, since: Since = None, customer: OfCustomer = None, as_json: Json = False
+) -> int:
+    """
+    What the policy and people decided, oldest first.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice, facts_of_decision  # what --help does not need
+
+    after = _moment(since, "--since") if since else 0.0
+    async with BackOffice() as office:
+        found = await office.decisions(since=after, customer=customer)
+    if as_json:
+        ctx.obj.print_list("decisions", [facts_of_decision(each) for each in found])
+        return 0
+    show_table(("time", "decision", "by", "effect", "customer", "key"), [_decision(each) for each in found])
+    if not found:
+        say("No decisions.")
+    return 0
+
+
+def _decision(each: "Decision") -> tuple[str, ...]:
+    reason = f": {each.reason}" if each.reason else ""
+    by = f"by {each.who} ({each.rule}{reason})"
+    return local(each.at), each.decision, by, each.effect, each.customer, each.key
+
+
+@app.command()
+async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
+    """
+    Settle open calls by reading Stripe; moves no money.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice, facts_of_finding  # what --help does not need
+
+    async with BackOffice() as office:
+        with _progress() as progress:
+            findings = await office.reconcile(progress)
+    if as_json:
+        ctx.obj.print_list("findings", [facts_of_finding(finding) for finding in findings])
+        return 0
+    rows = []
+    for finding in findings:
+        found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice
+        told = {"not_sent": "never applied; nothing moved"}.get(finding.outcome, found)
+        rows.append((finding.outcome, finding.key, finding.customer, told))
+    show_table(("outcome", "key", "customer", "found"), rows)
+    if not findings:
+        say(f"No call is open at {office.settings.api_base} in this mode.")
+    return 0 if all(finding.outcome != "unknown" for finding in findings) else 4
+
+
+@app.command()
+async def resume(ctx: typer.Context, key: Key, *, as_json: Json = False) -> int:
+    """
+    Send an open call again under its own key.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
+
+    async with BackOffice() as office:
+        ctx.obj.calling = asyncio.ensure_future(office.resume(key))
+        result = await ctx.obj.calling
+        ctx.obj.done = sentence_of(result)
+        show_result(result, ctx.obj)
+        sys.stdout.flush()
+    return 0
+
+
+@app.command()
+async def export() -> int:
+    """
+    Every call and every decision as a line of JSON.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice, facts_of_call, facts_of_decision  # what --help does not need
+
+    async with BackOffice() as office:
+        await office.proposals()  # which notes those that have expired
+        calls, decided = await office.calls(), await office.decisions()
+    with _progress() as progress:
+        for number, call in enumerate(calls, 1):
+            print(json.dumps({"record": "call", **facts_of_call(call)}))
+            progress(number, len(calls))
+    for decision in decided:
+        print(json.dumps({"record": "decision", **facts_of_decision(decision)}))
+    return 0
+
+
+@app.command()
+async def backup(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="where to; it must not be there yet")],
+    *,
+    as_json: Json = False,
+) -> int:
+    """
+    A whole copy in a new file, also while calls are made.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
+
+    async with BackOffice() as office:
+        made = await office.backup(Path(file))
+    if as_json:
+        ctx.obj.print_facts({"file": str(made)})
+    say(f"Copied to {made}.")
+    return 0
+
+
+@app.command()
+async def check(ctx: typer.Context, *, as_json: Json = False) -> int:
+    """
+    Whether the totals of budgets are true.
+    """
+    from ocp_stripe_balance._policy import span  # what --help does not need
+    from ocp_stripe_balance.backoffice import BackOffice  # as above
+
+    async with BackOffice() as office:
+        wrong = await office.check_totals()
+        number, path = len(await office.calls()), office.settings.journal_path
+    lines = []
+    for each in wrong:
+        kind = "calls let through" if each.per == "calls" else f"{each.per} {each.whose}".strip()
+        where = " ".join(part for part in (each.mode, each.account, each.currency) if part)
+        by = f"{abs(each.excess)} too {'high' if each.excess > 0 else 'low'}"
+        lines.append(f"{kind} within {span(each.window_s)} ({where}): {by}")
+    if as_json:
+        ctx.obj.print_facts({"calls": number, "journal": str(path), "wrong": lines})
+    for line in () if as_json else lines:
+        print(printable(line))
+    if wrong:
+        say("These totals were not what the calls add up to. They are made anew from the calls.")
+        return 1
+    say(f"Every total is what the calls add up to: {number} calls in {path}.")
+    return 0
+
+
+@app.command()
+async def prune(
+    ctx: typer.Context,
+    *,
+    before: Annotated[str, typer.Option(metavar="TIME", help=TIME_HELP)],
+    with_references: Annotated[
+        bool, typer.Option("--with-references", help="also paid calls with a reference, which could then be paid again")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """
+    Delete settled calls.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
+
+    until = _moment(before, "--before")
+    async with BackOffice() as office:
+        deleted = await office.prune(until, with_references=with_references)
+    if as_json:
+        ctx.obj.print_facts({"deleted": deleted})
+    stay = "open ones" if with_references else "open ones, and paid ones with a reference,"
+    say(f"Deleted {deleted} settled calls; {stay} stay, and so does what the rules of a policy still count.")
+    return 0
+
+
+def _moment(text: str, option: str) -> float:
+    span = re.fullmatch(r"(\d{1,9})([smhdw])", text)
+    if span:
+        return time.time() - int(span[1]) * _SPANS[span[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()  # without a zone it is local, as times are printed
+    except (ValueError, OverflowError):
+        problem = Problem(path=option, message=f"{text!r} is not a time", hint=f"pass {TIME_HELP}")
+        raise InvalidParametersError([problem]) from None
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """
+    What to tell how many calls of how many are done: a bar on a terminal, else nothing.
+    """
+    if is_plain(sys.stderr):
+        yield lambda _done, _all: None
+        return
+    from rich.console import Console  # only a terminal needs it
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("calls", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,122 @@
+"""
+The doctor: what is in force, and what a person should change.
+"""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ocp_stripe_balance.cli.options import Json
+from ocp_stripe_balance.cli.output import mark, printable, say
+from ocp_stripe_balance.errors import ConfigurationError, RejectedError, ToolError
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.settings import Settings
+
+_NO_KEY = "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY; without a Stripe account, try ocp-stripe-balance sandbox"
+_WORDS = {True: "yes", False: "no", None: "not known"}
+
+
+async def doctor(ctx: typer.Context, *, as_json: Json = False) -> int:
+    """
+    What is in force, whether Stripe answers, and what to change.
+    """
+    from ocp_stripe_balance._stripe.network import Network, advice  # pydantic
+    from ocp_stripe_balance.settings import Settings, mode_of  # pydantic
+
+    settings = Settings()
+    key = settings.api_key
+    findings: dict[str, Any] = {
+        "api_key": f"from {settings.key_source()}" if key else _NO_KEY,
+        "mode": mode_of(key.get_secret_value()) if key else None,
+        "calls_allowed": _are_calls_allowed(settings),
+        "policy": os.environ.get("OCP_STRIPE_POLICY") or "the defaults",
+        "journal": _journal(settings),
+        "journal_usable": await _is_journal_usable(settings),
+        "api_base": settings.api_base,
+        "api_version": settings.api_version,
+        "account": settings.account or "the key's own",
+        "reaches_stripe": None,
+        "may_read_customers": None,
+    }
+    findings["reaches_stripe"], findings["may_read_customers"] = await _try_reading(settings)
+    if ignored := advice(Network.of(settings).ignored()):
+        findings["environment"] = ignored
+    needed = ("may_read_customers", "calls_allowed", "journal_usable")
+    wrong = [name for name in needed if findings[name] is not True]
+    if as_json:
+        ctx.obj.print_facts(findings)
+    else:
+        _show(findings, wrong)
+    return 2 if wrong else 0
+
+
+def _show(findings: dict[str, Any], wrong: list[str]) -> None:
+    """
+    A line for each finding, with a tick, or a cross where a person should change something.
+    """
+    for name, value in findings.items():
+        is_wrong = name in wrong or value == _NO_KEY or str(value).startswith("no: ") or name == "environment"
+        shown = value if isinstance(value, str) else _WORDS.get(value, str(value))
+        print(f"{mark(is_good=not is_wrong)} {name.replace('_', ' '):<20} {printable(shown)}")
+    say("Calls can be made." if not wrong else f"To change: {', '.join(wrong).replace('_', ' ')}.")
+
+
+def _journal(settings: "Settings") -> str:
+    try:
+        return str(settings.journal_path or "off: kept in memory only")
+    except ConfigurationError:
+        return "nowhere"
+
+
+async def _is_journal_usable(settings: "Settings") -> bool | str:
+    from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
+
+    if settings.journal == "off":
+        return True
+    try:
+        async with BackOffice(settings) as office:
+            await office.check()
+    except ToolError as error:
+        return f"no: {error}"
+    return True
+
+
+def _are_calls_allowed(settings: "Settings") -> bool | str:
+    from ocp_stripe_balance._policy import live  # pydantic
+    from ocp_stripe_balance.settings import mode_of  # as above
+
+    if settings.api_key is None:
+        return "no: there is no API key"
+    mode = mode_of(settings.api_key.get_secret_value())
+    finding = live(settings.policy_in_force, mode, allow_live=settings.allow_live)
+    return True if finding.verdict == "allowed" else f"no: {finding.words().hint}"
+
+
+async def _try_reading(settings: "Settings") -> tuple[bool | str | None, bool | str | None]:
+    """
+    Whether Stripe answers, and whether the key may read customers; a sentence where not, None where nobody knows.
+    """
+    from ocp_stripe_balance._stripe.client import StripeClient  # that only a call needs
+    from ocp_stripe_balance._stripe.evidence import expected_of  # as above
+    from ocp_stripe_balance._stripe.network import Network  # as above
+    from ocp_stripe_balance._stripe.request import Request  # as above
+    from ocp_stripe_balance._tools.manifest import load_manifest, tool_at  # as above
+
+    headers = {"Stripe-Version": settings.api_version}
+    if settings.account:
+        headers["Stripe-Account"] = settings.account
+    url = f"{settings.api_base}/v1/customers?limit=1"
+    expected = expected_of(tool_at(load_manifest().tools, "GET", "/v1/customers"), {})
+    request = Request(method="GET", url=url, body=b"", headers=headers, api_key=settings.api_key, expected=expected)
+    client = StripeClient(timeout_s=min(settings.timeout, 10.0), max_attempts=1, network=Network.of(settings))
+    try:
+        await client.execute(request, tool="doctor", idempotency_key=None)
+    except RejectedError as error:
+        return True if error.request_id else None, f"no: HTTP {error.status}: {error.message}"
+    except ToolError as error:
+        return f"no: {error.args[0]}", None
+    finally:
+        await client.aclose()
+    return True, True

@@ -1,0 +1,71 @@
+"""
+The command under way: what is known of it when it ends or is ended.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ocp_stripe_balance.cli.output import print_json
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """
+    One command: the words it was started with, and how far it is. Typer hands it to commands as ``ctx.obj``.
+    """
+
+    words: Sequence[str]
+    is_old_name: bool = False
+    """Started as ``journal``, whose JSON keeps the shape it had."""
+    calling: asyncio.Future[Any] | None = None
+    """A call that may be sent already."""
+    done: str | None = None
+    """What was done, for when the output cannot be written."""
+
+    @property
+    def as_json(self) -> bool:
+        """
+        Whether errors are JSON too.
+        """
+        return "--json" in self.words
+
+    @property
+    def name(self) -> str:
+        """
+        The first word.
+        """
+        return self.words[0] if self.words else ""
+
+    def print_list(self, name: str, items: list[Any]) -> None:
+        """
+        Print a list as a JSON document.
+        """
+        if self.is_old_name:
+            print_json(items)
+        else:
+            self.print_facts({name: items})
+
+    def print_facts(self, facts: dict[str, Any]) -> None:
+        """
+        Print facts as a JSON document.
+        """
+        print_json(facts if self.is_old_name else {"format": 1, **facts})
+
+
+def command(*words: str) -> str:
+    """
+    A command of this program as a shell takes it.
+    """
+    is_module = sys.argv[0].endswith("__main__.py")
+    program = [sys.executable, "-m", "ocp_stripe_balance"] if is_module else [sys.argv[0]]
+    return subprocess.list2cmdline([*program, *words]) if os.name == "nt" else shlex.join([*program, *words])

@@ -1,0 +1,137 @@
+"""
+The verbs of the command line, on a terminal and in a pipe.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import termios
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers import CLI, ledger, run
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.sandbox import Sandbox
+
+
+def at_terminal(
+    *words: str, stripe: Sandbox, typed: str = "", columns: int = 80, **environment: str
+) -> tuple[int, str]:
+    """
+    The exit code of a command on a terminal of its own, and what the terminal showed.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, "TERM": "xterm", **environment}
+    with subprocess.Popen(  # noqa: S603  our own program
+        [CLI, *words], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **variables}
+    ) as process:
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the end, on Linux
+                break
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+async def test_money_is_asked_about_once_and_moves_once(stripe_thread: Sandbox) -> None:
+    """Who, what, the balance before and after; and the same reference again is the same credit."""
+    customer = stripe_thread.create_customer(name="Ada", email="ada@example.com")
+    words = ("credit", "ada@example.com", "5.00", "usd", "--reference", "ticket-812")
+    code, shown = at_terminal(*words, stripe=stripe_thread, typed="n\n")
+    assert (2, []) == (code, await ledger(stripe_thread, customer))
+    code, shown = at_terminal(*words, stripe=stripe_thread, typed="y\n")
+    assert 0 == code
+    for said in (f"{customer} (Ada)", "e-mail       ada@example.com", "0.00 usd when asked, -5.00 usd after", "[y/N]"):
+        assert said in shown
+    assert 0 == run(*words, stripe=stripe_thread).returncode
+    assert [-500] == [entry["amount"] for entry in await ledger(stripe_thread, customer)]
+
+
+async def test_each_verb_does_its_job_in_a_pipe(stripe_thread: Sandbox) -> None:
+    """One JSON document each, whose format has a number."""
+    customer = stripe_thread.create_customer(email="a@b.test")
+
+    def told(*words: str) -> dict[str, object]:
+        document: dict[str, object] = json.loads(run(*words, "--json", stripe=stripe_thread).stdout)
+        assert 1 == document["format"]
+        return document
+
+    told("debit", customer, "2.50", "usd", "--reference", "a", "--metadata", "order=1", "--description", "d")
+    told("credit", customer, "5", "usd", "--reference", "b")
+    newest, oldest = await ledger(stripe_thread, customer)
+    assert (-500, 250, "1", "d") == (
+        *(newest["amount"], oldest["amount"], oldest["metadata"]["order"], oldest["description"]),
+    )
+    told("reverse", newest["id"])
+    assert "the balance is 2.50 usd" in str(told("balance", customer)["summary"])
+    assert "3 entries" in str(told("history", "a@b.test")["summary"])
+    assert "1 customer" in str(told("find", "a@b.test")["summary"])
+    for words in (("calls", "list"), ("calls", "check"), ("approvals", "list"), ("tools",), ("doctor",)):
+        told(*words)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency"), [("5.0", "usd"), ("1,234", "usd"), ("5.00", "jpy"), ("1e3", "usd"), ("+5", "usd")]
+)
+def test_an_amount_that_is_not_one_is_refused(stripe_thread: Sandbox, amount: str, currency: str) -> None:
+    """Nothing is sent."""
+    done = run("credit", "cus_1", amount, currency, "--reference", "r", stripe=stripe_thread)
+    assert (2, True, 0) == (done.returncode, "amount" in done.stderr, len(stripe_thread.requests))
+
+
+def test_an_address_of_none_or_of_several_is_nobody(stripe_thread: Sandbox) -> None:
+    """The IDs of those who have it are named."""
+    twins = [stripe_thread.create_customer(email="t@b.test") for _ in range(2)]
+    done = run("balance", "t@b.test", stripe=stripe_thread)
+    assert (2, True) == (done.returncode, all(twin in done.stderr for twin in twins))
+    done = run("balance", "nobody@b.test", stripe=stripe_thread)
+    assert (2, True) == (done.returncode, "no customers have" in done.stderr)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_gets_a_table_in_colour_and_text_as_it_is(stripe_thread: Sandbox, columns: int) -> None:
+    """Markup and escapes of others are shown, not obeyed; whole IDs are there."""
+    customer = stripe_thread.create_customer()
+    hostile = ("--description", "[red]x[/red]\x1b[2J")
+    assert 0 == run("credit", customer, "5.00", "usd", "--reference", "r", *hostile, stripe=stripe_thread).returncode
+    code, shown = at_terminal("history", customer, stripe=stripe_thread, columns=columns)
+    assert (0, True, True) == (code, "balance after" in shown or "balance" in shown, "[red]" in shown)
+    assert "\x1b[2J" not in shown
+    assert "\x1b[" in at_terminal("calls", "list", stripe=stripe_thread, columns=columns)[1]
+    for plain in ({"TERM": "dumb"}, {"NO_COLOR": "1"}):
+        text = at_terminal("doctor", stripe=stripe_thread, columns=columns, **plain)[1]
+        assert "\x1b[3" not in text
+    piped = run("history", customer, stripe=stripe_thread).stdout
+    assert ("[red]x[/red]\\x1b[2J" in piped, "\x1b" in piped, "─" in piped) == (True, False, False)
+
+
+def test_the_old_name_still_works_and_says_the_new_one(stripe_thread: Sandbox) -> None:
+    """Its JSON keeps the shape it had."""
+    done = run("journal", "list", "--json", stripe=stripe_thread)
+    assert (0, []) == (done.returncode, json.loads(done.stdout))
+    assert "'journal' is now 'calls list'" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(shell: str) -> None:
+    done = run(_OCP_STRIPE_BALANCE_COMPLETE=f"source_{shell}")
+    assert (0, True) == (done.returncode, "ocp-stripe-balance" in done.stdout)
+
+
+def test_bash_completes_commands_and_options() -> None:
+    """As bash itself calls it."""
+    script = run(_OCP_STRIPE_BALANCE_COMPLETE="source_bash").stdout
+    ask = 'COMP_WORDS=("$1" calls re); COMP_CWORD=2; _ocp_stripe_balance_completion "$1"; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}", "bash", CLI], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    assert "reconcile resume" == " ".join(done.stdout.split())
