@@ -662,13 +662,13 @@ def test_the_queue_is_decided_on_the_command_line(
     assert "0.00 usd when asked" in done.stderr
     done = run("approvals", "approve", "a", "--by", "Ana", "--yes")
     assert (0, f"approved: credit 5.00 usd to {customer}, by Ana\n") == (done.returncode, done.stdout)
-    proposal_id = json.loads(run("approvals", "list", "--json").stdout)[0]["id"]
+    proposal_id = json.loads(run("approvals", "list", "--json").stdout)["proposals"][0]["id"]
     done = run("approvals", "deny", proposal_id, "--reason", "no", "--yes")
     assert (0, True) == (done.returncode, f"denied: credit 5.01 usd to {customer}" in done.stdout)
     done = run("approvals", "approve", "b", "--yes")
     assert (2, True) == (done.returncode, "is denied by " in done.stderr)
     assert "Nothing waits" in run("approvals", "list").stderr
-    proposals = json.loads(run("approvals", "list", "--all", "--json").stdout)
+    proposals = json.loads(run("approvals", "list", "--all", "--json").stdout)["proposals"]
     assert ["approved", "denied"] == [each["state"] for each in proposals]
     assert ", approved by Ana at 20" in run("approvals", "show", "a").stdout
     assert (2, True) == ((done := run("approvals", "show", "c")).returncode, "has no proposal c" in done.stderr)
@@ -743,7 +743,7 @@ def test_who_decides_at_a_terminal_is_shown_what(
     assert code == process.returncode
     assert customer in stderr
     assert "Approve it? [y/N]" in stderr
-    assert state == json.loads(run("approvals", "list", "--all", "--json").stdout)[0]["state"]
+    assert state == json.loads(run("approvals", "list", "--all", "--json").stdout)["proposals"][0]["state"]
 
 
 async def test_where_the_journal_fails_nothing_is_approved(stripe: Sandbox, tmp_path: Path) -> None:
