@@ -4,7 +4,6 @@ The policy on the command line: check explains a file, explain says what would b
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,7 @@ async def _explain(options: argparse.Namespace) -> int:
     if options.as_json:
         print_json({"verdict": foreseen.verdict, "message": foreseen.message, "rules": [_facts(each) for each in said]})
     else:
-        source = options.policy or os.environ.get("OCP_STRIPE_POLICY")
+        source = options.policy or settings.policy_source()
         say(f"By {source}:" if source else "No policy is set (OCP_STRIPE_POLICY, or --policy FILE); by the defaults:")
         _show(said, foreseen)
     return 0 if foreseen.verdict in {"send", "replay", "resume", "wait"} else 2
