@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from ocp_stripe_balance._process.importing import importing
 from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance.errors import ToolError
@@ -67,7 +68,8 @@ class Instruments:
         """
         Those of the given providers, else of the process's.
         """
-        from opentelemetry import context, metrics, trace  # optional, and 15 ms
+        with importing:
+            from opentelemetry import context, metrics, trace  # optional, and 15 ms
 
         meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
         return cls(

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from ocp_stripe_balance._host.contract import API, AgentContext, APIOptions, SharedJournal
+from ocp_stripe_balance._process.importing import importing
 from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance._text.secrets import concealed
 from ocp_stripe_balance.errors import (
@@ -338,10 +339,11 @@ def _factory(published: Iterable[EntryPoint]) -> Callable[[APIOptions], API]:
     """
     What makes the API that another package publishes, or ours.
     """
-    from ocp_stripe_balance.plugin import StripeAPI  # pydantic
+    with importing:
+        from ocp_stripe_balance.plugin import StripeAPI  # pydantic
 
-    ours: Any = StripeAPI
-    made: Callable[[APIOptions], API] = next((each.load() for each in published), ours)
+        ours: Any = StripeAPI
+        made: Callable[[APIOptions], API] = next((each.load() for each in published), ours)
     return made
 
 

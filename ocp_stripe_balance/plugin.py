@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._process.importing import importing
 from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
@@ -168,13 +169,15 @@ class StripeAPI:
     @property
     def _operations(self) -> Operations:
         if self._lazy_operations is None:
-            from ocp_stripe_balance._calls.operations import Operations  # 150 ms that only a call needs
+            with importing:
+                from ocp_stripe_balance._calls.operations import Operations  # 150 ms that only a call needs
 
             self._lazy_operations = Operations(self.base_url, self.tools, self._options)
         return self._lazy_operations
 
     def _watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
-        from ocp_stripe_balance._telemetry import WatchedCall  # as above
+        with importing:
+            from ocp_stripe_balance._telemetry import WatchedCall  # as above
 
         call_id = getattr(call_id, "id", call_id)  # of a ToolCall
         return WatchedCall(

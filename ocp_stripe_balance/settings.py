@@ -238,6 +238,12 @@ class Settings(BaseSettings):
         secret, environment = self.api_key.get_secret_value(), _environment()
         return next((name for name in _KEY_VARIABLES if environment.get(name) == secret), "argument")
 
+    def policy_source(self) -> str | None:
+        """
+        The path that the environment names the policy by, ``argument``, or None where there is no policy.
+        """
+        return None if self.policy is None else _environment().get(f"{_PREFIX}POLICY", "argument")
+
     @property
     def policy_in_force(self) -> Policy:
         """

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import ReconcileResult
 
+_SETTLED_BY = "settled by journal reconcile"
+
 
 class Recovery:
     """
@@ -107,11 +109,11 @@ class Recovery:
                 status=200,
                 answer=json.dumps(settlement.transaction),
                 transaction_id=str(settlement.transaction["id"]),
-                note="reconciled",
+                note=f"{_SETTLED_BY}: the entry is in Stripe's ledger",
             )
             await self._journal.run(lambda book: book.settle(record, outcome, now(), is_found_later=True))
         elif settlement.outcome == "not_sent":
-            outcome = Outcome(State.NOT_SENT, note="reconciled: it was never applied")
+            outcome = Outcome(State.NOT_SENT, note=f"{_SETTLED_BY}: it was never applied")
             await self._journal.run(lambda book: book.settle(record, outcome, now()))
         return settlement
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ocp_stripe_balance._text.placeholders import says_nothing
 if TYPE_CHECKING:
     from ocp_stripe_balance._domain import ToolCall
 
+_log = logging.getLogger("ocp_stripe_balance")
 _VALID_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 _UUID = re.compile(  # random or by time; those made from a name come again
     r"(?<![0-9a-z])[0-9a-f]{8}-[0-9a-f]{4}-[1467][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![0-9a-z])", re.IGNORECASE
@@ -50,6 +52,11 @@ def key_of(call: ToolCall, tool: str, arguments: str) -> Key | None:
     if call.conversation is not None and not says_nothing(str(call.conversation)):
         return Key(_hashed(str(call.conversation), call.id, tool, arguments), Origin.TOOL_CALL)
     if not is_evidently_unique(call.id):
+        _log.warning(
+            "%s: the ID of this tool call is not evidently unique, and no conversation is named, so it is no key: "
+            "the same call again counts as another one, unless its reference is the same",
+            tool,
+        )
         return None
     return Key(call.id if _VALID_KEY.fullmatch(call.id) else _hashed(call.id), Origin.TOOL_CALL)
 

@@ -140,12 +140,9 @@ class Store:
             if self._held is None:
                 place.close()
             else:
-                self.roll_back()
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_BUSY:
+                self.roll_back(error)
+            if _code_of(error) == sqlite3.SQLITE_BUSY:
                 raise BusyError from error
-            if code == sqlite3.SQLITE_READONLY:  # for as long as it is open, whatever becomes of the volume
-                self.rest()
             raise
         return held.book
 
@@ -175,13 +172,15 @@ class Store:
         finally:
             held.place.give_turn()
 
-    def roll_back(self) -> None:
+    def roll_back(self, error: BaseException) -> None:
         """
-        Undo what was done since `begin`.
+        Undo what was done since `begin`, because of *error*.
         """
         if self._held is not None:
             self._held.book.roll_back()
             self._held.place.give_turn()
+        if _code_of(error) == sqlite3.SQLITE_READONLY:  # for as long as it is open, whatever becomes of the volume
+            self.rest()
 
     def close(self) -> None:
         """
@@ -390,6 +389,10 @@ def _moved_folder(place: Place) -> MisplacedError:
         f"its folder is not there any more, or is not the one that this process opened ({place.real})",
         "A person must give it back: mount it again, or put it where it was.",
     )
+
+
+def _code_of(error: BaseException) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _generation_of(db: sqlite3.Connection) -> int:

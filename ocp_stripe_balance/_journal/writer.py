@@ -202,7 +202,7 @@ class Writer:
         except UnprovedError as error:
             self._fail([(item, result, error) for item, result in zip(taken, results, strict=True)])
         except BaseException as error:  # noqa: BLE001  handed to those who wait
-            self._store.roll_back()
+            self._store.roll_back(error)
             if len(taken) == 1:
                 self._fail([(taken[0], None, error)])
             else:

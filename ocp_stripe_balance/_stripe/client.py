@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from ocp_stripe_balance._process.importing import importing
 from ocp_stripe_balance._stripe.attempts import (
     OUTCOMES,
     Attempt,
@@ -198,7 +199,8 @@ class StripeClient:
 
                 self._wire = HttpxWire(self._transport)
             else:
-                from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire  # for the first call
+                with importing:
+                    from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire  # for the first call
 
                 self._wire = AiohttpWire(self._network)
         return self._wire

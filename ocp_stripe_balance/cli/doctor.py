@@ -31,7 +31,7 @@ async def doctor(ctx: typer.Context, *, as_json: Json = False) -> int:
         "api_key": f"from {settings.key_source()}" if key else _NO_KEY,
         "mode": mode_of(key.get_secret_value()) if key else None,
         "calls_allowed": _are_calls_allowed(settings),
-        "policy": os.environ.get("OCP_STRIPE_POLICY") or "the defaults",
+        "policy": settings.policy_source() or "the defaults",
         "journal": _journal(settings),
         "journal_usable": await _is_journal_usable(settings),
         "api_base": settings.api_base,

@@ -2,7 +2,6 @@
 The policy on the command line: check explains a file, explain says what would become of a call.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -87,7 +86,7 @@ async def explain(
             {"verdict": foreseen.verdict, "message": foreseen.message, "rules": [_facts(each) for each in said]}
         )
     else:
-        source = policy or os.environ.get("OCP_STRIPE_POLICY")
+        source = policy or settings.policy_source()
         say(f"By {source}:" if source else "No policy is set (OCP_STRIPE_POLICY, or --policy FILE); by the defaults:")
         _show(said, foreseen)
     return 0 if foreseen.verdict in {"send", "replay", "resume", "wait"} else 2

@@ -165,6 +165,29 @@ def test_threads_that_fork_at_once_do_not_harm_each_other(field: Field) -> None:
     field.assert_kept()
 
 
+@pytest.mark.parametrize("pause", ["0", "0.05", "0.15", "0.3"])
+def test_forks_during_the_first_call_of_a_process_leave_no_child_that_hangs(field: Field, pause: str) -> None:
+    """The first call imports what a call needs, and a child of another thread's fork would inherit half of it."""
+    told = field.payer().ask("first", pause, "a", "b", "c")
+    assert 3 == sum(map(is_paid, told[1:]))
+    field.assert_kept(4)
+
+
+def test_a_fork_after_a_save_that_was_refused_holds_up_nobody(field: Field) -> None:
+    """The -wal was deleted twice, and only others may write: who may not gives the turn back."""
+    one, two = field.payer(timeout=3), field.payer()
+    told = [one.pay("a"), two.pay("b")]
+    wal = Path(f"{field.journal}-wal")
+    wal.unlink()
+    told.append(one.pay("c"))
+    wal.unlink()
+    (child,) = two.ask("fork", "x")
+    assert "not_sent" in child
+    told.append(one.pay("d"))
+    assert ["succeeded"] * 4 == told
+    field.assert_kept()
+
+
 def test_a_fork_while_the_journal_is_being_closed_inherits_nothing(field: Field) -> None:
     """The thread that closes it may be anywhere on its way."""
     parent = field.payer()
@@ -506,6 +529,41 @@ def test_a_file_that_is_mounted_alone_is_refused(field: Field, tmp_path: Path) -
     assert 0 != done.returncode
     assert "the file itself is mounted" in " ".join(done.stderr.split())
     assert "Mount the folder" in " ".join(done.stderr.split())
+
+
+READ_ONLY = """
+import asyncio, pathlib, subprocess, sys
+from ocp_stripe_balance import NotSentError
+from ocp_stripe_balance._journal import Journal
+path = pathlib.Path(sys.argv[1]) / 'journal.sqlite3'
+
+async def main():
+    journal = Journal(path)
+    for mode in ('ro', 'rw'):
+        subprocess.run(['mount', '-o', f'remount,bind,{mode}', sys.argv[1]], check=True)
+        try:
+            await journal.run(lambda book: book.keep(60.0))
+        except NotSentError as error:
+            print('not_sent', 'READONLY' in str(error))
+        else:
+            print('used')
+    await journal.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_a_volume_that_was_read_only_is_used_as_soon_as_it_is_not(field: Field) -> None:
+    """Also by a process that first saw it read-only, with a -wal that somebody left: SQLite opens that for reading."""
+    payer = field.payer()
+    assert "succeeded" == payer.pay("a")
+    payer.kill()
+    mount = 'mount --bind "$1" "$1" && exec "$0" -c "$2" "$1"'
+    words = ["unshare", "--mount", "sh", "-c", mount, sys.executable, str(field.folder), READ_ONLY]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("needs the right to mount")
+    assert ["not_sent True", "used"] == done.stdout.splitlines(), done.stderr
 
 
 def test_a_program_that_closes_all_descriptors_is_refused_and_ends(field: Field) -> None:

@@ -15,7 +15,7 @@ NAME = "ocp_stripe_balance"
 
 # From the bottom up: a part imports parts of lower floors, and itself. Imports for types alone count too.
 FLOORS = [
-    {"_text"},
+    {"_text", "_process"},
     {"errors", "_domain"},
     {"_tools"},
     {"models"},

@@ -1,0 +1,3 @@
+"""
+What holds for the whole process, such as what a fork must not cut in two.
+"""
