@@ -77,6 +77,7 @@ async def test_an_open_call_is_reconciled_or_resumed(stripe_thread: Sandbox) -> 
     assert 4 == done.returncode
     assert "succeeded  made" in done.stdout
     assert "unknown    lost" in done.stdout
+    assert "settled by journal reconcile" in run("journal", "show", "made").stdout
     assert "credit 0.02 usd" in run("journal", "resume", "lost", stripe=stripe_thread).stdout
     assert "replayed" in run("journal", "resume", "lost", "--json", stripe=stripe_thread).stdout
     done = run("journal", "reconcile", "--json", stripe=stripe_thread)
