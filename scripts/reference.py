@@ -4,32 +4,27 @@ Writes the pages of docs/reference from the code: the settings, the policy, the 
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import itertools
 import re
 import sys
 import textwrap
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic
+import typer
 
 import ocp_stripe_balance
 from ocp_stripe_balance import Policy, Settings, errors, models
 from ocp_stripe_balance._tools.documentation import documentation
 from ocp_stripe_balance._tools.manifest import load_manifest
+from ocp_stripe_balance.cli.app import app
 from ocp_stripe_balance.settings import _variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-try:
-    app = import_module("ocp_stripe_balance.cli.app").app
-except ImportError:  # the command line before Typer
-    app = None
 
 _FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 _NOTE = "<!-- Written by scripts/reference.py; change the code and run make docs-reference. -->"
@@ -251,14 +246,8 @@ def _signature(name: str, function: Any) -> str:
 
 
 def _command_line() -> str:
-    if app is None:
-        commands = "\n\n".join(
-            _helped(words, parser) for words, parser in _parsers("", import_module("ocp_stripe_balance.cli")._parser())
-        )
-    else:
-        commands = "\n\n".join(
-            _command(words, command) for words, command in _commands("", import_module("typer.main").get_command(app))
-        )
+    found = _commands("", typer.main.get_command(app))
+    commands = "\n\n".join(_command(words, command) for words, command in found)
     return f"""# The command line
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 succeeded, 2 not sent, 3 rejected, 4 unknown; 1 where the output cannot be
@@ -268,19 +257,6 @@ Where standard input is a terminal, what moves money asks first, unless `--yes`;
 
 {commands}
 """
-
-
-def _parsers(words: str, parser: Any) -> Iterator[tuple[str, Any]]:
-    inner = [each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    for name, each in inner[0].items() if inner else ():
-        called = f"{words} {name}".strip()
-        found = list(_parsers(called, each))
-        yield from found or [(called, each)]
-
-
-def _helped(words: str, parser: Any) -> str:
-    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=120)
-    return f"## {words}\n\n```text\n{parser.format_help().rstrip()}\n```"
 
 
 def _commands(words: str, command: Any) -> Iterator[tuple[str, Any]]:

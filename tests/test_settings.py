@@ -4,12 +4,14 @@ Settings come from arguments and the environment; what is misspelt or impossible
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import order, run
 
 from ocp_stripe_balance import ConfigurationError, OCPAgent, Settings
 from ocp_stripe_balance._tools.manifest import load_manifest
@@ -496,3 +498,12 @@ async def test_without_a_home_nothing_is_sent_and_nothing_made(
     with pytest.raises(ConfigurationError, match="OCP_STRIPE_JOURNAL"):
         BackOffice()
     assert [] == list(tmp_path.iterdir())
+
+
+def test_the_policys_source_is_named_in_either_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A variable counts in lower case too, so whoever explains a call says whose rules these are."""
+    (tmp_path / "policy.toml").write_text("calls_per_minute = 5\n")
+    monkeypatch.setenv("ocp_stripe_policy", str(tmp_path / "policy.toml"))
+    assert str(tmp_path / "policy.toml") == Settings().policy_source()
+    done = run("policy", "explain", "-", stdin=json.dumps(order()))
+    assert f"By {tmp_path / 'policy.toml'}:" in done.stdout + done.stderr

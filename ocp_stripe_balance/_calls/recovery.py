@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import ReconcileResult
 
-_SETTLED_BY = "settled by journal reconcile"
+_SETTLED_BY = "settled by calls reconcile"
 
 
 class Recovery:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._process.importing import importing
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._text.plain import MAX_SHOWN, kind_of, nearest, shown
@@ -164,7 +165,8 @@ def response_validator(tool: ToolSpec) -> ResponseValidator:
 
 
 def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    import jsonschema_rs  # 40 ms that only the first call needs
+    with importing:
+        import jsonschema_rs  # 40 ms that only the first call needs
 
     return jsonschema_rs.Draft202012Validator(schema)
 

@@ -2,7 +2,6 @@
 The doctor: what is in force, and what a person should change.
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import typer

@@ -6,7 +6,6 @@ A process that pays as it is told, line by line, with one agent on one journal; 
     daemon NAME       goes on in a grandchild, while the launcher ends, as daemons do; then as pay
     c-fork NAME       a child by a fork that Python is not told of; prints what it is told
     threads NAME...   as fork, each by a thread of its own, all at the same moment
-    first PAUSE NAME... as threads, each after that many seconds, while this process makes its first call, `first`
     closing NAME      a fork while the journal is being closed
     copy FOLDER       the program copies the journal's folder
     close             closes the agent; prints how long it took
@@ -88,19 +87,6 @@ def together(names: list[str]) -> list[str]:
     return told
 
 
-def first(pause: str, *names: str) -> list[str]:
-    def fork() -> None:
-        time.sleep(float(pause))
-        told.extend(together(list(names)))
-
-    told: list[str] = []
-    forking = threading.Thread(target=fork)
-    forking.start()
-    paid = asyncio.run(pay("first"))
-    forking.join()
-    return [paid, *told]
-
-
 async def closing(name: str) -> str:
     task = asyncio.ensure_future(agent.aclose())
     await asyncio.sleep(0)  # it has begun
@@ -137,7 +123,6 @@ ANSWERS: dict[str, Callable[..., list[str]]] = {
     "daemon": lambda name: [daemon(name)],
     "c-fork": lambda name: [told_by(*forked(name, ctypes.PyDLL(None).fork))],
     "threads": lambda *names: together(list(names)),
-    "first": first,
     "closing": lambda name: [asyncio.run(closing(name))],
     "copy": lambda folder: [copied(folder)],
     "close": lambda: [close()],

@@ -165,14 +165,6 @@ def test_threads_that_fork_at_once_do_not_harm_each_other(field: Field) -> None:
     field.assert_kept()
 
 
-@pytest.mark.parametrize("pause", ["0", "0.05", "0.15", "0.3"])
-def test_forks_during_the_first_call_of_a_process_leave_no_child_that_hangs(field: Field, pause: str) -> None:
-    """The first call imports what a call needs, and a child of another thread's fork would inherit half of it."""
-    told = field.payer().ask("first", pause, "a", "b", "c")
-    assert 3 == sum(map(is_paid, told[1:]))
-    field.assert_kept(4)
-
-
 def test_a_fork_after_a_save_that_was_refused_holds_up_nobody(field: Field) -> None:
     """The -wal was deleted twice, and only others may write: who may not gives the turn back."""
     one, two = field.payer(timeout=3), field.payer()
