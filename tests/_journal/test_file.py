@@ -230,14 +230,14 @@ def test_a_deleted_journal_is_not_begun_anew_until_a_person_has_seen_to_it(
     one, two = field.payer(), field.payer()
     told = [one.pay("a"), two.pay("b")]
     variable, copy = str(field.journal), tmp_path / "copy"
-    assert 0 == run("journal", "backup", str(copy), OCP_STRIPE_JOURNAL=variable).returncode
+    assert 0 == run("calls", "backup", str(copy), OCP_STRIPE_JOURNAL=variable).returncode
     for name in names:
         Path(f"{field.journal}{name}").unlink()
     if len(names) == 3:
-        assert "No calls." in run("journal", "list", OCP_STRIPE_JOURNAL=variable).stderr
+        assert "No calls." in run("calls", "list", OCP_STRIPE_JOURNAL=variable).stderr
     for payer, name in ((one, "c"), (two, "d"), (field.payer(), "e"), (one, "f")):
         assert "removed" in (refused := payer.pay(name)), refused
-    assert "was removed while processes used it" in run("journal", "list", OCP_STRIPE_JOURNAL=variable).stderr
+    assert "was removed while processes used it" in run("calls", "list", OCP_STRIPE_JOURNAL=variable).stderr
     assert 2 == field.paid()
     for payer in field.payers:
         payer.kill()
@@ -304,7 +304,7 @@ def test_an_older_copy_in_its_place_is_refused_until_the_file_is_back(field: Fie
     payer = field.payer()
     copy, kept = field.folder / "copy", field.folder / "kept"
     assert "succeeded" == payer.pay("a")
-    assert 0 == run("journal", "backup", str(copy), OCP_STRIPE_JOURNAL=str(field.journal)).returncode
+    assert 0 == run("calls", "backup", str(copy), OCP_STRIPE_JOURNAL=str(field.journal)).returncode
     assert "succeeded" == payer.pay("b")
     field.checkpoint()
     field.journal.rename(kept)
@@ -512,7 +512,7 @@ def test_a_file_that_is_mounted_alone_is_refused(field: Field, tmp_path: Path) -
     alone = tmp_path / "a container's" / "journal.sqlite3"
     alone.parent.mkdir()
     alone.touch()
-    script = f"mount --bind '{field.journal}' \"{alone}\" && exec '{CLI}' journal list"
+    script = f"mount --bind '{field.journal}' \"{alone}\" && exec '{CLI}' calls list"
     words = ["unshare", "--mount", "sh", "-c", script]
     environment = {**os.environ, "OCP_STRIPE_JOURNAL": str(alone)}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
@@ -589,13 +589,13 @@ def test_backup_makes_a_private_whole_copy(field: Field, tmp_path: Path) -> None
     payer = field.payer()
     assert "succeeded" == payer.pay("a")
     target, variable = tmp_path / "copy", str(field.journal)
-    done = run("journal", "backup", str(target), OCP_STRIPE_JOURNAL=variable)
+    done = run("calls", "backup", str(target), OCP_STRIPE_JOURNAL=variable)
     assert (0, f"Copied to {target}.") == (done.returncode, (done.stdout + done.stderr).strip())
     assert 0o600 == stat.S_IMODE(target.stat().st_mode)
-    assert "succeeded" in run("journal", "list", OCP_STRIPE_JOURNAL=str(target)).stdout
+    assert "succeeded" in run("calls", "list", OCP_STRIPE_JOURNAL=str(target)).stdout
     before = target.read_bytes()
     for wrong in (target, field.journal, Path(f"{field.journal}-wal"), tmp_path / "no" / "folder"):
-        done = run("journal", "backup", str(wrong), OCP_STRIPE_JOURNAL=variable)
+        done = run("calls", "backup", str(wrong), OCP_STRIPE_JOURNAL=variable)
         assert 0 != done.returncode
         assert "a file that is not there yet" in " ".join((done.stdout + done.stderr).split())
     assert before == target.read_bytes()
