@@ -256,22 +256,16 @@ def _entry(
             raise fail("--metadata", f"{pair!r} is not a new KEY=VALUE", "write each key once: --metadata order=1")
         pairs[name] = value
     given = {"reference": reference, "description": description, "metadata": pairs or None}
-    return {"amount": sign * _minor_units(amount, currency), "currency": currency, **given}
+    return {"amount": _minor_units(sign, amount, currency), "currency": currency, **given}
 
 
-def _minor_units(amount: str, currency: str) -> int:
-    """
-    An amount in decimals in the smallest unit.
-    """
-    from ocp_stripe_balance._text import money  # that only a payment needs
+def _minor_units(sign: int, amount: str, currency: str) -> int:
+    from ocp_stripe_balance._text.amounts import AmountError, amount_of  # that only a payment needs
 
-    places = money.exponent(currency)
-    if not re.fullmatch(rf"\d{{1,12}}(\.\d{{{places}}})?" if places else r"\d{1,12}", amount, re.ASCII):
-        example = money.to_text(5 * 10**places, currency).split()[0]
-        raise fail(
-            "AMOUNT", f"{amount!r} is not an amount of {currency}", f"write it as {example}: {places} decimals, no sign"
-        )
-    return money.to_minor(amount, currency) or 0
+    try:
+        return sign * amount_of(amount, currency, verb="credit" if sign < 0 else "debit")
+    except AmountError as error:
+        raise fail("AMOUNT", error.message, error.hint) from None
 
 
 def _source(words: Sequence[str], *, as_json: bool) -> tuple[str | None, Sequence[str]]:

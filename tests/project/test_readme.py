@@ -44,7 +44,7 @@ async def test_snippet_credits_a_customer(tmp_path: Path) -> None:
 async def test_shown_command_lines_run() -> None:
     """Every ocp-stripe-balance command shown runs as it is written; the sandbox until it is stopped."""
     shown = [line.removeprefix(".venv/bin/") for line, _ in commands(README) if "ocp-stripe-balance" in line]
-    assert ["sandbox", "call"] == [line.split()[1] for line in shown]
+    assert ["sandbox", "credit"] == [line.split()[1] for line in shown]
     with Sandbox() as stripe:
         customer = stripe.create_customer()
         variables: dict[str, Any] = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
