@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.amounts import AmountError, amount_of
 from ocp_stripe_balance.errors import InvalidParametersError, NotSentError, Problem
 
@@ -128,6 +129,8 @@ class Verbs(ABC):
             problem = Problem(path="amount", message=error.message, hint=error.hint)
             raise InvalidParametersError([problem], tool=CREATE) from None
         asked["amount"] = -minor if verb == "credit" else minor
+        # The verb and the amount in decimals are the statement that a policy may demand.
+        asked["stated_effect"] = money.stated_effect(asked["amount"], str(asked["currency"]))
         return await self._run(CREATE, asked, asked.pop("idempotency_key", None))
 
     @abstractmethod

@@ -27,7 +27,7 @@ def stated_effect_problem(name: str, stated: str, amount: int, currency: str) ->
     effect = money.effect(amount, currency)
     means = f"amount {amount} with currency {currency.lower()} means {effect}"
     match = re.fullmatch(rf"(credit|debit) ({NUMBER}) ([A-Za-z]{{3}})", stated, re.ASCII)
-    plain = effect.replace(",", "")
+    plain = money.stated_effect(amount, currency)
     if match is None:
         message = f"{shown(stated)} is not an effect"
         return Problem(path=name, message=message, hint=f"{means}; if you mean that, write {plain!r}")

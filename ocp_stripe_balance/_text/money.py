@@ -76,3 +76,10 @@ def to_minor(text: str, currency: str) -> int | None:
         return None
     minor = Decimal(text.strip()).scaleb(exponent(currency))
     return int(minor) if minor == minor.to_integral_value() else None
+
+
+def stated_effect(amount_minor: int, currency: str) -> str:
+    """
+    The same as the parameter of that name takes it: without commas.
+    """
+    return effect(amount_minor, currency).replace(",", "")

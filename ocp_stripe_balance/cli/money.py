@@ -255,8 +255,18 @@ def _entry(
         if not equals or name in pairs:
             raise fail("--metadata", f"{pair!r} is not a new KEY=VALUE", "write each key once: --metadata order=1")
         pairs[name] = value
-    given = {"reference": reference, "description": description, "metadata": pairs or None}
-    return {"amount": _minor_units(sign, amount, currency), "currency": currency, **given}
+    from ocp_stripe_balance._text import money  # that only a payment needs
+
+    minor = _minor_units(sign, amount, currency)
+    # The verb and the amount in decimals are the statement that a policy may demand.
+    return {
+        "amount": minor,
+        "currency": currency,
+        "reference": reference,
+        "stated_effect": money.stated_effect(minor, currency),
+        "description": description,
+        "metadata": pairs or None,
+    }
 
 
 def _minor_units(sign: int, amount: str, currency: str) -> int:

@@ -17,6 +17,8 @@ import pytest
 from helpers import CLI, ledger, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 
@@ -55,6 +57,17 @@ async def test_money_is_asked_about_once_and_moves_once(stripe_thread: Sandbox) 
     for said in (f"{customer} (Ada)", "e-mail       ada@example.com", "0.00 usd when asked, -5.00 usd after", "[y/N]"):
         assert said in shown
     assert 0 == run(*words, stripe=stripe_thread).returncode
+    assert [-500] == [entry["amount"] for entry in await ledger(stripe_thread, customer)]
+
+
+async def test_a_verb_says_the_effect_that_a_policy_demands(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """The verb and the decimals are that statement."""
+    customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
+    policy.write_text("[require]\nstated_effect = true\n")
+    done = run(
+        *("credit", customer, "5.00", "usd", "--reference", "r"), stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy)
+    )
+    assert 0 == done.returncode
     assert [-500] == [entry["amount"] for entry in await ledger(stripe_thread, customer)]
 
 

@@ -58,6 +58,15 @@ async def test_the_verbs_move_money_and_tell_of_it(stripe: Sandbox, customer: st
     assert ("Late", "care", credited.data["id"]) == (first["description"], first["metadata"]["team"], first["id"])
 
 
+async def test_a_verb_says_the_effect_that_a_policy_demands(stripe: Sandbox, customer: str) -> None:
+    """The verb and the decimals are that statement."""
+    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, policy={"require": {"stated_effect": True}})
+    async with OCPAgent(settings=settings) as agent:
+        await agent.credit(customer, "500.00", "usd", reference="a")
+        await agent.debit(customer, "5.00", "USD", reference="b")
+    assert [500, -50000] == [entry["amount"] for entry in await ledger(stripe, customer)]
+
+
 async def test_a_verb_is_the_tool_under_the_same_key(stripe: Sandbox, customer: str, agent: OCPAgent) -> None:
     """One decision, whichever way it was put: by key, and by reference."""
     by_tool = await agent.call_tool(TOOL, order(customer), idempotency_key="k-1")
