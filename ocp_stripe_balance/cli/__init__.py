@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -69,6 +71,9 @@ def _exit_code(run: Run) -> int:
         OSError: standard output is closed or full.
     """
     program: Any = typer.main.get_command(app)
+    if unclear := _unclear(program, run.words):
+        tell(printable(unclear))
+        return 2
     try:
         # A command is a coroutine, made when its words are understood; of help there is only an exit code.
         made = program.main(run.words, "ocp-stripe-balance", standalone_mode=False, obj=run)
@@ -77,6 +82,28 @@ def _exit_code(run: Run) -> int:
     except typer.Abort:
         return 2
     return made if isinstance(made, int) else _outcome(run, made)
+
+
+def _unclear(command: Any, words: Sequence[str]) -> str | None:
+    """
+    What is wrong with an option that took the next option for its value, or that is there twice: money would move otherwise than meant.
+    """
+    rest = list(words)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    valued = [each for each in command.params if each.param_type_name == "option" and not each.is_flag]
+    options = {name: each for each in valued for name in each.opts}
+    seen = set()
+    for word, following in pairwise([*takewhile("--".__ne__, rest), ""]):
+        name, has_value, _ = word.partition("=")
+        if name not in options:
+            continue
+        if not has_value and re.match("-.", following):
+            return f"{name} has no value before {following}. Where that is its value, write {name}={following}."
+        if name in seen and not options[name].multiple:
+            return f"{name} is given twice. Pass it once."
+        seen.add(name)
+    return None
 
 
 def _misunderstood(error: Any) -> int:

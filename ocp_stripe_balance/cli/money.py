@@ -138,6 +138,10 @@ async def find(
     """
     The customers that have an e-mail address.
     """
+    from ocp_stripe_balance._text.placeholders import says_nothing  # that --help does not need
+
+    if says_nothing(email):
+        raise fail("EMAIL", f"{email!r} is no address", "write it as Stripe has it")
     return await _make_call(ctx.obj, "getCustomers", {"email": email, "limit": 100})
 
 
@@ -224,7 +228,8 @@ async def _customer_of(
         InvalidParametersError: none has that address, or several have.
     """
     if customer is not None and "@" in customer:
-        found = (await agent.call_tool("getCustomers", {"email": customer, "limit": 10})).customers or []
+        listed = (await agent.call_tool("getCustomers", {"email": customer, "limit": 10})).customers or []
+        found = [each for each in listed if each.email == customer]  # what is no address may have been left out
         if len(found) != 1:
             ids = ", ".join(each.describe() for each in found)
             raise fail(
@@ -256,7 +261,10 @@ def _entry(
             raise fail("--metadata", f"{pair!r} is not a new KEY=VALUE", "write each key once: --metadata order=1")
         pairs[name] = value
     from ocp_stripe_balance._text import money  # that only a payment needs
+    from ocp_stripe_balance._text.placeholders import is_unfilled  # as above
 
+    if is_unfilled(reference, "reference"):
+        raise fail("--reference", f"{reference!r} is no reason", "write the business reason, such as ticket-812")
     minor = _minor_units(sign, amount, currency)
     # The verb and the amount in decimals are the statement that a policy may demand.
     return {

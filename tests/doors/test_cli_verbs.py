@@ -95,6 +95,34 @@ async def test_each_verb_does_its_job_in_a_pipe(stripe_thread: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("--reference", "--dry-run"),
+        ("--reference", "r", "--description", "--dry-run"),
+        ("--reference", "r", "--idempotency-key", "--yes"),
+        ("--reference", "r", "--reference", "s"),
+        ("--reference", "r", "--idempotency-key=a", "--idempotency-key", "b"),
+        ("--reference", ""),
+        ("--reference", "   "),
+        ("--reference", "<reference>"),
+    ],
+)
+def test_what_was_meant_otherwise_moves_nothing(stripe_thread: Sandbox, words: tuple[str, ...]) -> None:
+    """An option that swallows the next one, one that is there twice, a reason that says nothing."""
+    customer = stripe_thread.create_customer()
+    done = run("credit", customer, "1.00", "usd", *words, stripe=stripe_thread)
+    assert (2, True, 0) == (done.returncode, "--" in done.stderr, len(stripe_thread.requests))
+
+
+@pytest.mark.parametrize("address", ["@", " @ ", "@@", "?@?", "ADA@example.com", "a@b.test"])
+async def test_only_the_customer_of_that_very_address_is_paid(stripe_thread: Sandbox, address: str) -> None:
+    """The only one there is has another."""
+    customer = stripe_thread.create_customer(email="ada@example.com")
+    done = run("credit", address, "1.00", "usd", "--reference", "r", stripe=stripe_thread)
+    assert (2, []) == (done.returncode, await ledger(stripe_thread, customer))
+
+
+@pytest.mark.parametrize(
     ("amount", "currency"), [("5.0", "usd"), ("1,234", "usd"), ("5.00", "jpy"), ("1e3", "usd"), ("+5", "usd")]
 )
 def test_an_amount_that_is_not_one_is_refused(stripe_thread: Sandbox, amount: str, currency: str) -> None:
