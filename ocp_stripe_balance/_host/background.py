@@ -5,6 +5,7 @@ One event loop in the background, for programs that have none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from concurrent.futures import Future
@@ -49,6 +50,11 @@ class _Loop:
             # Ctrl-C, or what a signal handler raises: the call may have been sent. Cancelled, it says so, and that is
             # worth more than the interrupt.
             self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108  there is none before the loop begins it
+            while not done.done():
+                with contextlib.suppress(
+                    KeyboardInterrupt
+                ):  # a second one: what became of the call is still to be told
+                    done.exception()
             error = done.exception()
             if error is not None and not isinstance(error, asyncio.CancelledError):
                 raise error from None

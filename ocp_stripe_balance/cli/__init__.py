@@ -17,7 +17,16 @@ import typer
 
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.app import app
-from ocp_stripe_balance.cli.output import finished, prepare_streams, printable, say, show_error, silence_streams, tell
+from ocp_stripe_balance.cli.output import (
+    finished,
+    prepare_streams,
+    printable,
+    say,
+    sentence_of,
+    show_error,
+    silence_streams,
+    tell,
+)
 from ocp_stripe_balance.cli.running import Run, command
 from ocp_stripe_balance.errors import OutcomeUnknownError, ToolError
 
@@ -34,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare_streams()
     stopping.forget()
-    run = _run([_as_typed(word) for word in (sys.argv[1:] if argv is None else argv)])
+    run = _run([_as_typed(word) for word in (sys.argv[1:] if argv is None else argv)], is_program=argv is None)
     try:
         return finished(_exit_code(run))
     except OSError as error:
@@ -43,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         silence_streams()
 
 
-def _run(words: list[str]) -> Run:
+def _run(words: list[str], *, is_program: bool) -> Run:
     """
     What the words stand for; ``journal`` is what ``calls`` was called before.
     """
@@ -51,7 +60,7 @@ def _run(words: list[str]) -> Run:
     if is_old_name:
         words[0] = "calls"
         say(f"'journal' is now '{' '.join(words[:2])}'; the old name goes with the next version.")
-    return Run(words=words, is_old_name=is_old_name)
+    return Run(words=words, is_program=is_program, is_old_name=is_old_name)
 
 
 def _as_typed(word: str) -> str:
@@ -86,7 +95,7 @@ def _exit_code(run: Run) -> int:
 
 def _unclear(command: Any, words: Sequence[str]) -> str | None:
     """
-    What is wrong with an option that took the next option for its value, or that is there twice: money would move otherwise than meant.
+    What is wrong with an option that took the next one for its value, or is there twice: money would move otherwise.
     """
     rest = list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
@@ -121,24 +130,30 @@ def _misunderstood(error: Any) -> int:
 def _outcome(run: Run, made: Coroutine[Any, Any, int]) -> int:
     import asyncio  # that --help does not need
 
-    try:
-        return asyncio.run(_until_stopped(run, made))
-    except ToolError as error:
-        show_error(error, as_json=run.as_json)
-        if not isinstance(error, OutcomeUnknownError):
-            return _EXIT_CODES[error.outcome]
-        if error.retryable:
-            tell(f"To find out: {command('calls', 'resume', error.idempotency_key or '')}")
-        return stopping.exit_code(_EXIT_CODES[error.outcome])
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        # A call that may have been sent does not end so, but as unknown.
-        say("Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted.")
-        return 0 if run.name == "sandbox" else stopping.exit_code(_EXIT_CODES["not_sent"])
+    def stop() -> None:
+        if run.is_over:  # how it ended is about to be said
+            return
+        is_called = run.calling is not None and run.calling.done()
+        if run.cancel is None or is_called or (run.calling is None and stopping.times() > 1):
+            stopping.interrupt()
+        run.cancel()
+
+    with stopping.stopped_by(stop):
+        try:
+            ended: int | ToolError | None = asyncio.run(_until_stopped(run, made))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            run.is_over = True
+            ended = None
+        if isinstance(ended, int):
+            return ended
+        if run.is_program:
+            stopping.ignore()
+        return _interrupted(run) if ended is None else _told(run, ended)
 
 
-async def _until_stopped(run: Run, made: Coroutine[Any, Any, int]) -> int:
+async def _until_stopped(run: Run, made: Coroutine[Any, Any, int]) -> int | ToolError:
     """
-    The exit code of a command, which Ctrl-C and its relatives cancel.
+    The exit code of a command, or its error: a signal that comes a moment later changes neither.
     """
     import asyncio  # as above
 
@@ -150,13 +165,40 @@ async def _until_stopped(run: Run, made: Coroutine[Any, Any, int]) -> int:
         if each is not None:
             each.cancel()
 
-    def stop() -> None:
-        if run.calling is None and stopping.times() > 1:
-            stopping.interrupt()
-        loop.call_soon_threadsafe(cancel)
+    run.cancel = lambda: loop.call_soon_threadsafe(cancel)
+    try:
+        ended: int | ToolError = await made
+    except ToolError as error:
+        ended = error
+    run.is_over = True
+    return ended
 
-    with stopping.stopped_by(stop):
-        return await made
+
+def _told(run: Run, error: ToolError) -> int:
+    show_error(error, as_json=run.as_json)
+    if not isinstance(error, OutcomeUnknownError):
+        return _EXIT_CODES[error.outcome]
+    if error.retryable:
+        tell(f"To find out: {command('calls', 'resume', error.idempotency_key or '')}")
+    return stopping.exit_code(_EXIT_CODES[error.outcome])
+
+
+def _interrupted(run: Run) -> int:
+    """
+    Say what became of a call, as far as it is known.
+    """
+    if run.calling is None or run.calling.cancelled():
+        # A call that may have been sent does not end so, but as unknown.
+        say("Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted.")
+        return 0 if run.name == "sandbox" else stopping.exit_code(_EXIT_CODES["not_sent"])
+    if not run.calling.done():
+        say(f"Interrupted; the call may have been sent. To find out: {command('calls', 'reconcile')}")
+        return stopping.exit_code(_EXIT_CODES["unknown"])
+    if isinstance(error := run.calling.exception(), ToolError):
+        return _told(run, error)
+    if error is None:
+        say(sentence_of(run.calling.result()))
+    return stopping.exit_code(0)
 
 
 def _cannot_print(error: OSError, done: str | None) -> int:

@@ -15,7 +15,7 @@ from ocp_stripe_balance.cli.output import print_json
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,10 +25,16 @@ class Run:
     """
 
     words: Sequence[str]
+    is_program: bool
+    """Not called from another program, whose signals are its own."""
     is_old_name: bool = False
     """Started as ``journal``, whose JSON keeps the shape it had."""
     calling: asyncio.Future[Any] | None = None
     """A call that may be sent already."""
+    cancel: Callable[[], object] | None = None
+    """Ends what is under way, once the loop runs."""
+    is_over: bool = False
+    """It has ended, and how is about to be said."""
     done: str | None = None
     """What was done, for when the output cannot be written."""
 

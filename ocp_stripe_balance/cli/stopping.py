@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,10 +41,20 @@ def stopped_by(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for number, handler in former.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if signal.getsignal(number) is note:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def interrupt() -> None:
+def ignore() -> None:
+    """
+    Let no further signal change how a program ends that is about to say it.
+    """
+    for name in _NAMES:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def interrupt() -> NoReturn:
     """
     End at once what blocks the program, such as waiting for a line.
     """

@@ -451,7 +451,7 @@ async def test_text_of_others_is_one_line(stripe_thread: Sandbox, capsys: pytest
     }
     for data in ({"object": "list", "data": entries, "has_more": False, "url": forged}, entries[0]):
         result = ToolResult(tool=TOOL, data=data, request_id=forged, warnings=(forged,), moved=True, **facts)
-        show_result(result, Run(words=[]))
+        show_result(result, Run(words=[], is_program=False))
     show_error(NotSentError(f"no {forged}", hint=forged), as_json=False)
     out, err = capsys.readouterr()
     assert not [line for line in (out + err).splitlines() if line.startswith("succeeded: credit 900")]

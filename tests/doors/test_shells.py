@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -187,6 +188,21 @@ async def test_whatever_ends_a_call_says_that_it_may_have_moved(stripe_thread: S
     assert "calls resume k7" in stderr
     assert "Traceback" not in stderr
     assert "unknown" == json.loads(run("calls", "show", "k7", "--json").stdout)["calls"][0]["outcome"]
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.005, 0.02, 0.1])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 4)])
+def test_further_signals_do_not_change_what_is_told(stripe_thread: Sandbox, name: str, code: int, gap_s: float) -> None:
+    """An impatient person, or a service manager that repeats itself."""
+    with under_way(stripe_thread) as process:
+        for _ in range(4):
+            process.send_signal(getattr(signal, name))
+            time.sleep(gap_s)
+        _, stderr = process.communicate(timeout=10)
+    assert code == process.returncode
+    assert "unknown: " in stderr
+    assert "nothing was sent" not in stderr.lower()
+    assert "Traceback" not in stderr
 
 
 async def test_a_signal_that_is_ignored_stays_so(stripe_thread: Sandbox) -> None:

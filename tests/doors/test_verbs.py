@@ -146,14 +146,15 @@ with SyncAgent() as agent:
 
 
 @pytest.mark.parametrize(
-    ("is_executed", "path", "told"),
+    ("is_executed", "path", "times", "told"),
     [
-        (True, "balance_transactions$", "OutcomeUnknownError unknown\n"),
-        (False, "customers/[^/]+$", "KeyboardInterrupt None\n"),
+        (True, "balance_transactions$", 1, "OutcomeUnknownError unknown\n"),
+        (True, "balance_transactions$", 2, "OutcomeUnknownError unknown\n"),
+        (False, "customers/[^/]+$", 1, "KeyboardInterrupt None\n"),
     ],
 )
 def test_ctrl_c_in_a_script_tells_what_may_have_moved(
-    stripe_thread: Sandbox, tmp_path: Path, is_executed: bool, path: str, told: str
+    stripe_thread: Sandbox, tmp_path: Path, is_executed: bool, path: str, times: int, told: str
 ) -> None:
     """Under way it is unknown; while the customer is still looked up, it is a plain interrupt."""
     customer = stripe_thread.create_customer()
@@ -172,5 +173,7 @@ def test_ctrl_c_in_a_script_tells_what_may_have_moved(
         assert process.stdout is not None
         while not stripe_thread.faults.met["stall"]:
             threading.Event().wait(0.02)
-        process.send_signal(signal.SIGINT)
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            threading.Event().wait(0.004)
         assert told == process.stdout.readline()
