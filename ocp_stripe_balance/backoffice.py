@@ -20,6 +20,7 @@ from ocp_stripe_balance._tools.trimming import trimmed
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.plugin import StripeAPI
 from ocp_stripe_balance.settings import Settings
+from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,9 +39,6 @@ __all__ = [
     "facts_of_finding",
     "facts_of_proposal",
 ]
-
-
-_CREATE = "postCustomersCustomerBalanceTransactions"
 
 
 class BackOffice:
@@ -274,7 +272,7 @@ def facts_of_finding(finding: ReconcileResult) -> dict[str, Any]:
     What the ledger says of one call, as JSON; of the entry, what its schema knows.
     """
     entry = finding.transaction
-    return {**asdict(finding), "transaction": None if entry is None else trimmed(_CREATE, entry)}
+    return {**asdict(finding), "transaction": None if entry is None else trimmed(CREATE, entry)}
 
 
 def facts_of_decision(decision: Decision) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.amounts import AmountError, amount_of
 from ocp_stripe_balance.errors import InvalidParametersError, NotSentError, Problem
 
 if TYPE_CHECKING:
@@ -23,6 +21,7 @@ CREATE = "postCustomersCustomerBalanceTransactions"
 REVERSE = "reverseCustomerBalanceTransaction"
 LIST = "getCustomersCustomerBalanceTransactions"
 CUSTOMER = "getCustomersCustomer"
+FIND = "getCustomers"
 
 
 class Details(TypedDict, total=False):
@@ -38,6 +37,25 @@ class Details(TypedDict, total=False):
     """Kept with the entry."""
     idempotency_key: str | ToolCall | None
     """The name of this one decision; drawn where it is left out."""
+
+
+def amount_parameters(verb: Literal["credit", "debit"], amount: Decimal | str, currency: str) -> dict[str, Any]:
+    """
+    How much a credit or a debit moves, as the tool takes it, with the statement of it that a policy may demand.
+
+    Raises:
+        InvalidParametersError: it is no amount, or may be read as two.
+    """
+    from ocp_stripe_balance._text import money  # that only a payment needs
+    from ocp_stripe_balance._text.amounts import AmountError, amount_of  # as above
+
+    try:
+        minor = amount_of(amount, currency, verb=verb)
+    except AmountError as error:
+        problem = Problem(path="amount", message=error.message, hint=error.hint)
+        raise InvalidParametersError([problem], tool=CREATE) from None
+    signed = -minor if verb == "credit" else minor
+    return {"amount": signed, "currency": currency, "stated_effect": money.stated_effect(signed, currency)}
 
 
 class Verbs(ABC):
@@ -123,14 +141,7 @@ class Verbs(ABC):
         """
         The result of a credit or a debit.
         """
-        try:
-            minor = amount_of(amount, str(asked["currency"]), verb=verb)
-        except AmountError as error:
-            problem = Problem(path="amount", message=error.message, hint=error.hint)
-            raise InvalidParametersError([problem], tool=CREATE) from None
-        asked["amount"] = -minor if verb == "credit" else minor
-        # The verb and the amount in decimals are the statement that a policy may demand.
-        asked["stated_effect"] = money.stated_effect(asked["amount"], str(asked["currency"]))
+        asked |= amount_parameters(verb, amount, str(asked["currency"]))
         return await self._run(CREATE, asked, asked.pop("idempotency_key", None))
 
     @abstractmethod

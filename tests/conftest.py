@@ -49,6 +49,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("STRIPE_", "OCP_")) or name.lower() in _NETWORK:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where ``python -c`` finds no source tree, and so takes the wheel
 
 
 @pytest.fixture

@@ -49,11 +49,12 @@ class _Loop:
                 raise
             # Ctrl-C, or what a signal handler raises: the call may have been sent. Cancelled, it says so, and that is
             # worth more than the interrupt.
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108  there is none before the loop begins it
+            is_cancelled = False
             while not done.done():
-                with contextlib.suppress(
-                    KeyboardInterrupt
-                ):  # a second one: what became of the call is still to be told
+                with contextlib.suppress(KeyboardInterrupt):  # what became of the call is still to be told
+                    if not is_cancelled:
+                        self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108  there is none before the loop begins it
+                        is_cancelled = True
                     done.exception()
             error = done.exception()
             if error is not None and not isinstance(error, asyncio.CancelledError):

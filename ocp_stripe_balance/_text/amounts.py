@@ -93,13 +93,12 @@ def _plain(value: Decimal, currency: str) -> str:
     """
     if not value.is_finite() or abs(value.adjusted()) > _DIGITS:  # 1E+999999999 would fill the memory
         raise _no_amount(value, currency)
-    whole, _, decimals = f"{value:f}".partition(".")
     places = money.exponent(currency)
-    decimals = decimals.rstrip("0").ljust(places, "0")
-    if len(decimals) > places:
+    number = _in_places(f"{value:f}", places)
+    if len(number.partition(".")[2]) > places:
         message = f"{shown(value)} has more decimals than the {places} of {currency.lower()}"
         raise AmountError(message, f"round it yourself, to such as {_example(currency)}")
-    return f"{whole}.{decimals}" if decimals else whole
+    return number
 
 
 def _padded(whole: str, currency: str) -> str:

@@ -171,11 +171,17 @@ def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema)
 
 
-def _has_float(data: Any) -> bool:
-    kind = type(data)
-    if kind is dict or kind is list:
-        return any(map(_has_float, data.values() if kind is dict else data))
-    return kind is float
+def _has_float(data: object) -> bool:
+    left = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, float):
+            return True
+    return False
 
 
 def _slow(schema: dict[str, Any], *, is_exact: bool = False) -> jsonschema.Draft202012Validator:

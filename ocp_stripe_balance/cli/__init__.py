@@ -185,8 +185,11 @@ def _told(run: Run, error: ToolError) -> int:
 
 def _interrupted(run: Run) -> int:
     """
-    Say what became of a call, as far as it is known.
+    Say what became of a call or a decision, as far as it is known.
     """
+    if run.done is not None:
+        say(run.done)
+        return stopping.exit_code(0)
     if run.calling is None or run.calling.cancelled():
         # A call that may have been sent does not end so, but as unknown.
         say("Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted.")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance.cli.output import wrap
 from ocp_stripe_balance.errors import InvalidParametersError, PolicyRefusedError
+from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.agent import OCPAgent
-
-_TOOL = "postCustomersCustomerBalanceTransactions"
 
 
 async def demo() -> int:
@@ -45,10 +44,10 @@ async def demo() -> int:
 
 async def _demo_calls(agent: OCPAgent, order: dict[str, Any]) -> None:
     _step("3. It credits 5.00 usd: amount -500, in the smallest unit.")
-    first = await agent.call_tool(_TOOL, order, idempotency_key="call_1")
+    first = await agent.call_tool(CREATE, order, idempotency_key="call_1")
     print(f"   {first.outcome}: {first.describe()}")
     _step("4. It repeats the call with the same key, as agents do after a timeout.")
-    again = await agent.call_tool(_TOOL, order, idempotency_key="call_1")
+    again = await agent.call_tool(CREATE, order, idempotency_key="call_1")
     same = first.data["id"] == again.data["id"]
     print(f"   {again.outcome}: {'the same' if same else 'ANOTHER'} transaction, replayed={again.replayed}")
     _step("5. It makes mistakes, and is told what to do.")
@@ -60,7 +59,7 @@ async def _demo_calls(agent: OCPAgent, order: dict[str, Any]) -> None:
     ):
         print(f"   {mistake}")
         try:
-            await agent.call_tool(_TOOL, {**order, **mistake})
+            await agent.call_tool(CREATE, {**order, **mistake})
         except InvalidParametersError as error:
             for problem in error.problems:
                 print(wrap(f"{error.outcome}: {problem}", "     "))

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,12 +16,11 @@ from ocp_stripe_balance.cli.options import Customer, Description, DryRun, Json, 
 from ocp_stripe_balance.cli.output import read_text, sentence_of, show_dry_run, show_result
 from ocp_stripe_balance.cli.running import Run
 from ocp_stripe_balance.errors import InvalidParametersError, Problem, ToolError
+from ocp_stripe_balance.verbs import CREATE, CUSTOMER, FIND, LIST, REVERSE, amount_parameters
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.agent import OCPAgent
-
-TOOL = "postCustomersCustomerBalanceTransactions"
 
 Amount = Annotated[
     str, typer.Argument(metavar="AMOUNT", help="in decimals, as the currency has them: 5.00, or 500 yen")
@@ -56,9 +55,9 @@ async def credit(
     """
     Lower what a customer owes, once.
     """
-    parameters = _entry(-1, amount, currency, reference, description, metadata)
+    parameters = _entry("credit", amount, currency, reference, description, metadata)
     return await _make_call(
-        ctx.obj, TOOL, {"customer": customer, **parameters}, key=idempotency_key, yes=yes, dry_run=dry_run
+        ctx.obj, CREATE, {"customer": customer, **parameters}, key=idempotency_key, yes=yes, dry_run=dry_run
     )
 
 
@@ -79,9 +78,9 @@ async def debit(
     """
     Raise what a customer owes, once.
     """
-    parameters = _entry(1, amount, currency, reference, description, metadata)
+    parameters = _entry("debit", amount, currency, reference, description, metadata)
     return await _make_call(
-        ctx.obj, TOOL, {"customer": customer, **parameters}, key=idempotency_key, yes=yes, dry_run=dry_run
+        ctx.obj, CREATE, {"customer": customer, **parameters}, key=idempotency_key, yes=yes, dry_run=dry_run
     )
 
 
@@ -105,14 +104,14 @@ async def reverse(
         "description": description,
         "stated_effect": stated_effect,
     }
-    return await _make_call(ctx.obj, "reverseCustomerBalanceTransaction", given, yes=yes, dry_run=dry_run)
+    return await _make_call(ctx.obj, REVERSE, given, yes=yes, dry_run=dry_run)
 
 
 async def balance(ctx: typer.Context, customer: Customer, *, as_json: Json = False) -> int:
     """
     What a customer's balance is.
     """
-    return await _make_call(ctx.obj, "getCustomersCustomer", {"customer": customer})
+    return await _make_call(ctx.obj, CUSTOMER, {"customer": customer})
 
 
 async def history(
@@ -126,7 +125,7 @@ async def history(
     The entries of a customer's balance, newest first.
     """
     given = {"customer": customer, "limit": limit}
-    return await _make_call(ctx.obj, "getCustomersCustomerBalanceTransactions", given)
+    return await _make_call(ctx.obj, LIST, given)
 
 
 async def find(
@@ -142,7 +141,7 @@ async def find(
 
     if says_nothing(email):
         raise fail("EMAIL", f"{email!r} is no address", "write it as Stripe has it")
-    return await _make_call(ctx.obj, "getCustomers", {"email": email, "limit": 100})
+    return await _make_call(ctx.obj, FIND, {"email": email, "limit": 100})
 
 
 async def call(
@@ -228,7 +227,7 @@ async def _customer_of(
         InvalidParametersError: none has that address, or several have.
     """
     if customer is not None and "@" in customer:
-        listed = (await agent.call_tool("getCustomers", {"email": customer, "limit": 10})).customers or []
+        listed = (await agent.call_tool(FIND, {"email": customer, "limit": 10})).customers or []
         found = [each for each in listed if each.email == customer]  # what is no address may have been left out
         if len(found) != 1:
             ids = ", ".join(each.describe() for each in found)
@@ -241,7 +240,7 @@ async def _customer_of(
         emails[customer] = found[0].email or ""
     elif customer is not None and is_asked:
         try:
-            seen = (await agent.call_tool("getCustomersCustomer", {"customer": customer})).customer
+            seen = (await agent.call_tool(CUSTOMER, {"customer": customer})).customer
         except ToolError:  # the call itself says what is wrong
             return customer
         emails[customer] = (seen.email if seen else None) or ""
@@ -249,41 +248,28 @@ async def _customer_of(
 
 
 def _entry(
-    sign: int, amount: str, currency: str, reference: str, description: str | None, metadata: list[str] | None
+    verb: Literal["credit", "debit"],
+    amount: str,
+    currency: str,
+    reference: str,
+    description: str | None,
+    metadata: list[str] | None,
 ) -> dict[str, Any]:
     """
     The parameters of an entry; what does not fit is left to the validation.
     """
+    from ocp_stripe_balance._text.placeholders import is_unfilled  # that only a payment needs
+
+    if is_unfilled(reference, "reference"):
+        raise fail("--reference", f"{reference!r} is no reason", "write the business reason, such as ticket-812")
     pairs = {}
     for pair in metadata or ():
         name, equals, value = pair.partition("=")
         if not equals or name in pairs:
             raise fail("--metadata", f"{pair!r} is not a new KEY=VALUE", "write each key once: --metadata order=1")
         pairs[name] = value
-    from ocp_stripe_balance._text import money  # that only a payment needs
-    from ocp_stripe_balance._text.placeholders import is_unfilled  # as above
-
-    if is_unfilled(reference, "reference"):
-        raise fail("--reference", f"{reference!r} is no reason", "write the business reason, such as ticket-812")
-    minor = _minor_units(sign, amount, currency)
-    # The verb and the amount in decimals are the statement that a policy may demand.
-    return {
-        "amount": minor,
-        "currency": currency,
-        "reference": reference,
-        "stated_effect": money.stated_effect(minor, currency),
-        "description": description,
-        "metadata": pairs or None,
-    }
-
-
-def _minor_units(sign: int, amount: str, currency: str) -> int:
-    from ocp_stripe_balance._text.amounts import AmountError, amount_of  # that only a payment needs
-
-    try:
-        return sign * amount_of(amount, currency, verb="credit" if sign < 0 else "debit")
-    except AmountError as error:
-        raise fail("AMOUNT", error.message, error.hint) from None
+    given = {"reference": reference, "description": description, "metadata": pairs or None}
+    return {**amount_parameters(verb, amount, currency), **given}
 
 
 def _source(words: Sequence[str], *, as_json: bool) -> tuple[str | None, Sequence[str]]:

@@ -44,7 +44,8 @@ def show_result(result: ToolResult, run: Run) -> None:
             print(f"transaction      {printable(str(result.data.get('id')))}")
         if result.idempotency_key is not None:
             print(f"idempotency key  {printable(result.idempotency_key)}")
-        print(f"request          {printable(str(result.request_id))}")
+        if result.request_id is not None:
+            print(f"request          {printable(result.request_id)}")
     for warning in result.warnings:
         say(f"warning: {warning}")
 

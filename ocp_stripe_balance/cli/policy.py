@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ocp_stripe_balance._text.parsing import parsed
-from ocp_stripe_balance.cli.money import TOOL, tool_named
+from ocp_stripe_balance.cli.money import tool_named
 from ocp_stripe_balance.cli.options import Json
 from ocp_stripe_balance.cli.output import printable, read_text, say, wrap
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
+from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._policy import Finding
@@ -61,7 +62,7 @@ async def explain(
     ctx: typer.Context,
     call: Annotated[str, typer.Argument(metavar="CALL", help="file with the parameters as JSON, or -")],
     *,
-    tool: Annotated[str, typer.Option(metavar="TOOL", help="a tool's name")] = TOOL,
+    tool: Annotated[str, typer.Option(metavar="TOOL", help="a tool's name")] = CREATE,
     policy: Annotated[str | None, typer.Option(metavar="FILE", help="a policy that is not in force yet")] = None,
     mode: Annotated[
         Literal["test", "live"] | None, typer.Option(help="default: that of the API key, else test")

@@ -128,7 +128,7 @@ async def test_only_the_customer_of_that_very_address_is_paid(stripe_thread: San
 def test_an_amount_that_is_not_one_is_refused(stripe_thread: Sandbox, amount: str, currency: str) -> None:
     """Nothing is sent."""
     done = run("credit", "cus_1", amount, currency, "--reference", "r", stripe=stripe_thread)
-    assert (2, True, 0) == (done.returncode, "AMOUNT" in done.stderr, len(stripe_thread.requests))
+    assert (2, True, 0) == (done.returncode, "amount" in done.stderr, len(stripe_thread.requests))
 
 
 def test_an_address_of_none_or_of_several_is_nobody(stripe_thread: Sandbox) -> None:
