@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from ocp_stripe_balance._process.importing import importing
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance.errors import ToolError
@@ -68,27 +68,27 @@ class Instruments:
         """
         Those of the given providers, else of the process's.
         """
-        with importing:
+        with no_fork:
             from opentelemetry import context, metrics, trace  # optional, and 15 ms
 
-        meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
-        return cls(
-            tracer=trace.get_tracer(_NAME, tracer_provider=tracer_provider),
-            tool_duration=meter.create_histogram(
-                "gen_ai.execute_tool.duration",
-                unit="s",
-                description="Duration of tool executions.",
-                explicit_bucket_boundaries_advisory=_TOOL_BUCKETS,
-            ),
-            http_duration=meter.create_histogram(
-                "http.client.request.duration",
-                unit="s",
-                description="Duration of HTTP client requests.",
-                explicit_bucket_boundaries_advisory=_HTTP_BUCKETS,
-            ),
-            trace=trace,
-            context=context,
-        )
+            meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
+            return cls(
+                tracer=trace.get_tracer(_NAME, tracer_provider=tracer_provider),
+                tool_duration=meter.create_histogram(
+                    "gen_ai.execute_tool.duration",
+                    unit="s",
+                    description="Duration of tool executions.",
+                    explicit_bucket_boundaries_advisory=_TOOL_BUCKETS,
+                ),
+                http_duration=meter.create_histogram(
+                    "http.client.request.duration",
+                    unit="s",
+                    description="Duration of HTTP client requests.",
+                    explicit_bucket_boundaries_advisory=_HTTP_BUCKETS,
+                ),
+                trace=trace,
+                context=context,
+            )
 
 
 @cache

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from ocp_stripe_balance._host.contract import API, AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._process.importing import importing
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance._text.secrets import concealed
 from ocp_stripe_balance.errors import (
@@ -86,7 +86,8 @@ class OCPAgent(Verbs):
         Raises:
             ConfigurationError: a setting is misspelt or impossible, or *agent_type* cannot be a header.
         """
-        from ocp_stripe_balance.settings import Settings  # pydantic costs 100 ms
+        with no_fork:
+            from ocp_stripe_balance.settings import Settings  # pydantic costs 100 ms
 
         del registry_url, enable_cache
         if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,128}", agent_type):
@@ -295,7 +296,8 @@ class OCPAgent(Verbs):
         """
         Close what plain code opened over the background loop, such as LangChain's ``tool.invoke``.
         """
-        from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
+        with no_fork:
+            from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
 
         run(self.aclose())
 
@@ -339,7 +341,7 @@ def _factory(published: Iterable[EntryPoint]) -> Callable[[APIOptions], API]:
     """
     What makes the API that another package publishes, or ours.
     """
-    with importing:
+    with no_fork:
         from ocp_stripe_balance.plugin import StripeAPI  # pydantic
 
         ours: Any = StripeAPI

@@ -17,6 +17,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ocp_stripe_balance._domain import ToolCall
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.plain import nearest, shown
 from ocp_stripe_balance._tools.dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
@@ -103,9 +104,10 @@ def langchain_tools(
         names: of the tools; by default all.
         conversation: its name; by default the ``thread_id`` that LangGraph has in its configuration.
     """
-    with _needs_langchain():
+    with no_fork, _needs_langchain():
         from langchain_core.tools import StructuredTool
-    from ocp_stripe_balance._host.background import run  # for programs without a loop
+
+        from ocp_stripe_balance._host.background import run  # for programs without a loop
 
     class Tool(StructuredTool):
         """
@@ -279,7 +281,7 @@ def _needs_langchain() -> Iterator[None]:
 
 
 def _langchain_message(call_id: str | None, name: str, told: dict[str, Any], is_error: bool) -> Any:  # noqa: FBT001  one of the answers
-    with _needs_langchain():
+    with no_fork, _needs_langchain():
         from langchain_core.messages import ToolMessage
     status = "error" if is_error else "success"
     return ToolMessage(content=_text(told), tool_call_id=call_id or "", name=name, status=status, artifact=told)

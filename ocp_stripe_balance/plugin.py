@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._process.importing import importing
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
@@ -155,7 +155,8 @@ class StripeAPI:
         """
         The tool explained in Markdown.
         """
-        from ocp_stripe_balance._tools.documentation import documentation  # that only a reader needs
+        with no_fork:
+            from ocp_stripe_balance._tools.documentation import documentation  # that only a reader needs
 
         return documentation(tool)
 
@@ -169,14 +170,14 @@ class StripeAPI:
     @property
     def _operations(self) -> Operations:
         if self._lazy_operations is None:
-            with importing:
+            with no_fork:
                 from ocp_stripe_balance._calls.operations import Operations  # 150 ms that only a call needs
 
             self._lazy_operations = Operations(self.base_url, self.tools, self._options)
         return self._lazy_operations
 
     def _watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
-        with importing:
+        with no_fork:
             from ocp_stripe_balance._telemetry import WatchedCall  # as above
 
         call_id = getattr(call_id, "id", call_id)  # of a ToolCall

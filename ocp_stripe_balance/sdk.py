@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._host.contract import APIOptions, SharedJournal
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text.secrets import concealed
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.errors import ConfigurationError, ToolError
@@ -59,7 +60,8 @@ def register(
     Raises:
         ConfigurationError: *agent* is not the SDK's, or a setting is impossible.
     """
-    from ocp_stripe_balance.settings import Settings  # pydantic
+    with no_fork:
+        from ocp_stripe_balance.settings import Settings  # pydantic
 
     if isinstance(agent, OCPAgent):
         message = "This agent is this package's own, and needs no registration: await agent.register_api('stripe')."
@@ -165,7 +167,8 @@ class Registration:
         calling = self._call(tool, parameters, headers, idempotency_key, dry_run=dry_run)
         if not self.is_sync:
             return calling
-        from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
+        with no_fork:
+            from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
 
         return run(calling)
 
@@ -205,7 +208,8 @@ class Registration:
         """
         The same for a sync registration.
         """
-        from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
+        with no_fork:
+            from ocp_stripe_balance._host.background import run  # a thread that only sync programs need
 
         run(self.aclose())
 

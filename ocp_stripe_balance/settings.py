@@ -19,6 +19,7 @@ from pydantic import AliasChoices, Field, SecretStr, TypeAdapter, ValidationErro
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ocp_stripe_balance._policy import Policy, load_policy
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text.meant import as_meant, full_path, is_service_variable, what_is_no_key
 from ocp_stripe_balance._text.plain import nearest
 from ocp_stripe_balance._text.secrets import holds_key
@@ -163,7 +164,8 @@ class Settings(BaseSettings):
     def _check_ca_file(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        import ssl  # OpenSSL, which only few need here
+        with no_fork:
+            import ssl  # OpenSSL, which only few need here
 
         path = full_path(value, "/etc/ssl/company.pem")
         try:
@@ -263,7 +265,8 @@ class Settings(BaseSettings):
             return None
         if self.journal is not None:
             return Path(self.journal)
-        import platformdirs  # only a call needs it
+        with no_fork:
+            import platformdirs  # only a call needs it
 
         with contextlib.suppress(RuntimeError, KeyError, OSError):  # as each version of it says that there is no home
             folder = platformdirs.user_state_path("ocp-stripe-balance", appauthor=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance.errors import InvalidParametersError, NotSentError, Problem
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def amount_parameters(verb: Literal["credit", "debit"], amount: Decimal | str, c
     Raises:
         InvalidParametersError: it is no amount, or may be read as two.
     """
-    from ocp_stripe_balance._text import money  # that only a payment needs
-    from ocp_stripe_balance._text.amounts import AmountError, amount_of  # as above
+    with no_fork:
+        from ocp_stripe_balance._text import money  # that only a payment needs
+        from ocp_stripe_balance._text.amounts import AmountError, amount_of  # as above
 
     try:
         minor = amount_of(amount, currency, verb=verb)

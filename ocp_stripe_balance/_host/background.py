@@ -11,6 +11,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ocp_stripe_balance._process.forking import no_fork
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -63,7 +65,6 @@ class _Loop:
 
 
 _current: _Loop | None = None
-_lock = threading.Lock()
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -75,7 +76,7 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
             raises. Where it may have been sent, it is the `OutcomeUnknownError` that says so.
     """
     global _current  # noqa: PLW0603  one loop for all, as connections belong to a loop
-    with _lock:
+    with no_fork:
         if _current is None or _current.pid != os.getpid():  # threads do not survive a fork
             _current = _Loop()
         loop = _current

@@ -4,13 +4,14 @@ What a host of agents and the APIs it registers know of each other: who the agen
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ocp_stripe_balance._process.forking import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -112,7 +113,6 @@ class SharedJournal:
         self._settings = settings
         self._clock = clock
         self._journal = given
-        self._lock = threading.Lock()  # the first calls of two event loops have one journal too
 
     def is_of(self, settings: Settings) -> bool:
         """
@@ -124,9 +124,9 @@ class SharedJournal:
         """
         The journal, made when a call first needs it.
         """
-        from ocp_stripe_balance._journal import Journal  # SQLite, which only a call needs
+        with no_fork:  # the first calls of two event loops have one journal too
+            from ocp_stripe_balance._journal import Journal  # SQLite, which only a call needs
 
-        with self._lock:
             if self._journal is None:
                 self._journal = Journal(
                     self._settings.journal_path, clock=self._clock, patience_s=self._settings.timeout

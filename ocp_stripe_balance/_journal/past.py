@@ -8,13 +8,13 @@ totals.
 
 from __future__ import annotations
 
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._journal.records import Decision, Record, about, decision_of, proposal_of, record_of
 from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance._journal.totals import CALLS, Totals
+from ocp_stripe_balance._process.once import Once
 
 if TYPE_CHECKING:
     import sqlite3
@@ -46,14 +46,14 @@ class Past:
         self._about = about(intent)
         self._totals = Totals(db, self._about, now)
 
-    @cached_property
+    @Once
     def call(self) -> Record | None:
         """
         The call itself, where it is on record, or the one that it joined.
         """
         return self._own or self._call_at("call")
 
-    @cached_property
+    @Once
     def same_reason(self) -> Record | None:
         """
         The first call of the same business reason that moved money or may have.
@@ -134,7 +134,7 @@ class Past:
         own = self.call
         return own is not None and own.state.may_have_moved and own.spent_at > self.now - window_s
 
-    @cached_property
+    @Once
     def _look(self) -> sqlite3.Row:
         values = {"now": self.now, "denied_since": self.now - DENIAL_WINDOW_S}
         found: sqlite3.Row = self._run("look", values).fetchone()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 from pydantic_core import PydanticCustomError
 
 from ocp_stripe_balance._domain import Direction
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, nearest, shown
 from ocp_stripe_balance.errors import ConfigurationError
@@ -268,11 +269,12 @@ def load_policy(source: object) -> Policy:
         if not all(isinstance(name, str) for name in source):
             raise ConfigurationError("The policy is not valid: its keys are text.")
         return Policy(**source)
-    import tomllib  # only a file needs it
+    with no_fork:
+        import tomllib  # only a file needs it
 
     try:
         path = Path(str(source)).expanduser()
-        text = path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
+        text = path.read_bytes().decode().removeprefix("\ufeff")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError:
         raise ConfigurationError(f"The policy {shown(source)} is not UTF-8 text; save it as such.") from None
     except (OSError, RuntimeError, ValueError) as error:

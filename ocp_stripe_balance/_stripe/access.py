@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from ocp_stripe_balance._process.forking import no_fork
+from ocp_stripe_balance._process.once import Once
 from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.settings import check_api_key, check_header, mode_of
@@ -39,19 +40,20 @@ class Access:
         """
         return "" if self.api_key is None else self.api_key.get_secret_value()
 
-    @cached_property
+    @Once
     def mode(self) -> Mode:
         """
         Test or live, as the API key says.
         """
         return mode_of(self.secret)
 
-    @cached_property
+    @Once
     def mark(self) -> tuple[str, str]:
         """
         The account and a mark of the API key: another key may see less of a customer, or another account.
         """
-        import hashlib  # OpenSSL, which only a call needs
+        with no_fork:
+            import hashlib  # OpenSSL, which only a call needs
 
         return self.account or "", hashlib.sha256(self.secret.encode()).hexdigest()
 

@@ -5,6 +5,7 @@ The default way to Stripe: aiohttp, one session per event loop.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import select
@@ -51,6 +52,7 @@ _UNSENT = (
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
 )
+codecs.lookup("idna")  # imported now, not by whoever looks a host up: no fork may cut that in two
 # Sessions that a parent process opened: a child uses none, and closes none, which the parent would notice.
 _OF_A_PARENT: list[object] = []
 

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from ocp_stripe_balance._process.importing import importing
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._stripe.attempts import (
     OUTCOMES,
     Attempt,
@@ -195,11 +195,12 @@ class StripeClient:
     def _open(self) -> Wire:
         if self._wire is None:
             if self._transport is not None:
-                from ocp_stripe_balance._stripe.httpx_wire import HttpxWire  # where one is handed in
+                with no_fork:
+                    from ocp_stripe_balance._stripe.httpx_wire import HttpxWire  # where one is handed in
 
                 self._wire = HttpxWire(self._transport)
             else:
-                with importing:
+                with no_fork:
                     from ocp_stripe_balance._stripe.aiohttp_wire import AiohttpWire  # for the first call
 
                 self._wire = AiohttpWire(self._network)

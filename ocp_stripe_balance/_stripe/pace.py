@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import hashlib
 import math
-import threading
 from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -22,6 +21,7 @@ from weakref import WeakValueDictionary
 
 from aiolimiter import AsyncLimiter
 
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance.settings import mode_of
 
 if TYPE_CHECKING:
@@ -216,7 +216,6 @@ class Pacer:
 
 
 _PACERS: dict[tuple[asyncio.AbstractEventLoop, str, str, bytes], Pacer] = {}
-_PACERS_LOCK = threading.Lock()  # loops run in threads
 
 
 class Pace(NamedTuple):
@@ -235,7 +234,7 @@ class Pace(NamedTuple):
         loop, account = asyncio.get_running_loop(), request.headers.get("Stripe-Account", "")
         secret = request.api_key.get_secret_value() if request.api_key is not None else ""
         name = loop, self.base_url, account, hashlib.sha256(secret.encode()).digest()
-        with _PACERS_LOCK:
+        with no_fork:  # loops run in threads
             if name not in _PACERS:
                 for other in list(islice(_PACERS, 2)):  # a platform has thousands of accounts: two may go for each new
                     pacer = _PACERS.pop(other)

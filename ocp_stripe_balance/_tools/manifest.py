@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ocp_stripe_balance._domain import Money
+from ocp_stripe_balance._process.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,7 +61,7 @@ class ToolSpec:
     operation_id: str | None = None
     tags: tuple[str, ...] = ()
 
-    @cached_property
+    @Once
     def short_name(self) -> str:
         """
         A name that leaves room for what hosts of MCP put before it, as ``list_balance_transactions``.
@@ -83,7 +84,7 @@ class ToolSpec:
         """
         return self.name, self.short_name
 
-    @cached_property
+    @Once
     def effect(self) -> Effect:
         """
         What a call of it does, and to whom: ``x-effect`` in its parameters' document.
@@ -127,7 +128,7 @@ class ToolSpec:
         subject = self.effect.subject
         return None if subject is None else arguments.get(subject)
 
-    @cached_property
+    @Once
     def stated_parameter(self) -> str | None:
         """
         The name of the parameter that states the effect in words, in a tool that has one.
@@ -135,7 +136,7 @@ class ToolSpec:
         properties = self.parameters_json_schema["properties"]
         return next((name for name, spec in properties.items() if spec.get("format") == "stated-effect"), None)
 
-    @cached_property
+    @Once
     def page_size(self) -> int | None:
         """
         How many items Stripe gives at once, of a tool that lists; None of every other.
@@ -143,14 +144,14 @@ class ToolSpec:
         size: int | None = self.parameters.get("limit", {}).get("schema", {}).get("x-page-size")
         return size
 
-    @cached_property
+    @Once
     def parameters_json_schema(self) -> dict[str, Any]:
         """
         The JSON Schema 2020-12 document every call is validated against.
         """
         return _schema_file(f"{self.name}.parameters.json")
 
-    @cached_property
+    @Once
     def response_json_schema(self) -> dict[str, Any]:
         """
         The response schema as JSON Schema 2020-12, references resolved in ``$defs``.

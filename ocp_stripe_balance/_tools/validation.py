@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._process.importing import importing
+from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._text.plain import MAX_SHOWN, kind_of, nearest, shown
@@ -165,7 +165,7 @@ def response_validator(tool: ToolSpec) -> ResponseValidator:
 
 
 def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    with importing:
+    with no_fork:
         import jsonschema_rs  # 40 ms that only the first call needs
 
     return jsonschema_rs.Draft202012Validator(schema)
@@ -188,7 +188,8 @@ def _slow(schema: dict[str, Any], *, is_exact: bool = False) -> jsonschema.Draft
     """
     The validator that explains; for an exact one, -500.0 is no integer.
     """
-    import jsonschema  # 100 ms that only a refusal needs
+    with no_fork:
+        import jsonschema  # 100 ms that only a refusal needs
 
     def pattern(
         _validator: object, regex: str, instance: object, _schema: object

@@ -1,0 +1,130 @@
+"""
+No fork cuts in two what we import late, or make once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ocp_stripe_balance._process.forking import no_fork
+from ocp_stripe_balance._process.once import Once
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="of systems with forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_waits_until_another_thread_has_imported() -> None:
+    """And the child can import itself: the lock is free there."""
+    done: list[str] = []
+    is_importing, is_forking = threading.Event(), threading.Event()
+
+    def imports() -> None:
+        with no_fork:
+            is_importing.set()
+            is_forking.wait(5)
+            time.sleep(0.2)  # the fork would be over by then
+            done.append("imported")
+
+    thread = threading.Thread(target=imports)
+    thread.start()
+    is_importing.wait(5)
+    is_forking.set()
+    child = os.fork()
+    if child == 0:
+        other = threading.Thread(target=lambda: os._exit(0 if no_fork.acquire(timeout=5) else 1))
+        other.start()
+        other.join()
+    done.append("forked")
+    thread.join()
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ["imported", "forked"] == done
+
+
+class Slow:
+    """
+    An object of which something is worked out once.
+    """
+
+    def __init__(self, begun: threading.Event, go: threading.Event) -> None:
+        self.begun, self.go, self.times = begun, go, 0
+
+    @Once
+    def value(self) -> int:
+        """
+        What takes until it may go on.
+        """
+        self.begun.set()
+        self.go.wait(5)
+        self.times += 1
+        return self.times
+
+
+def test_what_is_worked_out_once_holds_no_lock() -> None:
+    """A child that is forked meanwhile would wait for it for ever; here another thread stands for that child."""
+    begun, go, free = threading.Event(), threading.Event(), threading.Event()
+    free.set()
+    slow, other = Slow(begun, go), Slow(begun, free)
+    told: list[int] = []
+    threads = [threading.Thread(target=lambda: told.append(slow.value))]
+    threads[0].start()
+    begun.wait(5)
+    threads.append(threading.Thread(target=lambda: told.append(other.value + other.value), daemon=True))
+    threads[1].start()
+    threads[1].join(5)
+    assert [2] == told
+    go.set()
+    threads[0].join(5)
+    assert [2, 1] == told
+    assert 1 == other.times
+
+
+FIRST_CALLS = """
+import asyncio, sys
+from ocp_stripe_balance import OCPAgent, ToolError
+from ocp_stripe_balance._process.forking import no_fork
+
+url, customer = sys.argv[1:]
+uncovered = []
+
+async def call(url, amount):
+    async with OCPAgent() as agent:
+        await agent.register_api('stripe', base_url=url)
+        call = {'customer': customer, 'amount': amount, 'currency': 'usd'}
+        try:
+            return (await agent.call_tool('create_balance_transaction', call)).outcome
+        except ToolError as error:
+            return error.reason
+
+async def calls():
+    sys.addaudithook(lambda event, facts: event == 'import' and not no_fork._is_owned() and uncovered.append(facts[0]))
+    # one that looks a host up, one that pays, one that is refused
+    return [await call(*each) for each in (('https://localhost:9', -5), (url, -5), (url, 'x'))]
+
+print(*asyncio.run(calls()), *uncovered)
+"""
+
+
+def test_a_first_call_imports_only_what_no_fork_cuts_in_two(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """Also what Python imports by itself, such as the code page of a text; a refusal explains itself by much code."""
+    stripe = stripe_thread
+    settings = {"STRIPE_SECRET_KEY": stripe.api_key, "OCP_STRIPE_JOURNAL": str(tmp_path / "journal")}
+    done = subprocess.run(  # noqa: S603  our own program
+        [sys.executable, "-c", FIRST_CALLS, stripe.url, stripe.create_customer()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        env={**os.environ, **settings, "OCP_STRIPE_MAX_ATTEMPTS": "1"},
+    )
+    assert ("not_sent succeeded invalid_parameters", "") == (done.stdout.strip(), done.stderr)
