@@ -1,8 +1,8 @@
 """
 Every way a call can fail, branched by what the caller may do next.
 
-    ToolError                         .outcome .tool .idempotency_key .retryable .hint .to_dict()
-    ├── NotSentError                  not_sent: nothing left this process; mend it and call again
+    ToolError                         .outcome .next .tool .idempotency_key .hint .to_dict()
+    ├── NotSentError                  not_sent: nothing left this process
     │   ├── InvalidParametersError    also a ValueError; .problems: path, message and hint each
     │   ├── ConfigurationError        a setting, a key or a base URL is missing or impossible
     │   │   └── APINotFound           no installed package publishes that API
@@ -15,6 +15,14 @@ Every way a call can fail, branched by what the caller may do next.
     │   ├── ResourceMissingError      404, code resource_missing
     │   └── RateLimitError            429, wait and call again with the same key
     └── OutcomeUnknownError           unknown: it may have moved; find out with the same key
+
+`next` says in one word what to do:
+
+    mend_and_call_again       mend what is named, or use what is named, and call again
+    call_again                the same call, at once or after ``after_seconds``
+    call_again_once_approved  the same call, once a person approved
+    wait_until                the same call, at ``free_at``
+    stop_and_tell             nothing more; tell whoever asked
 
 Cancelling a call before anything was sent raises `asyncio.CancelledError` as usual; cancelling it
 afterwards raises `OutcomeUnknownError`, because a caller that saw a bare timeout would pay again.
@@ -32,8 +40,11 @@ from ocp_stripe_balance._text.secrets import redact
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ocp_stripe_balance._domain import Next
+
 _E = TypeVar("_E", bound="ToolError")
 Outcome = Literal["succeeded", "rejected", "not_sent", "unknown"]
+_SAME_CALL = {"call_again", "call_again_once_approved", "wait_until"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +75,10 @@ class ToolError(Exception):
     outcome: Outcome
     """What became of the money: nothing moved for ``not_sent`` and ``rejected``."""
     code_for_model: ClassVar[str] = "tool_error"
+    next: Next = "stop_and_tell"
+    """What to do next, in one word of the five above."""
+    after_seconds: float | None = None
+    """How long to wait before the same call is made again, where that is known."""
     warnings: tuple[str, ...] = ()
     """What else the caller should know, such as a parameter that was left out."""
 
@@ -74,8 +89,9 @@ class ToolError(Exception):
         lines: Iterable[object] = (),
         tool: str | None = None,
         idempotency_key: str | None = None,
-        retryable: bool = False,
+        next: Next | None = None,  # noqa: A002  the word of the answer
         hint: str = "",
+        for_people: str = "",
         attempts: int = 0,
     ) -> None:
         # What others wrote stands in messages, and must not look like a line of ours.
@@ -83,12 +99,21 @@ class ToolError(Exception):
         super().__init__(_line(message) + ("\n" + listed if listed else ""))
         self.tool = tool
         self.idempotency_key = idempotency_key
-        self.retryable = retryable
-        """Whether the same call, with the same parameters and this key, may end otherwise."""
+        if next is not None:
+            self.next = next
         self.hint = _line(hint)
         """What to do next, in a sentence for a model or a person."""
+        self.for_people = _line(for_people)
+        """What a person can do, such as a command, which no model is told."""
         self.attempts = attempts
         """How many times a connection to Stripe was tried."""
+
+    @property
+    def retryable(self) -> bool:
+        """
+        Whether the same call may end otherwise; `next` says more, and the next version has it alone.
+        """
+        return self.next in _SAME_CALL
 
     @property
     def reason(self) -> str:
@@ -103,16 +128,19 @@ class ToolError(Exception):
         """
         key = f"(idempotency key {self.idempotency_key})" if self.idempotency_key else ""
         message = str(self.args[0])
-        rest = " ".join(part for part in (self.hint, key) if part)
+        rest = " ".join(part for part in (self.hint, self.for_people, key) if part)
         return message + ("" if message.endswith("\n") else " ") * bool(rest) + rest
 
-    def told_of(self, tool: str | None, idempotency_key: str | None, hint: str | None = None) -> Self:
+    def told_of(
+        self, tool: str | None, idempotency_key: str | None, hint: str | None = None, *, stops: bool = False
+    ) -> Self:
         """
-        The same failure as that of another call, which it stopped; with *hint* in place of its own advice.
+        The same failure as that of another call; with *hint* in place of its own advice, and an end where it *stops*.
         """
         other = _restore(type(self), self.args, dict(self.__dict__))
         other.tool, other.idempotency_key = tool, idempotency_key
         other.hint = self.hint if hint is None else hint
+        other.next = "stop_and_tell" if stops else self.next
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,14 +151,15 @@ class ToolError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """
-        The error as JSON for the model: ``error``, ``outcome``, ``message``, ``hint``, ``retryable`` and more.
+        The error as JSON for the model: ``error``, ``outcome``, ``message``, ``next``, ``hint`` and more.
         """
         facts: dict[str, Any] = {
             "error": self.code_for_model,
             "outcome": self.outcome,
             "message": str(self.args[0]),
+            "next": self.next,
+            "after_seconds": self.after_seconds,
             "hint": self.hint,
-            "retryable": self.retryable,
             "tool": self.tool,
             "idempotency_key": self.idempotency_key,
             "warnings": list(self.warnings) or None,
@@ -166,6 +195,7 @@ class InvalidParametersError(NotSentError, ValueError):
     """
 
     code_for_model = "invalid_parameters"
+    next: Next = "mend_and_call_again"
 
     def __init__(self, problems: Sequence[Problem], **facts: Any) -> None:
         """
@@ -217,7 +247,7 @@ class APINotFound(ConfigurationError):  # noqa: N818  the name on the SDK's surf
 
 class PolicyRefusedError(NotSentError):
     """
-    A guardrail stopped the call before anything was sent; `hint` says whether to wait, mend it or ask a person.
+    A guardrail stopped the call before anything was sent; `next` says whether to wait, mend it or ask a person.
     """
 
     code_for_model = "policy_refused"
@@ -259,6 +289,7 @@ class ApprovalRequiredError(PolicyRefusedError):
     """
 
     code_for_model = "approval_required"
+    next: Next = "call_again_once_approved"
 
     def __init__(self, message: str, *, proposal_id: str, expires_at: str, **facts: Any) -> None:
         """
@@ -281,6 +312,7 @@ class IdempotencyConflictError(NotSentError):
     """
 
     code_for_model = "idempotency_conflict"
+    next: Next = "mend_and_call_again"
 
 
 class RejectedError(ToolError):
@@ -292,6 +324,7 @@ class RejectedError(ToolError):
 
     outcome = "rejected"
     code_for_model = "rejected"
+    next: Next = "mend_and_call_again"
 
     def __init__(  # noqa: PLR0913  the fields of Stripe's error object
         self,
@@ -324,12 +357,14 @@ class RejectedError(ToolError):
         self.request_id = request_id
         self.doc_url = doc_url
         self.retry_after_s = retry_after_s
+        if retry_after_s is not None:
+            self.after_seconds = retry_after_s
 
     def to_dict(self) -> dict[str, Any]:
         """
         As for every error, with Stripe's ``status``, ``type``, ``code``, ``param``, ``request_id`` and ``doc_url``.
         """
-        names = ("status", "type", "code", "param", "request_id", "doc_url", "retry_after_s")
+        names = ("status", "type", "code", "param", "request_id", "doc_url")
         stripe = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**super().to_dict(), "stripe_message": self.message, **stripe}
 
@@ -340,6 +375,7 @@ class AuthenticationError(RejectedError):
     """
 
     code_for_model = "authentication"
+    next: Next = "stop_and_tell"
 
 
 class PermissionDeniedError(RejectedError):
@@ -348,6 +384,7 @@ class PermissionDeniedError(RejectedError):
     """
 
     code_for_model = "permission_denied"
+    next: Next = "stop_and_tell"
 
 
 class ResourceMissingError(RejectedError):
@@ -356,6 +393,7 @@ class ResourceMissingError(RejectedError):
     """
 
     code_for_model = "resource_missing"
+    next: Next = "stop_and_tell"
 
 
 class RateLimitError(RejectedError):
@@ -364,6 +402,8 @@ class RateLimitError(RejectedError):
     """
 
     code_for_model = "rate_limit"
+    next: Next = "call_again"
+    after_seconds = 2.0
 
 
 def rejection_class(status: int, code: str | None) -> type[RejectedError]:
@@ -385,10 +425,10 @@ def rejection(told: dict[str, Any], **facts: Any) -> RejectedError:
     """
     The error whose `RejectedError.to_dict` was kept as *told*.
     """
-    names = ("status", "type", "code", "param", "request_id", "doc_url")
-    stripe = {name: told[name] for name in names if name in told}
+    names = ("status", "type", "code", "param", "request_id", "doc_url", "next", "hint")
+    said = {name: told[name] for name in names if name in told}
     cls = rejection_class(told["status"], told.get("code"))
-    return cls(told["stripe_message"], is_verdict=True, hint=told.get("hint", ""), **stripe, **facts)
+    return cls(told["stripe_message"], is_verdict=True, **said, **facts)
 
 
 class OutcomeUnknownError(ToolError):
@@ -400,6 +440,7 @@ class OutcomeUnknownError(ToolError):
 
     outcome = "unknown"
     code_for_model = "outcome_unknown"
+    next: Next = "call_again"
 
     def __init__(
         self,
@@ -418,7 +459,6 @@ class OutcomeUnknownError(ToolError):
             f"Call again with the same parameters and idempotency_key {key!r} to find out: Stripe then answers with "
             "the first result instead of moving money again. Never use a new key.",
         )
-        facts.setdefault("retryable", True)
         super().__init__(f"The outcome is unknown: the call may have taken effect. {message}", **facts)
         self.status = status
         self.request_id = request_id

@@ -100,8 +100,50 @@ async def test_error_is_raised_with_its_outcome(cls: type[errors.ToolError]) -> 
     assert SCENARIOS[cls][0] == error.outcome
     assert error.hint
     told = json.loads(json.dumps(error.to_dict()))
-    assert {"error", "outcome", "message", "hint", "retryable"} <= set(told)
+    assert {"error", "outcome", "message", "next", "hint"} <= set(told)
     assert error.outcome == told["outcome"]
+
+
+NEXT = {
+    errors.NotSentError: "call_again",
+    errors.InvalidParametersError: "mend_and_call_again",
+    errors.ApprovalRequiredError: "call_again_once_approved",
+    errors.IdempotencyConflictError: "mend_and_call_again",
+    errors.RejectedError: "mend_and_call_again",
+    errors.RateLimitError: "call_again",
+    errors.OutcomeUnknownError: "call_again",
+}
+
+
+@pytest.mark.parametrize("cls", SCENARIOS)
+async def test_what_to_do_next_is_one_word_of_five(cls: type[errors.ToolError]) -> None:
+    """A field of its own: what is not named here stops, and so does whatever nobody thought of."""
+    error = await raised(cls)
+    wanted = NEXT.get(cls, "stop_and_tell")
+    assert wanted == error.next == error.to_dict()["next"]
+    assert error.retryable == (wanted in {"call_again", "call_again_once_approved"})
+    assert "stop_and_tell" == errors.ToolError.next
+
+
+def too_many(headers: dict[str, str]) -> Callable[[httpx.Request], httpx.Response]:
+    error = {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many."}
+    return lambda _: httpx.Response(429, json={"error": error}, headers={"Request-Id": "req_1", **headers})
+
+
+async def test_call_again_says_after_how_many_seconds() -> None:
+    """Where Stripe says it, as Stripe says it; after too many requests never at once."""
+    for headers, wanted in ((dict[str, str](), 2.0), ({"Retry-After": "90"}, 90.0)):
+        with pytest.raises(errors.RateLimitError) as caught:
+            await call(too_many(headers))
+        assert ("call_again", wanted) == (caught.value.next, caught.value.to_dict()["after_seconds"])
+
+
+@pytest.mark.parametrize("cls", SCENARIOS)
+async def test_a_model_is_told_no_command(cls: type[errors.ToolError]) -> None:
+    """A model cannot run one, so commands are for people: the exception's own text has them, the JSON has not."""
+    error = await raised(cls)
+    assert "ocp-stripe-balance " not in json.dumps(error.to_dict())
+    assert error.for_people in str(error)
 
 
 @pytest.mark.parametrize("cls", SCENARIOS)

@@ -170,7 +170,7 @@ _NOBODY = SeenCustomer()
 
 def _unread(call: Call, why: object, attempts: int = 0) -> NotSentError:
     message = f"Nothing was sent: customer {call.intent.customer} could not be read ({why})"
-    return NotSentError(message, hint=_AGAIN, retryable=True, attempts=attempts)
+    return NotSentError(message, hint=_AGAIN, next="call_again", attempts=attempts)
 
 
 def _name_of(call: Call) -> _Name:

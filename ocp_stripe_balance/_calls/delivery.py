@@ -186,7 +186,7 @@ def _known_elsewhere(record: Record) -> OutcomeUnknownError:
         f"Stripe knows reference {record.intent.reference!r} from a request of another journal, "
         "which may have moved the money.",
         hint="Look at the customer's balance transactions. Do not use another reference or key for the same reason.",
-        retryable=False,
+        next="stop_and_tell",
         tool=record.intent.tool,
         idempotency_key=record.key,
     )

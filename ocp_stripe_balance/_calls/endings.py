@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._policy import Finding
     from ocp_stripe_balance.errors import Problem
 
+_LOOK = "getBalanceCalls with this idempotency_key looks for it in the ledger, without moving money."
+_RECONCILE = "'ocp-stripe-balance calls reconcile' does the same for every open call."
+
 Verdict = Literal["send", "ask", "refused", "replay", "resume", "wait", "conflict", "too_old"]
 
 
@@ -187,7 +190,7 @@ class CustomerWanted:
         Raise that it was not read: what cannot be asked is not sent.
         """
         message = "Nothing was sent: the customer was not read."
-        raise NotSentError(message, retryable=True, tool=self.intent.tool, idempotency_key=self.intent.key.text)
+        raise NotSentError(message, next="call_again", tool=self.intent.tool, idempotency_key=self.intent.key.text)
 
     def sentence(self) -> Sentence:
         """
@@ -265,7 +268,7 @@ class Refused:
             limit=words.limit,
             left=words.left,
             free_at=None if self.finding.free_at is None else moment(self.finding.free_at),
-            retryable=self.finding.is_temporary,
+            next=self.finding.next,
             tool=self.intent.tool,
             idempotency_key=self.intent.key.text,
         )
@@ -305,7 +308,6 @@ class Waiting:
             ),
             proposal_id=proposal.id,
             expires_at=expires,
-            retryable=True,
             tool=proposal.tool,
             idempotency_key=proposal.key,
         )
@@ -335,7 +337,9 @@ class Held:
         words, intent = self.finding.words(), self.record.intent
         raise OutcomeUnknownError(
             f"It may have been sent before, and sending it again now is against the policy: {words.message}.",
-            hint=f"{words.hint} 'ocp-stripe-balance calls reconcile' looks for it in the ledger without moving money.",
+            hint=f"{words.hint} {_LOOK}",
+            for_people=_RECONCILE,
+            next=self.finding.next,
             tool=intent.tool,
             idempotency_key=intent.key.text,
         )
@@ -418,8 +422,9 @@ class TooOld:
         intent = self.record.intent
         return OutcomeUnknownError(
             self._MESSAGE,
-            hint="Run 'ocp-stripe-balance calls reconcile' to look for it in the ledger. Do not use a new key before.",
-            retryable=False,
+            hint=f"{_LOOK} Do not use a new key before.",
+            for_people=_RECONCILE,
+            next="stop_and_tell",
             tool=intent.tool,
             idempotency_key=intent.key.text,
         )
@@ -467,7 +472,7 @@ class Conflict:
                 tool=draft.tool,
                 idempotency_key=draft.key.text,
             )
-        done = f"{first.intent.effect} to {first.intent.customer}, {first.state}"
+        done, is_theirs = f"{first.intent.effect} to {first.intent.customer}, {first.state}", False
         transaction = json.loads(first.outcome.answer or "{}").get("id")
         done += f", transaction {transaction}" if transaction else ""
         if self.is_about_reference:
@@ -477,9 +482,14 @@ class Conflict:
             )
         else:
             what = f"the idempotency key {draft.key.text!r} already belongs to another call ({done})"
-            hint = _ANOTHERS if draft.key.origin.is_derived else _ANOTHER
+            is_theirs = draft.key.origin.is_derived
+            hint = _ANOTHERS if is_theirs else _ANOTHER
         return IdempotencyConflictError(
-            f"Nothing was sent: {what}.", hint=hint, tool=draft.tool, idempotency_key=first.key
+            f"Nothing was sent: {what}.",
+            hint=hint,
+            next="stop_and_tell" if is_theirs else None,
+            tool=draft.tool,
+            idempotency_key=first.key,
         )
 
 

@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import DryRun, ReconcileResult
 
 _HOW_TO_GIVE_A_KEY = (
-    "Give an API key in one of three ways: set STRIPE_SECRET_KEY, set STRIPE_API_KEY, or pass "
-    "headers={'Authorization': 'Bearer sk_test_…'} to register_api or call_tool. To try the tool without a Stripe "
-    "account, run 'ocp-stripe-balance sandbox' and set the two variables it prints."
+    "A person must give an API key in one of three ways: set STRIPE_SECRET_KEY, set STRIPE_API_KEY, or pass "
+    "headers={'Authorization': 'Bearer sk_test_…'} to register_api or call_tool."
+)
+_WITHOUT_ACCOUNT = (
+    "To try the tool without a Stripe account, run 'ocp-stripe-balance sandbox' and set the two variables it prints."
 )
 _CUSTOMER = "/v1/customers/{customer}"
 
@@ -247,4 +249,4 @@ class Operations:
 
 def _no_key(tool: str) -> Failed:
     message = "Nothing was sent: there is no API key."
-    return Failed(ConfigurationError(message, hint=_HOW_TO_GIVE_A_KEY, tool=tool))
+    return Failed(ConfigurationError(message, hint=_HOW_TO_GIVE_A_KEY, for_people=_WITHOUT_ACCOUNT, tool=tool))

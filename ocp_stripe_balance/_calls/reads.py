@@ -142,7 +142,7 @@ def _unreadable(tool: ToolSpec, reply: Reply, why: str) -> NotSentError:
     return NotSentError(
         f"Nothing moved: a page of the list could not be read ({why}).",
         hint="Call again, for fewer at once (limit) or without expand.",
-        retryable=True,
+        next="call_again",
         attempts=reply.attempts,
         tool=tool.name,
     )

@@ -247,7 +247,7 @@ class Reversals:
                 f"Nothing was sent: {wanted.transaction} could not be read (the answer is no balance transaction)."
             )
             hint = "Call again with the same parameters."
-            raise NotSentError(message, hint=hint, retryable=True, tool=wanted.tool.name)
+            raise NotSentError(message, hint=hint, next="call_again", tool=wanted.tool.name)
         marks = entry.metadata or {}
         if _REVERSED_BY in marks:
             raise already(wanted, marks[_REVERSED_BY])
@@ -276,12 +276,12 @@ def told_as_reversal(tool: ToolSpec, error: ToolError) -> ToolError:
     """
     The error of a step, told as one of the reversal: its advice is not to follow with another key.
     """
-    hint = None
-    if isinstance(error, OutcomeUnknownError) and error.retryable:
+    hint, stops = None, False
+    if isinstance(error, OutcomeUnknownError) and error.next == "call_again":
         hint = _FIND_OUT
     elif isinstance(error, RejectedError) and error.is_verdict and error.idempotency_key is not None:
-        hint = _STAYS
-    return error.told_of(tool.name, error.idempotency_key, hint)
+        hint, stops = _STAYS, True
+    return error.told_of(tool.name, error.idempotency_key, hint, stops=stops)
 
 
 def already(wanted: Reversal, by: object) -> PolicyRefusedError:

@@ -100,7 +100,7 @@ class Service:
                 seen = await self._look_at_customer(call, seen, deadline)
                 if loop.time() >= deadline:  # of a call that may have been sent before, no customer is wanted
                     message = "Nothing was sent: the call's deadline had passed before it could be."
-                    raise NotSentError(message, hint="Call again with the same parameters.", retryable=True)
+                    raise NotSentError(message, hint="Call again with the same parameters.", next="call_again")
                 admitted = await self._admit(call, seen, deadline)
         except ToolError as error:
             return Failed(error.told_of(call.intent.tool, call.intent.key.text), error.__cause__)

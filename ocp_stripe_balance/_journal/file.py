@@ -250,7 +250,7 @@ def check_links(links: int) -> None:
     if links > 1:
         raise MisplacedError(
             f"the file has {links} names (hard links), and a -wal beside each",
-            "Remove the other names; 'ocp-stripe-balance calls backup' makes a copy.",
+            "A person must remove the other names; a copy for keeping is made with the command for backups.",
         )
 
 

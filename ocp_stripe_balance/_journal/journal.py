@@ -198,7 +198,7 @@ class Journal:
         return NotSentError(
             f"The journal at {self.path} cannot be used ({why}), so this attempt sent nothing.",
             hint=f"{hint} Then call again with the same key: what became of earlier attempts is in the journal.",
-            retryable=refused is None,
+            next="call_again" if refused is None else "stop_and_tell",
         )
 
     def __del__(self) -> None:

@@ -98,7 +98,7 @@ def rate_rule(limit: int, past: Past) -> Finding:
             left="0",
         ),
         free_at=math.ceil(past.let_through_at(limit, 60.0) + 60.0),
-        is_temporary=True,
+        next="wait_until",
     )
 
 
@@ -141,7 +141,7 @@ def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past:
             hint=f"{wait} Do not split the amount or use another customer; a person can make the entry.",
         )
 
-    return Finding("refused", rule, why, free_at=free_at, is_temporary=free_at is not None)
+    return Finding("refused", rule, why, free_at=free_at, next="stop_and_tell" if free_at is None else "wait_until")
 
 
 def threshold_rule(policy: Policy, moved: Money) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from ocp_stripe_balance._domain import Intent, State
+    from ocp_stripe_balance._domain import Intent, Next, State
     from ocp_stripe_balance._policy.file import Per
 
 
@@ -202,8 +202,8 @@ class Finding(NamedTuple):
     """Makes the words: they take longer than the rest of a call, and of a call that is allowed nobody reads them."""
     free_at: float | None = None
     """When the rule would let the same call through."""
-    is_temporary: bool = False
-    """Whether waiting is all it takes. Not for a suspected duplicate: who just waits pays twice."""
+    next: Next = "stop_and_tell"
+    """Of a refusal. A suspected duplicate is not waited for: who just waits pays twice."""
 
 
 def decide(found: Iterable[Finding]) -> Finding | None:

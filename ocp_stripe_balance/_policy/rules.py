@@ -151,7 +151,8 @@ def _direction(policy: Policy, moved: Money) -> Finding:
         "directions",
         lambda: Words(
             f"amount {moved.amount} is a {direction}, and the policy allows {allowed()} only",
-            "A negative amount credits the customer, a positive one debits. If the sign is right, a person must act.",
+            "A negative amount credits the customer, a positive one debits. Call again with the other sign only if "
+            "that is what you were asked for; otherwise a person must act.",
         ),
     )
 
@@ -203,7 +204,8 @@ def _expand(allowed: tuple[str, ...], intent: Intent) -> Finding:
     if not denied_fields:
         return Finding("allowed", "expand", lambda: Words("nothing is expanded that may not be"))
     message = f"the policy does not let {' and '.join(denied_fields)} be expanded"
-    return Finding("refused", "expand", lambda: Words(message, "Call again without it: the ID is in the answer."))
+    hint = "Call again without it: the ID is in the answer."
+    return Finding("refused", "expand", lambda: Words(message, hint), next="mend_and_call_again")
 
 
 def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
@@ -235,6 +237,7 @@ def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
                 f"the policy demands {' and '.join(missing)}, which the call does not have",
                 f"Call again with {examples}. Say what is true.",
             ),
+            next="mend_and_call_again",
         )
 
 
@@ -310,7 +313,8 @@ def _duplicate(window_s: float, intent: Intent, past: Past) -> Finding:
             f"If it is the same decision, it is done or under way: call with {repeat} to have its result. {instead}",
         )
 
-    return Finding("refused", "duplicate_window", words, free_at=math.ceil(first.created_at + window_s))
+    free_at = math.ceil(first.created_at + window_s)
+    return Finding("refused", "duplicate_window", words, free_at=free_at, next="mend_and_call_again")
 
 
 def _denied_before(denial: EarlierDenial) -> Finding:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import httpx
     from pydantic import SecretStr
 
+    from ocp_stripe_balance._domain import Next
     from ocp_stripe_balance._stripe.pace import Pace, Pacer
     from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._stripe.wire import Wire
@@ -351,7 +352,7 @@ class _Call:
             return NotSentError(
                 f"Nothing moved: {what}.",
                 hint=_HINT_OF_DOUBT,
-                retryable=True,
+                next="call_again",
                 attempts=self._attempts,
                 **self._facts,
             )
@@ -361,7 +362,7 @@ class _Call:
         return NotSentError(
             f"Nothing moved: {what} ({self._failure(last)}), after {self._times()}.",
             hint=f"{hint} {advice(ignored)}".strip(),
-            retryable=True,
+            next="call_again",
             attempts=self._attempts,
             **self._facts,
         )
@@ -371,7 +372,7 @@ class _Call:
         return NotSentError(
             f"Nothing moved: the request was not sent{before}, because {why}.",
             hint="Call again later, with the same parameters and idempotency key.",
-            retryable=True,
+            next="call_again",
             attempts=self._attempts,
             **self._facts,
         )
@@ -393,7 +394,7 @@ class _Call:
             doc_url=text("doc_url"),
             retry_after_s=retry_after(reply),
             is_verdict=classify(reply) is Seen.REFUSED,
-            retryable=cls is RateLimitError,
+            next=_next_after(reply, text("type")),
             hint=_HINTS.get(
                 text("type") or "", _HINTS.get(cls, _HINT_OF_READS if self._is_read else _HINTS[RejectedError])
             ),
@@ -416,12 +417,13 @@ class _Call:
         facts: dict[str, Any] = {**self._facts, "attempts": self._attempts}
         if reply is not None and reply.is_replayed:
             # https://docs.stripe.com/error-low-level#server-errors: a stored 500 is repeated for 24 hours.
-            facts["retryable"] = False
+            facts["next"] = "stop_and_tell"
             facts["hint"] = (
                 "Stripe stored this answer under the key and will repeat it for 24 hours. Do not use a new key: "
-                "'ocp-stripe-balance calls reconcile' looks for the entry among the customer's balance transactions, "
-                "and says when it is sure that there is none."
+                "getBalanceCalls with this idempotency_key looks for the entry among the customer's balance "
+                "transactions, and says when it is sure that there is none."
             )
+            facts["for_people"] = "'ocp-stripe-balance calls reconcile' does the same for every open call."
         return OutcomeUnknownError(
             message,
             status=reply.status if reply else None,
@@ -450,6 +452,16 @@ _HINTS: dict[type[ToolError] | str, str] = {
         "another key; if it is the same decision, the first request stands: do not repeat it."
     ),
 }
+
+
+def _next_after(reply: Reply, kind: str | None) -> Next | None:
+    """
+    What to do after a no, where it is not what its class says.
+    """
+    if kind == "idempotency_error":
+        return "stop_and_tell"
+    is_passing = reply.status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT}
+    return "call_again" if is_passing or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
 
 
 def _bare(api_key: SecretStr | None) -> str:

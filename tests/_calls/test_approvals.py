@@ -450,8 +450,8 @@ async def test_a_queued_call_runs_once_it_is_approved(stripe: Sandbox, path: Pat
         key = error.idempotency_key
         assert key is not None
         told = error.to_dict()
-        assert ("approval_required", "not_sent", True, key) == tuple(
-            told[name] for name in ("error", "outcome", "retryable", "idempotency_key")
+        assert ("approval_required", "not_sent", "call_again_once_approved", key) == tuple(
+            told[name] for name in ("error", "outcome", "next", "idempotency_key")
         )
         assert error.proposal_id == (await wait_in_queue(agent, order(customer), key)).proposal_id
     await approve(path, key)
