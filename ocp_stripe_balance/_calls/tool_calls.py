@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import Key, Origin
@@ -30,8 +31,8 @@ _OF_A_NAME = re.compile(  # made from a name (version 3 or 5), in any spelling o
 )
 _PIECE = re.compile(r"[A-Za-z0-9]{20,}")
 _BEDROCK = re.compile(r"(?<=^tooluse_)[\w-]{22}$", re.ASCII)  # the only ones with separators within
-_HEX = re.compile(r"[0-9a-f]{32,}")
-_LEAST_DIGITS, _LEAST_HEX_LETTERS = 10, 3
+_HEX = re.compile(r"[0-9a-f]{32,}", re.IGNORECASE)
+_LEAST_DIGITS, _LEAST_HEX_LETTERS, _LEAST_STEPS = 10, 3, 8
 _LEAST_SURPRISES, _LEAST_LETTERS, _LEAST_SHARE = 10, 6, 0.55
 _IN_WORDS = (
     "th he in er an re nd at on nt ha es st en ed to it ou ea hi is or ti as te et ng of al de se le sa si ar ve ra ld "
@@ -68,19 +69,27 @@ def is_evidently_unique(call_id: str) -> bool:
     That is a UUID, 32 hexadecimal digits, or 20 letters and digits in one piece in which most letters do not follow
     the one before as they do in words, or in the alphabet. Names, counters, dates and versions are none of these,
     however long they are, nor is a UUID that was made from a name, with hyphens or without. One in a hundred random IDs
-    is not seen to be one, and one in twenty of 32 hexadecimal digits that are no UUID: a host that repeats calls names
-    the conversation.
+    is not seen to be one; of 32 hexadecimal digits that are no UUID one in thirty, which by chance has the form of one
+    made from a name: a host that repeats calls names the conversation.
     """
     call_id = _OF_A_NAME.sub(" ", call_id)
     pieces = [uuid.replace("-", "") for uuid in _UUID.findall(call_id)]
+    pieces += _HEX.findall(call_id)
     pieces += _PIECE.findall(_BEDROCK.sub(lambda found: re.sub("[-_]", "0", found[0]), call_id))
     return any(map(_looks_random, pieces))
 
 
 def _looks_random(piece: str) -> bool:
-    if _HEX.fullmatch(piece.lower()):
-        digits = set(piece.lower())
-        return len(digits) >= _LEAST_DIGITS and len(digits - set("0123456789")) >= _LEAST_HEX_LETTERS
+    return _are_drawn(piece.lower()) if _HEX.fullmatch(piece) else _is_no_word(piece)
+
+
+def _are_drawn(digits: str) -> bool:
+    steps = {(int(after, 16) - int(before, 16)) % 16 for before, after in pairwise(digits)}  # a counter has few
+    letters = set(digits) - set("0123456789")
+    return len(set(digits)) >= _LEAST_DIGITS and len(letters) >= _LEAST_HEX_LETTERS and len(steps) >= _LEAST_STEPS
+
+
+def _is_no_word(piece: str) -> bool:
     surprises = []
     before, last = "", ""  # the character before, and the last letter
     for char in piece:

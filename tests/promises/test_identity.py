@@ -309,6 +309,17 @@ def test_ids_as_providers_draw_them_are_seen_to_be_unique(prefix: str, alphabet:
     assert sum(is_evidently_unique(f"chatcmpl-tool-{each.hex}") for each in uuids) >= 48
 
 
+@pytest.mark.parametrize("prefix", ["", "call_", "call", "toolu_", "chatcmpl-tool-"])
+def test_32_hexadecimal_digits_that_were_drawn_are_seen_to_be_unique(prefix: str) -> None:
+    """But for those that by chance have the form of a UUID made from a name, which is one in 32."""
+    source = random.Random(7)
+    drawn = ["".join(source.choices(HEX, k=32)) for _ in range(1000)]
+    others = [each for each in drawn if uuid.UUID(each).version not in {3, 5}]
+    assert sum(is_evidently_unique(prefix + each) for each in others) >= len(others) - 5
+    assert sum(is_evidently_unique(prefix + each.upper()) for each in others) >= len(others) - 5
+    assert len(others) >= 950
+
+
 @pytest.mark.promise("once.origin")
 @pytest.mark.parametrize("made", [uuid.uuid3, uuid.uuid5])
 @pytest.mark.parametrize("spelling", ["{}", "call_{}", "{{{}}}", "urn:uuid:{}", "chatcmpl-tool-{}-0", "call{}"])
@@ -341,6 +352,8 @@ counted = st.builds(
 @hypothesis.example("a1b2c3d4e5f6g7h8i9j0k1l2m3")
 @hypothesis.example("thread1turn2step3tool4call5x")
 @hypothesis.example("0" * 31 + "7")
+@hypothesis.example("call_0123456789abcdef0123456789abcdef")
+@hypothesis.example("00112233445566778899AABBCCDDEEFF")
 @hypothesis.example("A1b2" * 150)
 @hypothesis.given(counted | words | names | counters | st.text(max_size=19))
 def test_ids_that_may_come_again_are_not_taken_for_unique(call_id: str) -> None:
