@@ -15,8 +15,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import CLI, TOOL, age, client, decide, ledger, order, proposals, run
+from helpers import TOOL, age, client, decide, ledger, order, proposals, run
 from helpers import decisions as recorded_decisions
+from programs import CLI
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
 from ocp_stripe_balance._journal import Journal

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import CLI, connect, ledger, run
+from helpers import connect, ledger, run
+from programs import CLI
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance._journal import Journal

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import CLI, TEST_KEY, TOOL, TOOLS, ledger, run, transaction
+from helpers import TEST_KEY, TOOL, TOOLS, ledger, run, transaction
+from programs import CLI
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance.cli import main
@@ -208,6 +209,19 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize(
+    "words", [("policy", "explain", "-"), ("tools", "--json"), ("calls", "show", "k"), ("nonsense",)]
+)
+def test_the_program_at_once_is_the_program(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What most tests of the command line start takes words, variables, folder and input as the real one does."""
+    (tmp_path / "policy.toml").write_text("calls_per_minute = 5\n")
+    call, policy = '{"customer": "cus_1", "amount": -1, "currency": "usd"}', "policy.toml"
+    environment = {**os.environ, "OCP_STRIPE_POLICY": policy}
+    real = subprocess.run([CLI, *words], input=call, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    done = run(*words, stdin=call, OCP_STRIPE_POLICY=policy)
+    assert (real.returncode, real.stdout, real.stderr) == (done.returncode, done.stdout, done.stderr)
+
+
 def test_sandbox_serves_until_interrupted() -> None:
     """What it prints is enough for a first credit, and Ctrl-C ends it in peace."""
     with start("sandbox", "--json") as process:
@@ -337,9 +351,13 @@ async def test_any_terminal_encoding_will_do(stripe_thread: Sandbox) -> None:
     """ASCII terminals see escapes, no tracebacks."""
     customer = stripe_thread.create_customer()
     arguments = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "description=€", "--json")
-    done = run(*arguments, stripe=stripe_thread, PYTHONIOENCODING="ascii")
-    assert (0, "€") == (done.returncode, json.loads(done.stdout)["data"]["description"])
-    assert 0 == run("call", "--help", PYTHONIOENCODING="ascii").returncode
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    variables |= {"PYTHONIOENCODING": "ascii"}
+    with start(*arguments, **variables) as process:
+        assert "€" == json.loads(process.communicate(timeout=20)[0])["data"]["description"]
+    with start("call", "--help", **variables) as help_of_it:
+        help_of_it.communicate(timeout=20)
+    assert (0, 0) == (process.returncode, help_of_it.returncode)
 
 
 async def test_interrupting_the_question_sends_nothing(stripe_thread: Sandbox) -> None:

@@ -14,7 +14,8 @@ import termios
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import CLI, ledger, run
+from helpers import ledger, run
+from programs import CLI
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import CLI, TOOL, ledger, run
+from helpers import TOOL, ledger, run
+from programs import CLI
 
 from ocp_stripe_balance.cli import main, stopping
 from ocp_stripe_balance.cli.running import command

@@ -16,7 +16,7 @@ import pytest
 import reference
 import sdk_double
 from helpers import TOOL, TOOLS, client, connect, ledger
-from pages import BIN, DOCS, PAGES, README, ROOT, block, commands, names_of, run
+from pages import DOCS, PAGES, README, ROOT, block, commands, names_of, run
 
 from ocp_stripe_balance import OCPAgent, Settings, errors
 from ocp_stripe_balance.sandbox import FaultKind, Sandbox
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FRAMEWORKS, POLICY = DOCS / "frameworks.md", DOCS / "policy.md"
-CLI = str(BIN / "ocp-stripe-balance")
+CLI = "ocp-stripe-balance"
 
 
 def order(customer: str, amount: int = -500) -> dict[str, Any]:
