@@ -2,7 +2,7 @@
 Start a program at the process of `programs`, which has imported the package. This file imports next to nothing.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # it is there, below `signal`
 import _socket
 import marshal
 import os
@@ -23,6 +23,15 @@ class Started:
         self._server.sendall(len(asked).to_bytes(4, "big") + asked)
         self.pid = int(self._server.recv(8))
 
+    def pass_on(self, number: int, _frame: object) -> None:
+        """
+        A signal for the program; one that has ended hears it no more.
+        """
+        try:  # noqa: SIM105  contextlib would be an import
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+
     def wait(self) -> int:
         """
         How it ended, as `subprocess` tells it.
@@ -38,7 +47,7 @@ def run() -> int:
     """
     started = Started(sys.argv[1], sys.argv[2:], dict(os.environ), [0, 1, 2])
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, lambda number, _: os.kill(started.pid, number))
+        _signal.signal(number, started.pass_on)
     code = started.wait()
     return code if code >= 0 else 128 - code
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import programs
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError
 from ocp_stripe_balance._domain import State

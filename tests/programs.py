@@ -167,6 +167,8 @@ def _become(words: list[str], environment: dict[str, str], where: str, streams: 
         exec(words[1], {"__name__": "__main__"})  # noqa: S102  the test's own
     else:
         runpy.run_path(words[0], run_name="__main__")
+    if words[0] != CLI:
+        sys.stdout.flush()
     # As Python ends a program, but for taking it apart: that would copy all there is.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
