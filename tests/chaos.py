@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import programs
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError
 from ocp_stripe_balance._domain import State
@@ -464,7 +464,7 @@ def race(rounds: int, processes: int) -> dict[str, Any]:
     How many entries each key made, and how many answers its callers were told.
     """
     began = time.monotonic()
-    context = multiprocessing.get_context("spawn")
+    context = programs.processes()
     with tempfile.TemporaryDirectory() as folder, Sandbox() as stripe:
         customer = stripe.create_customer()
         start, told = context.Barrier(processes), context.Queue()

@@ -9,13 +9,11 @@ import json
 import os
 import sqlite3
 import ssl
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 import httpx
+import programs
 
 from ocp_stripe_balance import OCPAgent, Policy, Settings
 from ocp_stripe_balance._calls.admission import Admission
@@ -28,6 +26,7 @@ from ocp_stripe_balance._tools.manifest import load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from ocp_stripe_balance._journal import Decision, Record
     from ocp_stripe_balance.models import Answer, Proposal
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 # Reading the certificates takes 30 ms each time, and the sandbox speaks plain HTTP.
 _NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-CLI = str(Path(sys.executable).parent / "ocp-stripe-balance")
 
 TOOL = "postCustomersCustomerBalanceTransactions"
 TOOLS = [tool.name for tool in load_manifest().tools]
@@ -71,15 +69,7 @@ def run(*arguments: str, stripe: Sandbox | None = None, stdin: str = "", **envir
     """
     if stripe is not None:
         environment = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, **environment}
-    done = subprocess.run(  # noqa: S603  our own program
-        [CLI, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-        env={**os.environ, **environment},
-    )
+    done = programs.run(*arguments, stdin=stdin, environment={**os.environ, **environment})
     assert "Traceback" not in done.stderr
     if stripe is not None:
         assert stripe.api_key not in done.stdout + done.stderr

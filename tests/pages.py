@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import programs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -43,7 +45,7 @@ def run(*command: str, code: int = 0, cwd: Path | None = None, **environment: An
     """
     What a command prints, which ends with that code.
     """
-    variables = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environment}
+    variables = {**os.environ, "PATH": f"{programs.folder()}:{BIN}:{os.environ['PATH']}", **environment}
     done = subprocess.run(  # noqa: S603  our own commands
         command, capture_output=True, text=True, check=False, timeout=50, cwd=cwd, env=variables
     )

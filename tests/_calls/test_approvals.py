@@ -15,8 +15,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import CLI, TOOL, age, client, decide, ledger, order, proposals, run
+from helpers import TOOL, age, client, decide, ledger, order, proposals, run
 from helpers import decisions as recorded_decisions
+from programs import CLI, started
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
 from ocp_stripe_balance._journal import Journal
@@ -729,7 +730,7 @@ def test_who_decides_at_a_terminal_is_shown_what(
     monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603  our own program
-        [CLI, "approvals", "approve", "a"],
+        [*started(), CLI, "approvals", "approve", "a"],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

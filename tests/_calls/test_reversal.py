@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from helpers import (
     scripted,
     transaction,
 )
+from programs import processes
 
 from ocp_stripe_balance import (
     ApprovalRequiredError,
@@ -368,7 +368,7 @@ def undo(url: str, api_key: str, journal: str, wanted: dict[str, str], start: An
 @pytest.mark.parametrize("shared", [True, False], ids=["one journal", "a journal each"])
 async def test_processes_that_reverse_at_once_leave_one_entry(tmp_path: Path, shared: bool) -> None:
     """All are told the same entry: by the journal, or by Stripe, which knows the key."""
-    context = multiprocessing.get_context("spawn")
+    context = processes()
     count = 4
     with Sandbox() as stripe:
         customer = stripe.create_customer()

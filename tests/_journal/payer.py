@@ -130,6 +130,8 @@ ANSWERS: dict[str, Callable[..., list[str]]] = {
 }
 
 if __name__ == "__main__":
+    sys.stdout.write(f"{os.getpid()}\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         what, *names = line.split()
         sys.stdout.write("".join(f"{answer}\n" for answer in ANSWERS[what](*names)))

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import CLI, connect, ledger, run
+from helpers import connect, ledger, run
+from programs import CLI, started
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance._journal import Journal
@@ -38,14 +39,10 @@ class Payer:
     """
 
     def __init__(self, *arguments: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-        self.process = subprocess.Popen(  # noqa: S603  our own program
-            [sys.executable, str(HERE / "payer.py"), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        words = [*started(), str(HERE / "payer.py"), *arguments]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        assert self.process.stdout is not None
+        self.pid = int(self.process.stdout.readline())
 
     def ask(self, *words: str) -> list[str]:
         """
@@ -64,7 +61,8 @@ class Payer:
     def kill(self) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.kill()
+        if self.process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
         self.process.stdin.close()  # which ends a daemon that it has become
         self.process.stdout.close()
         self.process.wait()
@@ -474,11 +472,8 @@ def test_programs_that_copy_their_journal_all_the_time_take_turns(field: Field) 
     """None has a lock of SQLite's for long: a turn to write that no copy takes away stands behind them."""
     stripe = field.stripe
     where = (stripe.url, stripe.api_key, str(field.journal), str(field.folder), field.customer)
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     copiers = [
-        subprocess.Popen(  # noqa: S603  our own program
-            [sys.executable, "-c", COPIER, *where, name], env=environment, stderr=subprocess.DEVNULL
-        )
+        subprocess.Popen([*started(), "-c", COPIER, *where, name], stderr=subprocess.DEVNULL)  # noqa: S603
         for name in ("one", "two", "three")
     ]
     for copier in copiers:
@@ -607,7 +602,7 @@ def test_a_killed_process_leaves_no_turn_behind(field: Field) -> None:
     """The kernel gives it up, also where a child lives on."""
     payer = field.payer()
     assert "succeeded" == payer.pay("a")
-    payer.process.send_signal(signal.SIGSTOP)
+    os.kill(payer.pid, signal.SIGSTOP)
     other = field.payer()
     assert "succeeded" == other.pay("b")
     payer.kill()

@@ -11,7 +11,6 @@ import gc
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -47,6 +46,7 @@ from helpers import (
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from programs import processes
 
 from ocp_stripe_balance import (
     ConfigurationError,
@@ -703,7 +703,7 @@ def test_a_killed_process_leaves_a_call_that_can_be_resumed(stripe_thread: Sandb
     customer = stripe_thread.create_customer()
     stripe_thread.faults.add("stall", seconds=0.6, executed=executed, path="balance")
     arguments = (stripe_thread.url, stripe_thread.api_key, str(path), customer)
-    process = multiprocessing.get_context("spawn").Process(target=call_and_stall, args=arguments)
+    process = processes().Process(target=call_and_stall, args=arguments)
     process.start()
     while not posts(stripe_thread):
         assert process.exitcode is None

@@ -12,13 +12,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import CLI, TEST_KEY, TOOL, TOOLS, ledger, run, transaction
+from helpers import TEST_KEY, TOOL, TOOLS, ledger, run, transaction
+from programs import CLI, started
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance.cli import main
@@ -199,7 +201,7 @@ def test_doctor_believes_stripe_alone(status: int, body: bytes, headers: dict[st
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603  our own program
-        [CLI, *arguments],
+        [*started(), CLI, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -208,9 +210,24 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize(
+    "words", [("policy", "explain", "-"), ("tools", "--json"), ("calls", "show", "k"), ("nonsense",)]
+)
+def test_the_program_at_once_is_the_program(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What most tests of the command line start takes words, variables, folder and input as the real one does."""
+    (tmp_path / "policy.toml").write_text("calls_per_minute = 5\n")
+    call, policy = '{"customer": "cus_1", "amount": -1, "currency": "usd"}', "policy.toml"
+    environment = {**os.environ, "OCP_STRIPE_POLICY": policy}
+    real = subprocess.run([CLI, *words], input=call, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    done = run(*words, stdin=call, OCP_STRIPE_POLICY=policy)
+    assert (real.returncode, real.stdout, real.stderr) == (done.returncode, done.stdout, done.stderr)
+
+
 def test_sandbox_serves_until_interrupted() -> None:
     """What it prints is enough for a first credit, and Ctrl-C ends it in peace."""
-    with start("sandbox", "--json") as process:
+    with subprocess.Popen(  # noqa: S603  our own program
+        [CLI, "sandbox", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         variables = {"STRIPE_SECRET_KEY": told["api_key"], "STRIPE_API_BASE": told["url"]}
@@ -282,7 +299,7 @@ def test_sandbox_prints_variables_to_copy() -> None:
     assert re.search(r"credit \$CUSTOMER 2\.50 usd --reference first-try", stderr)
 
 
-async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) -> None:
+def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) -> None:
     """Ctrl-C after the request left: exit code 4 and the key to find out with."""
     customer = stripe_thread.create_customer()
     stripe_thread.faults.add("stall", seconds=30, path="balance")
@@ -291,6 +308,7 @@ async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) 
     with start(*arguments, **variables) as process:
         while not any("balance" in request.target for request in list(stripe_thread.requests)):
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=10)
     assert 4 == process.returncode
@@ -298,7 +316,7 @@ async def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) 
     assert "Traceback" not in stderr
 
 
-async def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> None:
+def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> None:
     """Ctrl-C twice in a row is as truthful as once."""
     customer = stripe_thread.create_customer()
     stripe_thread.faults.add("stall", seconds=30, path="balance")
@@ -306,6 +324,7 @@ async def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> Non
     with start("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", **variables) as process:
         while not any("balance" in request.target for request in list(stripe_thread.requests)):
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=10)
@@ -337,9 +356,13 @@ async def test_any_terminal_encoding_will_do(stripe_thread: Sandbox) -> None:
     """ASCII terminals see escapes, no tracebacks."""
     customer = stripe_thread.create_customer()
     arguments = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "description=€", "--json")
-    done = run(*arguments, stripe=stripe_thread, PYTHONIOENCODING="ascii")
-    assert (0, "€") == (done.returncode, json.loads(done.stdout)["data"]["description"])
-    assert 0 == run("call", "--help", PYTHONIOENCODING="ascii").returncode
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
+    variables |= {"PYTHONIOENCODING": "ascii"}
+    with start(*arguments, **variables) as process:
+        assert "€" == json.loads(process.communicate(timeout=20)[0])["data"]["description"]
+    with start("call", "--help", **variables) as help_of_it:
+        help_of_it.communicate(timeout=20)
+    assert (0, 0) == (process.returncode, help_of_it.returncode)
 
 
 async def test_interrupting_the_question_sends_nothing(stripe_thread: Sandbox) -> None:
@@ -348,7 +371,7 @@ async def test_interrupting_the_question_sends_nothing(stripe_thread: Sandbox) -
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603  our own program
-        [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd"],
+        [*started(), CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd"],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -374,7 +397,7 @@ async def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: s
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603  our own program
-        [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd"],
+        [*started(), CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd"],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -409,7 +432,10 @@ async def test_a_no_to_what_the_policy_asks_about_is_typed(
         ours, theirs = pty.openpty()
         os.write(ours, typed.encode())
         done = subprocess.run(  # noqa: S603  our own program
-            [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "k"],
+            [
+                *(*started(), CLI, "call", TOOL),
+                *(f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "k"),
+            ],
             stdin=theirs,
             capture_output=True,
             text=True,

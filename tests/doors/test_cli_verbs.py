@@ -14,7 +14,8 @@ import termios
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import CLI, ledger, run
+from helpers import ledger, run
+from programs import CLI, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def at_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, "TERM": "xterm", **environment}
     with subprocess.Popen(  # noqa: S603  our own program
-        [CLI, *words], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **variables}
+        [*started(), CLI, *words], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **variables}
     ) as process:
         os.close(theirs)
         os.write(ours, typed.encode())

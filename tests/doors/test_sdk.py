@@ -9,9 +9,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,6 +17,7 @@ import ocp_agent
 import pytest
 import sdk_double
 from helpers import TEST_KEY, TOOL, TOOLS, UNGUARDED, answered, ledger, order
+from programs import started
 
 from ocp_stripe_balance import (
     ConfigurationError,
@@ -34,6 +33,7 @@ from ocp_stripe_balance.errors import ResourceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from ocp_stripe_balance.sandbox import Sandbox
     from ocp_stripe_balance.sdk import Registration
@@ -314,10 +314,9 @@ def test_ctrl_c_in_a_sync_program_tells_what_may_have_moved(stripe_thread: Sandb
         "STRIPE_SECRET_KEY": stripe_thread.api_key,
         "STRIPE_API_BASE": stripe_thread.url,
         "OCP_STRIPE_JOURNAL": str(tmp_path / "journal"),
-        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     with subprocess.Popen(  # noqa: S603  our own program
-        [sys.executable, "-c", PROGRAM, TOOL, customer],
+        [*started(), "-c", PROGRAM, TOOL, customer],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **variables},
@@ -370,11 +369,10 @@ async def test_an_alarm_in_a_sync_program_leaves_no_call_running(
         "STRIPE_API_BASE": stripe_thread.url,
         "OCP_STRIPE_JOURNAL": str(tmp_path / "journal"),
         "OCP_STRIPE_CUSTOMER_CHECK": "off",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", SLOW, TOOL, customer, state],
+        [*started(), "-c", SLOW, TOOL, customer, state],
         capture_output=True,
         text=True,
         check=False,

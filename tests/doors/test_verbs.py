@@ -8,7 +8,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from helpers import TOOL, UNGUARDED, connect, ledger, ledger_page, order, scripted
+from programs import started
 
 from ocp_stripe_balance import (
     InvalidParametersError,
@@ -164,7 +164,7 @@ def test_ctrl_c_in_a_script_tells_what_may_have_moved(
         "OCP_STRIPE_JOURNAL": str(tmp_path / "journal"),
     }
     with subprocess.Popen(  # noqa: S603  our own program
-        [sys.executable, "-c", PROGRAM, customer],
+        [*started(), "-c", PROGRAM, customer],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **variables},
@@ -199,7 +199,7 @@ except BaseException as error:
 
 def test_a_second_ctrl_c_does_not_hide_what_may_have_moved() -> None:
     """The call that the first one cancelled is waited for, however often the person presses."""
-    with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen([*started(), "-c", SLOW], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         assert "begun\n" == process.stdout.readline()
         process.send_signal(signal.SIGINT)

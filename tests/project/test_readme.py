@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pictures
 from helpers import ledger
-from pages import BIN, README, ROOT, block, commands, run
+from pages import README, ROOT, block, commands, run
 
 from ocp_stripe_balance.sandbox import Sandbox
 
@@ -25,7 +25,7 @@ def test_the_readme_is_read_in_three_minutes() -> None:
 
 def test_demo_prints_what_the_readme_and_the_picture_show() -> None:
     """Line by line; only the drawn IDs differ."""
-    printed = run(str(BIN / "ocp-stripe-balance"), "demo")
+    printed = run("ocp-stripe-balance", "demo")
     assert block(README, "demo").strip() in pictures.shown(printed)
     assert pictures.PICTURE.read_text("utf-8") == pictures.draw(pictures.shown(printed)), "make docs-reference"
 

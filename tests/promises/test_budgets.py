@@ -5,7 +5,6 @@ No sequence of calls, restarts and workers exceeds a budget.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from helpers import TOOL, admit, draft, ledger, order, records, settle, verdict
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from programs import processes
 
 from ocp_stripe_balance import OCPAgent, PolicyRefusedError, Settings
 from ocp_stripe_balance._calls.endings import Refused
@@ -284,7 +284,7 @@ def spend(url: str, api_key: str, journal: str, customers: list[str], start: Any
 @pytest.mark.promise("closed.budget")
 async def test_eight_processes_spend_one_budget(tmp_path: Path) -> None:
     """Never over, and at the end less than one call is left: nothing is in flight any more."""
-    context = multiprocessing.get_context("spawn")
+    context = processes()
     with Sandbox() as stripe:
         customers = [stripe.create_customer() for _ in range(3)]
         start, told = context.Barrier(8), context.Queue()

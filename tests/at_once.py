@@ -1,0 +1,56 @@
+"""
+Start a program at the process of `programs`, which has imported the package. This file imports next to nothing.
+"""
+
+import _signal  # type: ignore[import-not-found]  # it is there, below `signal`
+import _socket
+import marshal
+import os
+import sys
+from array import array
+
+
+class Started:
+    """
+    A program in that environment, with those streams and in the folder at hand.
+    """
+
+    def __init__(self, address: str, words: list[str], environment: dict[str, str], streams: list[int]) -> None:
+        self._server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        self._server.connect(address)
+        self._server.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", streams))])
+        asked = marshal.dumps((words, environment, os.getcwd()))  # noqa: PTH109  as said above
+        self._server.sendall(len(asked).to_bytes(4, "big") + asked)
+        self.pid = int(self._server.recv(8))
+
+    def pass_on(self, number: int, _frame: object) -> None:
+        """
+        A signal for the program; one that has ended hears it no more.
+        """
+        try:  # noqa: SIM105  contextlib would be an import
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def wait(self) -> int:
+        """
+        How it ended, as `subprocess` tells it.
+        """
+        code = int(self._server.recv(8))
+        self._server.close()
+        return code
+
+
+def run() -> int:
+    """
+    Be the program, as far as who started this one can see.
+    """
+    started = Started(sys.argv[1], sys.argv[2:], dict(os.environ), [0, 1, 2])
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, started.pass_on)
+    code = started.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(run())
