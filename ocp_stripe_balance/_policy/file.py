@@ -195,6 +195,8 @@ class Policy(BaseModel):
     """Which of ``credit`` and ``debit`` is allowed."""
     currencies: tuple[Currency, ...] | None = None
     """The only currencies that are allowed."""
+    default_currency: Currency | None = None
+    """The currency that a customer without one gets with the first entry; without it, models are told to ask for it."""
     calls_per_minute: StrictInt | None = Field(None, ge=1, le=_MAX_CALLS)
     """How many calls within any minute, all customers together."""
     duplicate_window: Annotated[float | None, BeforeValidator(_duplicate_window)] = 600.0
@@ -223,6 +225,8 @@ class Policy(BaseModel):
                 for number, budget in enumerate(self.budgets)
                 if not budget.credit and not budget.debit
             ]
+            if self.currencies is not None and self.default_currency not in {None, *self.currencies}:
+                problems.append(f"default_currency: {self.default_currency} is not among currencies")
         if problems:
             raise ConfigurationError("The policy is not valid:", lines=problems, hint="Correct it and start again.")
 
