@@ -67,8 +67,8 @@ class CustomerBalanceTransaction(BaseModel):
         """
         The entry in a sentence.
         """
-        after = money.to_text(self.ending_balance, self.currency)
-        return escaped(f"{self.id}: {self.effect} to {self.customer_id}; the balance was {after} after it")
+        after = money.standing(self.ending_balance, self.currency, was=True)
+        return escaped(f"{self.id}: {self.customer_id} was {money.done(self.amount, self.currency)}, and then {after}")
 
     @property
     def customer_id(self) -> str:
@@ -109,8 +109,8 @@ class Customer(BaseModel):
         if self.deleted:
             return f"{who} was deleted"
         if self.balance is None or self.currency is None:
-            return f"{who}: no currency yet, and no balance"
-        return f"{who}: the balance is {escaped(money.to_text(self.balance, self.currency))}"
+            return f"{who} has no currency yet, and no balance"
+        return f"{who} {escaped(money.standing(self.balance, self.currency))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,13 +213,14 @@ class ToolResult:
 
     def describe(self) -> str:
         """
-        What happened in a sentence, such as ``credit 5.00 usd to cus_…; the balance is now -5.00 usd``.
+        What happened in a sentence, such as ``cus_… was credited 5.00 usd, and now is in credit 5.00 usd``.
         """
         again = " (the stored result of the first request under this key)" if self.replayed else ""
         if self.moved and (entry := self.transaction) is not None:
-            when = "was then" if self.replayed else "is now"
-            balance = money.to_text(entry.ending_balance, entry.currency)
-            return escaped(f"{entry.effect} to {entry.customer_id}; the balance {when} {balance}{again}")
+            when = "then" if self.replayed else "now"
+            stands = money.standing(entry.ending_balance, entry.currency, was=self.replayed)
+            done = money.done(entry.amount, entry.currency)
+            return escaped(f"{entry.customer_id} was {done}, and {when} {stands}{again}")
         listed = self.transactions if self.transactions is not None else self.customers
         if listed is not None:
             more = "; there are more" if self.data.get("has_more") else ""

@@ -25,7 +25,7 @@ async def test_result_survives_pickle_and_json() -> None:
     copy = pickle.loads(pickle.dumps(first))  # noqa: S301  our own bytes
     assert first == copy
     told = json.loads(json.dumps(first.to_dict()))
-    assert "credit 5.00 usd to cus_1; the balance is now -5.00 usd" == told["summary"]
+    assert "cus_1 was credited 5.00 usd, and now is in credit 5.00 usd" == told["summary"]
     assert {"outcome": "succeeded", "idempotency_key": "k", "replayed": False, "attempts": 1}.items() <= told.items()
 
 

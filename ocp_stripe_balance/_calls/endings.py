@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._text.plain import moment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Intent
     from ocp_stripe_balance._journal import Record
     from ocp_stripe_balance._policy import Finding
-    from ocp_stripe_balance.errors import Problem
+    from ocp_stripe_balance.errors import Problem, RejectedError
 
 _LOOK = "getBalanceCalls with this idempotency_key looks for it in the ledger, without moving money."
 _RECONCILE = "'ocp-stripe-balance calls reconcile' does the same for every open call."
@@ -174,7 +174,7 @@ class Ready:
         if self.is_resumed:
             return Sentence("resume", "The call may have been sent before; it would be sent again under its own key.")
         intent = self.record.intent
-        return Sentence("send", f"The call would be sent: {intent.effect} to {intent.customer}.")
+        return Sentence("send", f"The call would be sent: {intent.effect} for {intent.customer}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +216,12 @@ class Repeated:
             RejectedError: Stripe said no.
         """
         intent, outcome = self.record.intent, self.record.outcome
-        answer = json.loads(outcome.answer or "{}")
-        if outcome.state is State.REJECTED:
-            raise rejection(answer, tool=intent.tool, idempotency_key=intent.key.text)
+        if self.error is not None:
+            raise self.error
         return ToolResult(
             tool=intent.tool,
             moved=intent.money is not None,
-            data=answer,
+            data=self._answer,
             status_code=outcome.status or 200,
             headers={},
             idempotency_key=intent.key.text,
@@ -231,6 +230,21 @@ class Repeated:
             replayed=True,
             warnings=(*self.notes, *outcome.warnings),
         )
+
+    @property
+    def error(self) -> RejectedError | None:
+        """
+        Stripe's no, where that is on record.
+        """
+        intent = self.record.intent
+        if self.record.state is not State.REJECTED:
+            return None
+        return rejection(self._answer, tool=intent.tool, idempotency_key=intent.key.text)
+
+    @property
+    def _answer(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.record.outcome.answer or "{}")
+        return answer
 
     def sentence(self) -> Sentence:
         """
@@ -464,7 +478,7 @@ class Conflict:
         if isinstance(first, Proposal):
             return IdempotencyConflictError(
                 f"Nothing was sent: the idempotency key {draft.key.text!r} already belongs to a proposal for a person "
-                f"to decide ({first.effect} to {first.customer}, {first.state}) with other parameters.",
+                f"to decide ({first.effect} for {first.customer}, {first.state}) with other parameters.",
                 hint=(
                     f"An approval is for exactly what was proposed: {first.arguments}. Repeat that (with the same "
                     "stated_effect, if there was one), or use another key."
@@ -472,7 +486,7 @@ class Conflict:
                 tool=draft.tool,
                 idempotency_key=draft.key.text,
             )
-        done, is_theirs = f"{first.intent.effect} to {first.intent.customer}, {first.state}", False
+        done, is_theirs = f"{first.intent.effect} for {first.intent.customer}, {first.state}", False
         transaction = json.loads(first.outcome.answer or "{}").get("id")
         done += f", transaction {transaction}" if transaction else ""
         if self.is_about_reference:

@@ -18,13 +18,20 @@ from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.preview import Previews
 from ocp_stripe_balance._calls.reads import Reader
 from ocp_stripe_balance._calls.recovery import Recovery
+from ocp_stripe_balance._calls.remarks import missing, told_of_deleted, with_remarks
 from ocp_stripe_balance._calls.reversal import Reversals
 from ocp_stripe_balance._calls.service import Service
 from ocp_stripe_balance._stripe.client import StripeClient
 from ocp_stripe_balance._stripe.network import Network
 from ocp_stripe_balance._stripe.pace import pace_of
 from ocp_stripe_balance._tools.manifest import tool_at
-from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
+from ocp_stripe_balance.errors import (
+    ConfigurationError,
+    InvalidParametersError,
+    Problem,
+    ResourceMissingError,
+    ToolError,
+)
 from ocp_stripe_balance.settings import server_of
 
 if TYPE_CHECKING:
@@ -60,6 +67,7 @@ class Operations:
         server = server_of(base_url)
         settings, context, approver = options.settings, options.context, options.approver
         self._timeout_s = settings.timeout
+        self._default_currency = settings.policy_in_force.default_currency
         self.journal = options.journal.opened()
         self._approver = approver
         self._client = StripeClient(
@@ -102,7 +110,7 @@ class Operations:
         order = await self._take(tool, parameters, access, idempotency_key)
         if not isinstance(order, Order):
             return order
-        ending = await self._carry_out(order, access)
+        ending = await self._unless_deleted(order, access, await self._carry_out(order, access))
         return Noted(ending, order.notes) if order.notes else ending
 
     async def _carry_out(self, order: Order, access: Access) -> Ending:
@@ -134,8 +142,11 @@ class Operations:
         stop = await self._service.stop_at_gate(self._service.prepare(order, access))
         if stop is not None:
             raise stop.error
-        async for item in self._reader.iterate(tool, order.arguments, access):
-            yield item
+        try:
+            async for item in self._reader.iterate(tool, order.arguments, access):
+                yield item
+        except ResourceMissingError as error:
+            (await self._unless_deleted(order, access, Failed(error, error.__cause__))).result()
 
     async def preview(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: object) -> DryRun:
         """
@@ -238,9 +249,31 @@ class Operations:
         if stop is not None:
             return stop
         try:
-            return Succeeded(await self._reader.fetch(order.tool, order.arguments, access, deadline))
+            told = await self._reader.fetch(order.tool, order.arguments, access, deadline)
+            return Succeeded(with_remarks(told, self._default_currency))
         except ToolError as error:
             return Failed(error, error.__cause__)
+
+    async def _unless_deleted(self, order: Order, access: Access, ending: Ending) -> Ending:
+        """
+        How a call ended, which says so where the customer that Stripe does not find was deleted.
+        """
+        try:
+            error = missing(ending)
+            if error is None or order.tool is self._retrieve_customer:
+                return ending
+            deadline = self._deadline()
+            if order.tool.reverses:
+                customer = await self._reversals.customer_of(order, access, deadline)
+            else:
+                customer = order.tool.customer_of(order.arguments)
+            if customer is None:
+                return ending
+            at = {"customer": customer}
+            found = (await self._reader.fetch(self._retrieve_customer, at, access, deadline)).customer
+        except ToolError:
+            return ending
+        return Failed(told_of_deleted(error, customer)) if found is not None and found.deleted else ending
 
     async def _read_customer(self, call: Call) -> Any:
         at = {"customer": call.intent.customer}

@@ -144,6 +144,17 @@ class Reversals:
             return Failed(told_as_reversal(wanted.tool, error), error.__cause__)
         return await self._link(wanted, result)
 
+    async def customer_of(self, order: Order, access: Access, deadline: float) -> str | None:
+        """
+        The customer on whose balance the entry is, as the order says or the journal knows.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        named, transaction = order.tool.customer_of(order.arguments), order.arguments["transaction"]
+        scope = scope_of(access, self._server)
+        return named or await self._journal.run(lambda book: book.customer_of(transaction, scope), deadline)
+
     async def _wanted(self, order: Order, access: Access, deadline: float) -> Reversal | Invalid:
         """
         What is to be reversed: whose entry it is says the order, else the journal.
@@ -152,9 +163,7 @@ class Reversals:
             NotSentError: the journal cannot be read.
         """
         transaction, scope = order.arguments["transaction"], scope_of(access, self._server)
-        customer: str | None = order.tool.customer_of(order.arguments)
-        if customer is None:
-            customer = await self._journal.run(lambda book: book.customer_of(transaction, scope), deadline)
+        customer = await self.customer_of(order, access, deadline)
         if customer is None:
             message = f"is missing, and the journal has no call that made {transaction}"
             hint = "pass the ID of the customer on whose balance the entry is"

@@ -106,7 +106,8 @@ class Service:
             return Failed(error.told_of(call.intent.tool, call.intent.key.text), error.__cause__)
         if not isinstance(admitted, Ready):
             return admitted
-        ready = replace(admitted, notes=(*seen.warnings, *admitted.notes)) if seen.warnings else admitted
+        notes = (*seen.warnings, *_fixed_currency(admitted, seen))
+        ready = replace(admitted, notes=(*notes, *admitted.notes)) if notes else admitted
         return await self._delivery.deliver(call.tool, ready, call.access, max(deadline - loop.time(), 0.001))
 
     def take(
@@ -249,6 +250,16 @@ class Service:
         )
         if written.cancelled is not None:
             raise written.cancelled
+
+
+def _fixed_currency(ready: Ready, seen: SeenCustomer) -> tuple[str, ...]:
+    """
+    What is told where an entry gives its customer a currency, which nothing changes afterwards.
+    """
+    moved, customer = ready.record.intent.money, seen.customer
+    if moved is None or customer is None or customer.currency is not None or ready.is_resumed:
+        return ()
+    return (f"{ready.record.intent.customer} had no currency, and this entry made it {moved.currency} for good",)
 
 
 def _cancelled_unread(call: Call, error: asyncio.CancelledError) -> Cancelled | Interrupted:

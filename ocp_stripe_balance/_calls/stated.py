@@ -24,21 +24,40 @@ def stated_effect_problem(name: str, stated: str, amount: int, currency: str) ->
         amount: in the smallest unit of the currency, negative for a credit.
         currency: ISO 4217, in any case.
     """
-    effect = money.effect(amount, currency)
-    means = f"amount {amount} with currency {currency.lower()} means {effect}"
     match = re.fullmatch(rf"(credit|debit) ({NUMBER}) ([A-Za-z]{{3}})", stated, re.ASCII)
-    plain = money.stated_effect(amount, currency)
     if match is None:
-        message = f"{shown(stated)} is not an effect"
-        return Problem(path=name, message=message, hint=f"{means}; if you mean that, write {plain!r}")
+        hint = "write credit or debit, the amount in the currency's own units, and the currency"
+        return Problem(path=name, message=f"{shown(stated)} is not an effect", hint=hint)
     verb, number, said_currency = match.groups()
-    minor = written(number, said_currency)
+    places = money.exponent(said_currency)
+    is_whole = money.is_written_whole(said_currency) and "." not in number
+    minor = int(number) * 10**places if is_whole else written(number, said_currency)
     if minor is None:
-        places = money.exponent(said_currency)
         message = f"{shown(stated)} does not have the {places} decimals of {said_currency.lower()}"
-        return Problem(path=name, message=message, hint=f"{means}; if you mean that, write {plain!r}")
+        return Problem(path=name, message=message, hint="write all of them")
     said = -minor if verb == "credit" else minor
-    if (said, said_currency.lower()) == (amount, currency.lower()):
+    differences = _differences(said, said_currency.lower(), amount, currency.lower())
+    if not differences:
         return None
-    would = f"for {verb} {number} {said_currency.lower()}, pass amount {said} and currency {said_currency.lower()}"
-    return Problem(path=name, message=f"says {shown(stated)}, but {means}", hint=f"{would}; find out which is right")
+    message = f"says {shown(stated)}, and amount and currency do something else: {' and '.join(differences)}"
+    return Problem(path=name, message=message, hint=_WHICH)
+
+
+_UNITS = {0: "whole units", 2: "hundredths", 3: "thousandths"}
+# The words that would pass are not told: who only copies them has checked nothing.
+_WHICH = "find out from what you were asked to do which is wrong, and mend that one; do not fit the words to the amount"
+
+
+def _differences(said: int, said_currency: str, amount: int, currency: str) -> list[str]:
+    """
+    How an amount and a currency differ from those that were said.
+    """
+    if said_currency != currency:
+        return [f"the currency is {currency}"]
+    found = []
+    if (said < 0) != (amount < 0):
+        found.append(f"the amount {'credits' if amount < 0 else 'debits'}")
+    if abs(said) != abs(amount):
+        size = "larger" if abs(amount) > abs(said) else "smaller"
+        found.append(f"the amount is {size} (amounts in {currency} count {_UNITS[money.exponent(currency)]})")
+    return found

@@ -7,10 +7,11 @@ A call is sent only where every rule allows it, so a rule can only narrow what t
 from ocp_stripe_balance._policy.amounts import span
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
 from ocp_stripe_balance._policy.file import Per, Policy, load_policy
-from ocp_stripe_balance._policy.rules import check, denied, findings, live, remembered, resumed, standing
+from ocp_stripe_balance._policy.rules import OF_DELETED, check, denied, findings, live, remembered, resumed, standing
 from ocp_stripe_balance._policy.words import in_words, remarks
 
 __all__ = [
+    "OF_DELETED",
     "Case",
     "Finding",
     "Past",

@@ -199,6 +199,8 @@ class Policy(BaseModel):
     """Which of ``credit`` and ``debit`` is allowed."""
     currencies: tuple[Currency, ...] | None = None
     """The only currencies that are allowed."""
+    default_currency: Currency | None = None
+    """The currency that a customer without one gets with the first entry; without it, models are told to ask for it."""
     calls_per_minute: StrictInt | None = Field(None, ge=1, le=_MAX_CALLS)
     """How many calls within any minute, all customers together."""
     duplicate_window: Annotated[float | None, BeforeValidator(_duplicate_window)] = 600.0
@@ -229,6 +231,8 @@ class Policy(BaseModel):
             ]
             if self.approval.in_session and not self.approval.queue:
                 problems.append("approval.in_session: needs queue = true, for what the client does not decide")
+            if self.currencies is not None and self.default_currency not in {None, *self.currencies}:
+                problems.append(f"default_currency: {self.default_currency} is not among currencies")
         if problems:
             raise ConfigurationError("The policy is not valid:", lines=problems, hint="Correct it and start again.")
 

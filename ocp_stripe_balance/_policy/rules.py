@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._policy.file import Policy
 
 
+OF_DELETED = (
+    "Stripe makes no more entries for a deleted customer. Tell whoever asked; do not use another customer in its place."
+)
+
+
 def findings(policy: Policy, case: Case, past: Past) -> Iterator[Finding]:
     """
     What every rule says of the call, the cheap ones first; lazily, because the first refusal ends it.
@@ -255,8 +260,7 @@ def _customer_as_read(policy: Policy, case: Case, moved: Money, past: Past) -> I
             yield Finding("refused", "unreadable_customers", lambda: Words(message, hint))
         return
     if customer.is_deleted:
-        hint = "Check the customer's ID; do not guess another."
-        yield Finding("refused", "customer_check", lambda: Words(f"customer {name} was deleted", hint))
+        yield Finding("refused", "customer_check", lambda: Words(f"customer {name} was deleted", OF_DELETED))
         return
     fixed = customer.currency
     if fixed not in {None, moved.currency}:
@@ -275,6 +279,11 @@ def _customer_as_read(policy: Policy, case: Case, moved: Money, past: Past) -> I
         )
         yield _other_currency(why, theirs)
         return
+    usual = policy.default_currency
+    if fixed is None and usual not in {None, moved.currency}:
+        why = f"customer {name} has no currency yet, and the policy gives such customers {usual}, not {moved.currency}"
+        yield _other_currency(why, str(usual))._replace(rule="default_currency")
+        return
     yield Finding(
         "allowed",
         "customer_check",
@@ -287,10 +296,7 @@ def _customer_as_read(policy: Policy, case: Case, moved: Money, past: Past) -> I
 
 
 def _other_currency(why: str, currency: str) -> Finding:
-    hint = (
-        f"Work the amount out in {currency} with whoever asked for it, "
-        "then call with that currency. A person can switch this check off (OCP_STRIPE_CUSTOMER_CHECK=off)."
-    )
+    hint = f"Work the amount out in {currency} with whoever asked for it, then call with that currency."
     return Finding("refused", "customer_check", lambda: Words(why, hint))
 
 
@@ -308,7 +314,7 @@ def _duplicate(window_s: float, intent: Intent, past: Past) -> Finding:
             repeat = f"reference {first.intent.reference!r} and the same parameters"
             instead = "If this has another business reason, call again with that reason as reference."
         return Words(
-            f"{intent.effect} to {intent.customer} was asked for already at {moment(first.created_at)} "
+            f"{intent.effect} for {intent.customer} was asked for already at {moment(first.created_at)} "
             f"(outcome {first.state}, key {first.key}{transaction}), less than {span(window_s)} ago",
             f"If it is the same decision, it is done or under way: call with {repeat} to have its result. {instead}",
         )

@@ -40,6 +40,11 @@ def in_words(policy: Policy, *, allow_live: bool) -> list[tuple[str, str]]:
         ("mode", "Live-mode keys may be used." if is_live else "Live-mode keys are refused; test-mode keys work."),
         ("directions", _directions(policy)),
         ("currencies", "Any currency." if policy.currencies is None else f"Only {_list(policy.currencies)}."),
+        *(
+            []
+            if policy.default_currency is None
+            else [("currencies", f"A customer without a currency gets {policy.default_currency}.")]
+        ),
         ("customers", _customers(policy)),
         *(
             []

@@ -15,6 +15,8 @@ _ZERO_DECIMAL = frozenset(
 )
 _THREE_DECIMAL = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
 _WHOLE = frozenset(["isk", "ugx"])
+# Two decimals at Stripe, which people do not write: those that CLDR gives none, and twd, which Stripe pays out whole.
+_WRITTEN_WHOLE = frozenset(["afn", "all", "cop", "huf", "idr", "isk", "lak", "lbp", "mmk", "sos", "twd", "ugx", "yer"])
 
 CURRENCIES = frozenset(
     re.findall(
@@ -42,6 +44,13 @@ def exponent(currency: str) -> int:
     return 3 if code in _THREE_DECIMAL else 2
 
 
+def is_written_whole(currency: str) -> bool:
+    """
+    Whether people write its amounts without the decimals that Stripe counts.
+    """
+    return currency.lower() in _WRITTEN_WHOLE
+
+
 def step(currency: str) -> int:
     """
     What an amount in the smallest unit is a multiple of: decimals that Stripe wants, and wants to be 0.
@@ -57,6 +66,25 @@ def to_text(amount_minor: int, currency: str) -> str:
     """
     places = exponent(currency)
     return f"{Decimal(amount_minor).scaleb(-places):,.{places}f} {currency.lower()}"
+
+
+def standing(balance_minor: int, currency: str, *, was: bool = False) -> str:
+    """
+    How a customer with this balance stands, or *was* standing: ``is in credit 5.00 usd``, or ``owes 5.00 usd``.
+    """
+    amount = to_text(abs(balance_minor), currency)
+    if balance_minor == 0:
+        return f"{'had' if was else 'has'} a balance of {amount}"
+    if balance_minor > 0:
+        return f"{'owed' if was else 'owes'} {amount}"
+    return f"{'was' if was else 'is'} in credit {amount}"
+
+
+def done(amount_minor: int, currency: str) -> str:
+    """
+    What was done to a customer by an entry of this amount: ``credited 5.00 usd`` or ``debited 5.00 usd``.
+    """
+    return f"{'credited' if amount_minor < 0 else 'debited'} {to_text(abs(amount_minor), currency)}"
 
 
 def effect(amount_minor: int, currency: str) -> str:

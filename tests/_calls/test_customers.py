@@ -33,13 +33,15 @@ from helpers import (
 from ocp_stripe_balance import NotSentError, OCPAgent, PolicyRefusedError, RejectedError, Settings
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._journal import Journal
-from ocp_stripe_balance.errors import AuthenticationError, ResourceMissingError
+from ocp_stripe_balance.errors import AuthenticationError, ResourceMissingError, ToolError
+from ocp_stripe_balance.exports import run_tool_call
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ocp_stripe_balance.sandbox import Sandbox
 
+LIST = "getCustomersCustomerBalanceTransactions"
 NO_DUPLICATES = {"duplicate_window": "off"}
 CHECK: dict[str, Any] = {"customer_check": "on", "policy": NO_DUPLICATES}
 
@@ -354,4 +356,69 @@ async def test_the_customer_of_a_call_cannot_bend_the_read(stripe: Sandbox) -> N
     async with await connect(stripe, **CHECK) as agent:
         with pytest.raises(ResourceMissingError):
             await agent.call_tool(TOOL, order("a&b=c;d"))
-    assert ["/v1/customers/a%26b%3Dc%3Bd"] == reads(stripe)
+    assert {"/v1/customers/a%26b%3Dc%3Bd"} == set(reads(stripe))
+
+
+def given(customer: str, transaction: str) -> list[tuple[str, dict[str, Any]]]:
+    """
+    A call of each tool that is about one customer.
+    """
+    at = {"customer": customer, "transaction": transaction}
+    return [
+        (TOOL, order(customer)),
+        ("reverseCustomerBalanceTransaction", {"transaction": transaction}),
+        ("postCustomersCustomerBalanceTransactionsTransaction", {**at, "description": "x"}),
+        ("getCustomersCustomerBalanceTransactionsTransaction", at),
+        (LIST, {"customer": customer}),
+    ]
+
+
+@pytest.mark.parametrize("check", ["on", "off"])
+async def test_a_deleted_customer_is_called_that_by_every_tool(stripe: Sandbox, check: str) -> None:
+    """Stripe itself says "No such customer" to all but the read of the customer; and what to do next is said."""
+    customer = stripe.create_customer()
+    async with await connect(stripe, customer_check=check) as agent:
+        made = await agent.call_tool(TOOL, order(customer, -700))
+        async with client(stripe) as http:
+            await http.delete(f"/v1/customers/{customer}")
+        for tool, parameters in given(customer, made.data["id"]) * 2:
+            call = {"id": "c", "name": tool, "arguments": parameters}
+            told = (await run_tool_call("json-schema", agent, call))["result"]
+            assert f"customer {customer} was deleted" in told["message"], tool
+            assert ("stop_and_tell", True) == (told["next"], "do not use another customer" in told["hint"])
+        for _ in range(2):  # the second is answered from the journal, where customers are not checked
+            with pytest.raises(ToolError, match="was deleted"):
+                await agent.call_tool(TOOL, order(customer), idempotency_key="k")
+        with pytest.raises(ResourceMissingError, match="was deleted"):
+            [entry async for entry in agent.iterate_tool(LIST, {"customer": customer})]
+        read = await agent.call_tool("getCustomersCustomer", {"customer": customer})
+        assert (f"{customer} was deleted", True) == (read.describe(), "do not use another" in read.warnings[0])
+
+
+async def test_a_customer_without_currency_is_told_what_the_first_entry_does(stripe: Sandbox) -> None:
+    """The read says that the first entry fixes it and that it has to be asked for; the entry that did so warns."""
+    customer = stripe.create_customer()
+    async with await connect(stripe, **CHECK) as agent:
+        read = await agent.call_tool("getCustomersCustomer", {"customer": customer})
+        assert ["ask whoever wants the entry which one it is to be."] == [each[-50:] for each in read.warnings]
+        assert "the first entry or invoice fixes it for good" in read.warnings[0]
+        first = await agent.call_tool(TOOL, order(customer, currency="eur"))
+        assert (f"{customer} had no currency, and this entry made it eur for good",) == first.warnings
+        second = await agent.call_tool(TOOL, order(customer, -7, "eur"))
+        read = await agent.call_tool("getCustomersCustomer", {"customer": customer})
+        assert ((), ()) == (second.warnings, read.warnings)
+
+
+async def test_a_policys_default_currency_is_for_customers_without_one(stripe: Sandbox) -> None:
+    """The read names it, and a first entry in another is refused; a customer who has a currency keeps it."""
+    customer, other = stripe.create_customer(), stripe.create_customer()
+    async with await connect(stripe) as agent:
+        await agent.call_tool(TOOL, order(other, -1))
+    async with await connect(stripe, customer_check="on", policy={"default_currency": "EUR"}) as agent:
+        read = await agent.call_tool("getCustomersCustomer", {"customer": customer})
+        assert read.warnings[0].endswith("use eur, which the policy names for such customers.")
+        with pytest.raises(PolicyRefusedError, match="gives such customers eur, not usd") as caught:
+            await agent.call_tool(TOOL, order(customer))
+        assert ("default_currency", "stop_and_tell") == (caught.value.rule, caught.value.next)
+        assert (await agent.call_tool(TOOL, order(customer, currency="eur"))).ok
+        assert (await agent.call_tool(TOOL, order(other))).ok

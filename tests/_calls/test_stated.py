@@ -4,6 +4,7 @@ Saying it twice: the effect in words against amount and currency.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -35,11 +36,12 @@ def test_any_other_effect_is_refused(amount: int, other: int, currency: str, ano
 
 # stated -> what is said of it, for amount -500 and usd
 REFUSED = {
-    "debit 5.00 USD": "for debit 5.00 usd, pass amount 500 and currency usd; find out which is right",
-    "credit 500.00 USD": "for credit 500.00 usd, pass amount -50000",
-    "credit 0.05 USD": "pass amount -5 and",
-    "credit 5.00 EUR": "pass amount -500 and currency eur",
-    "credit 500 JPY": "currency jpy",
+    "debit 5.00 USD": "do something else: the amount credits; find out",
+    "credit 500.00 USD": "the amount is smaller (amounts in usd count hundredths)",
+    "credit 0.05 USD": "the amount is larger (",
+    "debit 0.05 USD": "the amount credits and the amount is larger (",
+    "credit 5.00 EUR": "the currency is usd",
+    "credit 500 JPY": "the currency is usd",
     "credit 5 USD": "does not have the 2 decimals of usd",
     "credit 5.0 USD": "does not have the 2 decimals of usd",
     "credit 5.000 USD": "does not have the 2 decimals of usd",
@@ -57,15 +59,26 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("stated", REFUSED)
-async def test_what_is_said_otherwise_is_refused_with_what_it_means(stated: str) -> None:
-    """The refusal says what the numbers do, and what to pass for what was said."""
+async def test_what_is_said_otherwise_is_refused_without_the_words_that_would_pass(stated: str) -> None:
+    """The refusal says how the two differ; who is handed the text would copy it, and check nothing."""
     async with await scripted(lambda _: httpx.Response(500)) as agent:
         with pytest.raises(InvalidParametersError) as caught:
             await agent.call_tool(TOOL, order(stated_effect=stated))
     (problem,) = caught.value.problems
     assert "stated_effect" == problem.path
     assert REFUSED[stated] in str(problem)
-    assert "amount -500 with currency usd means credit 5.00 usd" in str(problem)
+    told = json.dumps(caught.value.to_dict()).lower().replace(stated.lower(), "")
+    assert "credit 5.00 usd" not in told
+    assert "5.00 usd" not in told
+    assert "-500" not in told
+
+
+@pytest.mark.parametrize(("stated", "amount"), [("debit 500 ISK", 50000), ("credit 9000 HUF", -900000)])
+async def test_whole_numbers_are_taken_where_people_write_no_decimals(stated: str, amount: int) -> None:
+    """Stripe counts hundredths there, and an amount that does not is still refused."""
+    currency = stated[-3:].lower()
+    assert stated_effect_problem("stated_effect", stated, amount, currency) is None
+    assert stated_effect_problem("stated_effect", stated, amount // 100, currency) is not None
 
 
 @pytest.mark.parametrize("stated", ["crédit 5.00 USD", "credit \u0665.00 USD", "x" * 65, "credit 5.00 USD\n", 5, ["c"]])

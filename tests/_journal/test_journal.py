@@ -334,7 +334,9 @@ async def test_the_same_key_with_other_parameters_is_a_conflict(second: dict[str
 
     async with await scripted(handler) as agent:
         await agent.call_tool(TOOL, order(), idempotency_key="k")
-        with pytest.raises(IdempotencyConflictError, match=r"credit 5\.00 usd to cus_1, succeeded, transaction cbtxn_"):
+        with pytest.raises(
+            IdempotencyConflictError, match=r"credit 5\.00 usd for cus_1, succeeded, transaction cbtxn_"
+        ):
             await agent.call_tool(TOOL, second, idempotency_key="k")
     assert 1 == len(sent)
 

@@ -188,7 +188,7 @@ async def test_a_duplicate_is_suspected_for_ten_minutes() -> None:
         refused = await told(made, order(), idempotency_key="second")
         assert refused is not None
         assert ("duplicate_window", "2027-01-15T08:10:00Z") == (refused.rule, refused.free_at)
-        assert not refused.retryable, "a host that only waits would pay twice"
+        assert "mend_and_call_again" == refused.next, "a host that only waits would pay twice"
         assert first.data["id"] in str(refused)
         assert "'first'" in refused.hint
         for other in (order(amount=-501), order(amount=500), order("cus_2"), order(currency="eur")):
@@ -255,7 +255,7 @@ async def test_calls_per_minute() -> None:
         for _ in range(3):
             refused = await told(made, order())
             assert refused is not None
-            assert refused.retryable
+            assert "wait_until" == refused.next
             assert ("calls_per_minute", "2", "0", "2027-01-15T08:01:00Z") == (
                 refused.rule,
                 refused.limit,
@@ -364,7 +364,7 @@ async def test_a_budget_says_what_is_left_and_when_it_frees() -> None:
         assert None is await told(made, order(amount=-700))
         never = await told(made, order(amount=-1001))
         assert never is not None
-        assert (None, False) == (never.free_at, never.retryable)
+        assert (None, "stop_and_tell") == (never.free_at, never.next)
         assert "more than the whole budget" in never.hint
 
 
@@ -807,7 +807,7 @@ def test_explain_says_what_would_become_of_a_call(tmp_path: Path) -> None:
     assert ("refused", "NO") == (told["verdict"], "NO" if told["rules"][1]["verdict"] == "refused" else "")
     assert "approval.above.usd" in [rule["rule"] for rule in told["rules"]], "the rules after a refusal are told too"
     done = run("policy", "explain", str(call))
-    assert (0, True) == (done.returncode, "The call would be sent: debit 15.00 usd to cus_1." in done.stdout)
+    assert (0, True) == (done.returncode, "The call would be sent: debit 15.00 usd for cus_1." in done.stdout)
     done = run("policy", "explain", str(call), "--mode", "live")
     assert (2, True) == (done.returncode, "NO   allow_live" in done.stdout)
     for text, said in (
@@ -844,7 +844,7 @@ def test_call_has_a_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCP_STRIPE_CUSTOMER_CHECK", "off")
     done = run(*arguments, "amount=-500")
     assert 0 == done.returncode
-    assert "send: The call would be sent: credit 5.00 usd to cus_1." in done.stdout
+    assert "send: The call would be sent: credit 5.00 usd for cus_1." in done.stdout
     assert "POST https://api.stripe.com/v1/customers/cus_1/balance_transactions" in done.stdout
     assert "Authorization: Bearer [api key]" in done.stdout
     done = run(*arguments, "amount=-500000", "--json")

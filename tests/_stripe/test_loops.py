@@ -153,7 +153,7 @@ async def test_a_model_errs_and_corrects_itself(loop: str, stripe: Sandbox, cust
 
     async with await connect(stripe) as agent:
         said = await LOOPS[loop](agent, script, nobody)
-    assert f"credit 3.00 usd to {customer}; the balance is now -3.00 usd" == said
+    assert f"{customer} was credited 3.00 usd, and now is in credit 3.00 usd" == said
     assert ["not_sent", "succeeded"] == [told["outcome"] for told in script.told]
     assert [-300] == [entry["amount"] for entry in await ledger(stripe, customer)]
 

@@ -39,7 +39,7 @@ async def test_call_credits_and_says_so(stripe_thread: Sandbox) -> None:
     customer = stripe_thread.create_customer()
     done = run("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", stripe=stripe_thread)
     assert 0 == done.returncode
-    assert f"succeeded: credit 5.00 usd to {customer}; the balance is now -5.00 usd" in done.stdout
+    assert f"succeeded: {customer} was credited 5.00 usd, and now is in credit 5.00 usd" in done.stdout
     assert (await ledger(stripe_thread, customer))[0]["id"] in done.stdout
     assert "" == done.stderr
 

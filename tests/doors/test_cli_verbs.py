@@ -88,7 +88,7 @@ async def test_each_verb_does_its_job_in_a_pipe(stripe_thread: Sandbox) -> None:
         *(newest["amount"], oldest["amount"], oldest["metadata"]["order"], oldest["description"]),
     )
     told("reverse", newest["id"])
-    assert "the balance is 2.50 usd" in str(told("balance", customer)["summary"])
+    assert "owes 2.50 usd" in str(told("balance", customer)["summary"])
     assert "3 entries" in str(told("history", "a@b.test")["summary"])
     assert "1 customer" in str(told("find", "a@b.test")["summary"])
     for words in (("calls", "list"), ("calls", "check"), ("approvals", "list"), ("tools",), ("doctor",)):

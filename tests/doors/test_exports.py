@@ -618,7 +618,7 @@ async def test_the_loop_of_the_docs_answers(stripe: Sandbox, customer: str) -> N
 
     async with await connect(stripe) as agent:
         said = await names["answer"](agent, model, [{"role": "user", "content": "Credit 5 dollars."}], "ticket-812")
-    assert f"credit 5.00 usd to {customer}; the balance is now -5.00 usd" == said
+    assert f"{customer} was credited 5.00 usd, and now is in credit 5.00 usd" == said
 
 
 def test_the_command_line_prints_formats() -> None:

@@ -127,7 +127,7 @@ async def test_accounts_example_credits_in_each_account(stripe: Sandbox, monkeyp
     for account in ("acct_1", "acct_2"):
         async with client(stripe) as http:
             made = await http.post("/v1/customers", headers={"Stripe-Account": account})
-        assert "the balance is now -5.00 usd" in await credit(account, made.json()["id"], "ticket-812")
+        assert "now is in credit 5.00 usd" in await credit(account, made.json()["id"], "ticket-812")
 
 
 async def test_verbs_example_credits_once(tmp_path: Path) -> None:

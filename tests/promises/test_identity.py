@@ -773,8 +773,8 @@ async def test_a_replay_says_what_was_then(stripe: Sandbox, customer: str) -> No
         first = await agent.call_tool(TOOL, order(customer, reference="t"))
         await agent.call_tool(TOOL, order(customer, -900))
         again = await agent.call_tool(TOOL, order(customer, reference="t"))
-        assert "the balance is now -5.00 usd" in first.describe()
-        assert ("the balance was then -5.00 usd" in again.describe(), ()) == (True, again.warnings)
+        assert "and now is in credit 5.00 usd" in first.describe()
+        assert ("and then was in credit 5.00 usd" in again.describe(), ()) == (True, again.warnings)
         undone = await agent.call_tool(REVERSE, {"transaction": first.data["id"]})
         again = await agent.call_tool(TOOL, order(customer, reference="t"))
         assert f"{first.data['id']} was reversed by {undone.data['id']}" in again.warnings[0]
