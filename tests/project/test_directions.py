@@ -27,7 +27,7 @@ FLOORS = [
     {"_calls"},
     {"plugin", "verbs"},
     {"agent", "backoffice", "exports", "sandbox"},
-    {"sdk", "sync"},
+    {"sdk", "sync", "mcp"},
     {"cli", "__init__"},
     {"__main__"},
 ]
