@@ -4,14 +4,20 @@ What the rooms share: whose call it is, what it wants, under which key, and what
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from enum import StrEnum
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ocp_stripe_balance._text import money
+
+if TYPE_CHECKING:
+    import asyncio
 
 Mode = Literal["test", "live"]
 Direction = Literal["credit", "debit"]
 Ruling = Literal["allowed", "refused", "asked", "approved", "denied", "expired"]
+# Set while the bytes of a call may have left: for a door that still stops what was not sent, and finishes what was.
+sent: ContextVar[asyncio.Event | None] = ContextVar("sent", default=None)
 
 
 class Scope(NamedTuple):

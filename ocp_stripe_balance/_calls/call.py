@@ -73,10 +73,7 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
     moved = tool.money_of(arguments)
     customer = tool.customer_of(arguments)
     reference = one_spelling(arguments.get("reference") or "") or None
-    normal = dict(arguments)
-    if moved is not None:
-        normal |= {str(tool.effect.amount): moved.amount, str(tool.effect.currency): moved.currency}
-    text = _to_sorted_json(normal)
+    text = in_one_spelling(tool, arguments)
     key = order.key or (key_of(order.tool_call, tool.name, text) if order.tool_call is not None else None)
     key = key or _new_key(tool, scope, customer, moved, reference)
     is_tagged = tags_calls and tool.moves_money
@@ -101,6 +98,16 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
         arguments=arguments,
         access=access,
     )
+
+
+def in_one_spelling(tool: ToolSpec, arguments: Mapping[str, Any]) -> str:
+    """
+    Valid parameters as JSON, the same for all that mean the same money.
+    """
+    moved, normal = tool.money_of(arguments), dict(arguments)
+    if moved is not None:
+        normal |= {str(tool.effect.amount): moved.amount, str(tool.effect.currency): moved.currency}
+    return _to_sorted_json(normal)
 
 
 def recorded(record: Record, tool: ToolSpec, access: Access) -> Call:

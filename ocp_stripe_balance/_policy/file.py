@@ -175,6 +175,9 @@ class Approval(_Section):
     """A call of more than this waits for a person; ``other`` stands for every currency not listed."""
     queue: StrictBool = False
     """Whether a proposal waits in the journal where no approver was given."""
+    in_session: StrictBool = False
+    """Whether an MCP client may be asked too, beside the queue. Some clients answer by themselves, and nobody here can
+    tell that from a person's answer."""
     expires: Window = 86400.0
     """How long a proposal, and an approval of it, is good for: ``90m``, ``24h``, ``7d``."""
 
@@ -223,6 +226,8 @@ class Policy(BaseModel):
                 for number, budget in enumerate(self.budgets)
                 if not budget.credit and not budget.debit
             ]
+            if self.approval.in_session and not self.approval.queue:
+                problems.append("approval.in_session: needs queue = true, for what the client does not decide")
         if problems:
             raise ConfigurationError("The policy is not valid:", lines=problems, hint="Correct it and start again.")
 

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from ocp_stripe_balance._domain import sent
 from ocp_stripe_balance._process.importing import importing
 from ocp_stripe_balance._stripe.attempts import (
     OUTCOMES,
@@ -283,10 +284,15 @@ class _Call:
     async def _attempt(self, remaining_s: float) -> Attempt:
         self._attempts += 1
         self._in_flight = True
+        told = None if self._is_read else sent.get()
+        if told is not None:
+            told.set()
         try:
             reply = await self._terms.send(self._request, remaining_s, self._attempts)
         except UnsentError as error:
             attempt = Attempt(Seen.UNSENT, failure=error)
+            if told is not None and not self._tainted:
+                told.clear()
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  whatever a transport raises, the request may have left

@@ -193,7 +193,7 @@ def _interrupted(run: Run) -> int:
     if run.calling is None or run.calling.cancelled():
         # A call that may have been sent does not end so, but as unknown.
         say("Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted.")
-        return 0 if run.name == "sandbox" else stopping.exit_code(_EXIT_CODES["not_sent"])
+        return 0 if run.name in {"mcp", "sandbox"} else stopping.exit_code(_EXIT_CODES["not_sent"])
     if not run.calling.done():
         say(f"Interrupted; the call may have been sent. To find out: {command('calls', 'reconcile')}")
         return stopping.exit_code(_EXIT_CODES["unknown"])

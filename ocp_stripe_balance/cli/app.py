@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ocp_stripe_balance._text.version import package_version
-from ocp_stripe_balance.cli import approvals, calls, demo, doctor, money, policy, sandbox, tools
+from ocp_stripe_balance.cli import approvals, calls, demo, doctor, mcp, money, policy, sandbox, tools
 
 # No Rich in help and errors: they are read in pipes too, and importing it takes as long as all the rest.
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.add_typer(calls.app, name="calls")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")
 app.command("tools")(tools.tools)
+app.command("mcp")(mcp.mcp)
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,246 @@
+"""
+One caller's tools, as a session calls them: joined where they are made twice, and put to a person in the client.
+
+A proposal is a row of the journal, and so is what was decided about it. The client only carries the question and the
+answer: after it, the same call is made again, and goes on where a yes is on record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope
+from mcp_types import ElicitRequest, InputRequiredResult
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from ocp_stripe_balance._calls.call import in_one_spelling
+from ocp_stripe_balance._tools.manifest import load_manifest
+from ocp_stripe_balance._tools.validation import KEY_PARAMETER, parameter_validator
+from ocp_stripe_balance.agent import OCPAgent
+from ocp_stripe_balance.backoffice import BackOffice
+from ocp_stripe_balance.errors import ApprovalRequiredError, ConfigurationError
+from ocp_stripe_balance.mcp.flights import Flights
+from ocp_stripe_balance.mcp.questions import decision_in, question
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
+
+    from mcp.server import ServerRequestContext
+    from mcp_types import CallToolRequestParams
+
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance.mcp.flights import Flight
+    from ocp_stripe_balance.models import Proposal, ToolResult
+    from ocp_stripe_balance.settings import Settings
+
+ANSWER_WITHIN_S = 600.0
+"""How long a client may take to answer; the proposal waits on in the queue."""
+_APPROVAL = "approval"
+_TICK_S = 5.0
+
+
+class AskedError(Exception):
+    """
+    The call waits for an answer that the client brings with the same call.
+    """
+
+    def __init__(self, proposal: Proposal) -> None:
+        """
+        Ask about *proposal*.
+        """
+        super().__init__(proposal.id)
+        asked = ElicitRequest(params=question(proposal))
+        self.result = InputRequiredResult(input_requests={_APPROVAL: asked}, request_state=proposal.id)
+
+
+class Desk:
+    """
+    The tools of one caller, over all sessions of a server.
+    """
+
+    def __init__(
+        self, caller: str, settings: Settings, *, names: Iterable[str] | None = None, is_read_only: bool = False
+    ) -> None:
+        """
+        Choose the tools.
+
+        Args:
+            caller: who asks, for the policy, the budgets and the audit.
+            settings: of the calls.
+            names: of the tools that there are, short or long; by default all.
+            is_read_only: whether there are only those that change nothing.
+
+        Raises:
+            ConfigurationError: a name is that of no tool, or no tool is left.
+        """
+        self.caller, self.settings = caller, settings
+        self.tools = _chosen(names, is_read_only=is_read_only)
+        self.agent = OCPAgent(agent_type="mcp", user=caller, settings=settings)
+        self.flights = Flights()
+
+    @contextlib.asynccontextmanager
+    async def open(self, _server: object) -> AsyncIterator[None]:
+        """
+        Be open for calls; at the end, those under way land, whoever cancelled the server.
+        """
+        await self.agent.register_api("stripe")
+        try:
+            yield
+        finally:
+            with CancelScope(shield=True):
+                try:
+                    await self.flights.land()
+                finally:
+                    await self.agent.aclose()
+
+    async def decide(self, proposal_id: str, decision: bool | None) -> Proposal:  # noqa: FBT001  the answer itself
+        """
+        The proposal as it stands once an answer is on record; the first one counts.
+
+        Raises:
+            NotSentError: the journal does not have it, or cannot be used.
+        """
+        async with BackOffice(self.settings) as office:
+            proposal = await office.proposal(proposal_id)
+            if decision is None:
+                return proposal
+            by = f"{self.caller} in the session"
+            answer = proposal.approve(by=by) if decision else proposal.deny(by=by)
+            return await office.decide(answer) or proposal
+
+
+class Visit:
+    """
+    One request to call a tool, as the agent that `run_tool_call` calls through.
+    """
+
+    def __init__(self, desk: Desk, ctx: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> None:
+        """
+        Take the request; its state is one that this server sealed, or None.
+        """
+        self._desk = desk
+        self._ctx = ctx
+        self._state, self._answers = params.request_state, params.input_responses
+        # Who answered is not asked again.
+        is_on = desk.settings.policy_in_force.approval.in_session
+        self._may_ask = is_on and self._state is None and _shows_forms(ctx)
+
+    def list_tools(self) -> list[ToolSpec]:
+        """
+        The tools there are.
+        """
+        return self._desk.tools
+
+    def get_tool(self, tool_name: str) -> ToolSpec | None:
+        """
+        The tool of that name, short or long, or None.
+        """
+        return next((tool for tool in self._desk.tools if tool_name in tool.names), None)
+
+    async def call_tool(
+        self, tool_name: str, parameters: Mapping[str, Any], *, idempotency_key: object = None
+    ) -> ToolResult:
+        """
+        Call a tool once, together with the same call of this session where that is under way.
+
+        Raises:
+            ToolError: it did not succeed.
+            AskedError: the client is asked.
+        """
+        del idempotency_key  # JSON-RPC's IDs name no decision
+        tool = self.get_tool(tool_name)
+        if tool is None:  # run_tool_call has looked
+            raise LookupError(tool_name)
+        if self._state is not None:
+            proposal = await self._desk.decide(self._state, decision_in((self._answers or {}).get(_APPROVAL)))
+            parameters = _again(tool, parameters, proposal)
+        flight = self._desk.flights.join(self._name_of(tool, parameters), partial(self._make, tool, parameters))
+        ticks = asyncio.create_task(self._tick(flight))
+        try:
+            return await flight.result()
+        finally:
+            ticks.cancel()
+
+    async def _make(self, tool: ToolSpec, parameters: Mapping[str, Any], flight: Flight) -> ToolResult:
+        agent = self._desk.agent
+        try:
+            return await agent.call_tool(tool.name, parameters)
+        except ApprovalRequiredError as waiting:
+            if not self._may_ask:
+                raise
+            proposal = await self._desk.decide(waiting.proposal_id, None)
+        if self._ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            raise AskedError(proposal)
+        flight.is_asking = True
+        decision = await self._decision_on(proposal)
+        flight.is_asking = False
+        proposal = await self._desk.decide(proposal.id, decision)
+        return await agent.call_tool(tool.name, _again(tool, parameters, proposal))
+
+    async def _decision_on(self, proposal: Proposal) -> bool | None:
+        """
+        What the client answers while the call waits; None where that is nothing, or nothing in time.
+        """
+        asked, session = question(proposal), self._ctx.session
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                answer = await session.elicit_form(asked.message, asked.requested_schema, self._ctx.request_id)
+        except Exception:  # noqa: BLE001  a client that fails, or sends what is no answer, has not approved
+            return None
+        return decision_in(answer)
+
+    async def _tick(self, flight: Flight) -> None:
+        """
+        Tell the client every few seconds that the call is under way, where it wants to know.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while self._ctx.meta and "progress_token" in self._ctx.meta:
+            await asyncio.sleep(_TICK_S)
+            doing = "waiting for a person" if flight.is_asking else "waiting for its turn"
+            doing = "sent, waiting for Stripe's answer" if flight.sent.is_set() else doing
+            with contextlib.suppress(Exception):  # the client is gone, which the call itself will notice
+                await self._ctx.session.report_progress(round(loop.time() - began, 3), message=doing)
+
+    def _name_of(self, tool: ToolSpec, parameters: Mapping[str, Any]) -> Hashable:
+        """
+        What makes two calls of a session the same; a call that is not valid is like no other.
+        """
+        arguments, problems = parameter_validator(tool).check(parameters)
+        if problems:
+            return object()
+        headers = getattr(self._ctx.request, "headers", {})  # of HTTP, where a server has many sessions
+        return headers.get("mcp-session-id"), self._may_ask, tool.name, in_one_spelling(tool, arguments)
+
+
+def _chosen(names: Iterable[str] | None, *, is_read_only: bool) -> list[ToolSpec]:
+    tools = load_manifest().tools
+    known = {name: tool for tool in tools for name in tool.names}
+    wanted = [tool.name for tool in tools] if names is None else list(names)
+    unknown = [name for name in wanted if name not in known]
+    chosen = {known[name].name: known[name] for name in wanted if name in known}
+    left = [tool for tool in chosen.values() if tool.reads or not is_read_only]
+    if unknown or not left:
+        message = f"{unknown[0]} is not a tool." if unknown else "No tool is left to offer."
+        shorts = ", ".join(tool.short_name for tool in tools if tool.reads or not is_read_only)
+        raise ConfigurationError(message, hint=f"The tools are {shorts}.")
+    return left
+
+
+def _again(tool: ToolSpec, parameters: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
+    """
+    The same call, by the name of what was decided.
+    """
+    return {**parameters, KEY_PARAMETER: proposal.key} if KEY_PARAMETER in tool.parameters else dict(parameters)
+
+
+def _shows_forms(ctx: ServerRequestContext[Any, Any]) -> bool:
+    """
+    Whether the client says that it can ask a person; before there were links, forms were not named.
+    """
+    capabilities = ctx.session.client_capabilities
+    asks = capabilities.elicitation if capabilities else None
+    return asks is not None and (asks.form is not None or asks.url is None)

@@ -1,0 +1,108 @@
+"""
+Calls under way: the same call made twice at once is one, and what may have been sent is never abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._domain import sent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable
+
+    from ocp_stripe_balance.models import ToolResult
+
+    Work = Callable[["Flight"], Awaitable[ToolResult]]
+
+
+class Flight:
+    """
+    One call under way, in a task of its own: whoever waits for it may go, and the call goes on.
+    """
+
+    def __init__(self, work: Work) -> None:
+        """
+        Begin it.
+        """
+        self.sent = asyncio.Event()
+        """Set while its bytes may have left."""
+        self.is_asking = False
+        """Whether a person is being asked."""
+        self._waiting = 0
+        self.task = asyncio.create_task(self._run(work))
+
+    async def result(self) -> ToolResult:
+        """
+        Its result, for one of those who wait. When the last of them is gone, a call that was not sent is stopped.
+
+        Raises:
+            ToolError: it did not succeed.
+            asyncio.CancelledError: whoever waits was cancelled.
+        """
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.stop()
+
+    def stop(self) -> None:
+        """
+        Stop it unless it may have been sent: that is waited for, so that the journal has its outcome.
+        """
+        if not self.sent.is_set():
+            self.task.cancel()
+
+    async def _run(self, work: Work) -> ToolResult:
+        sent.set(self.sent)
+        return await work(self)
+
+
+class Flights:
+    """
+    The calls of one caller that are under way.
+    """
+
+    def __init__(self) -> None:
+        """
+        Begin with none.
+        """
+        self._under_way: dict[Hashable, Flight] = {}
+
+    def join(self, name: Hashable, work: Work) -> Flight:
+        """
+        The call of that name that is under way, or a new one.
+        """
+        flight = self._under_way.get(name)
+        if flight is None:
+            flight = self._under_way[name] = Flight(work)
+            flight.task.add_done_callback(lambda task: self._landed(name, task))
+        return flight
+
+    async def land(self) -> None:
+        """
+        Wait for what may have been sent, and stop the rest. Cancelled, it stops those too: their outcome is unknown.
+
+        Raises:
+            asyncio.CancelledError: it was cancelled, and all are over.
+        """
+        for flight in self._under_way.values():
+            flight.stop()
+        tasks = [flight.task for flight in self._under_way.values()]
+        with contextlib.suppress(ValueError):  # there are none
+            try:
+                await asyncio.wait(tasks)
+            except asyncio.CancelledError:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                raise
+
+    def _landed(self, name: Hashable, task: asyncio.Task[ToolResult]) -> None:
+        del self._under_way[name]
+        if not task.cancelled():
+            task.exception()  # else asyncio complains where everybody was gone
