@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ocp_stripe_balance import ConfigurationError, Settings
+from ocp_stripe_balance.cli import main
 from ocp_stripe_balance.mcp.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -99,3 +100,19 @@ def test_a_misspelt_name_is_not_revoked(tokens: Tokens) -> None:
 def test_without_a_journal_there_is_no_place_for_tokens() -> None:
     with pytest.raises(ConfigurationError, match="the journal is off"):
         Tokens(Settings(journal="off"))
+
+
+def test_commands_make_list_and_revoke(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["mcp", "tokens", "create", "bot"])
+    made = capsys.readouterr()
+    token = made.out.strip()
+    assert token.startswith("bot.")
+    assert token not in made.err
+    assert 0 == main(["mcp", "tokens", "list"])
+    listed = capsys.readouterr().out
+    assert listed.startswith("bot ")
+    assert token.partition(".")[2] not in listed
+    assert 2 == main(["mcp", "tokens", "create", "bot"])
+    assert 0 == main(["mcp", "tokens", "revoke", "bot"])
+    assert 0 == main(["mcp", "tokens", "list"])
+    assert "" == capsys.readouterr().out
