@@ -25,7 +25,7 @@ from serving import CREATE, HEADERS, MODES, USER, call_in, connected, hello, mes
 from ocp_stripe_balance import ConfigurationError, Settings
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance.cli.mcp import _over_http
-from ocp_stripe_balance.mcp.http import listening, names_of
+from ocp_stripe_balance.mcp.http import _Verifier, listening, names_of
 from ocp_stripe_balance.mcp.server import server_for
 from ocp_stripe_balance.mcp.tokens import Tokens
 
@@ -160,6 +160,7 @@ async def test_a_token_is_in_no_log_no_answer_and_no_row(
             answers += [await http.post(url, json=hello(), headers={"Authorization": f"Bearer {token}x"})]
     texts = [repr((each.status_code, each.headers, each.text)) for each in answers]
     texts += [f"{record.name} {record.getMessage()}" for record in caplog.records if "httpc" not in record.name]
+    texts.append(repr(await _Verifier(tokens).verify_token(token)))
     texts.append("".join(sqlite3.connect(str(Settings().journal_path)).iterdump()))
     secret = token.partition(".")[2]
     assert 2 == len(await ledger(stripe, customer))
