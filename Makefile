@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo check test test-floors test-clients chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -27,6 +27,9 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	$(PYTHON) -m venv build/floors
 	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
 	build/floors/bin/pytest -n 2
+
+test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients that others wrote against our server; needs npm
+	TEST_CLIENTS=1 $(BIN)/pytest tests/mcp/test_foreign_clients.py
 
 chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
@@ -82,4 +85,11 @@ clean: ## remove what was built and installed
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/dist .
 	$(BIN)/pip install --quiet --disable-pip-version-check build/dist/*.whl
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/dist/*.whl
+	@touch $@
+
+# Node itself is among them: the conformance framework wants 22.
+build/clients/node_modules: tests/clients/package.json tests/clients/typescript.mjs
+	mkdir -p build/clients
+	cp $^ build/clients/
+	npm install --prefix build/clients --no-audit --no-fund --no-package-lock --loglevel=error
 	@touch $@

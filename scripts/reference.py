@@ -266,7 +266,9 @@ def _commands(words: str, command: Any) -> Iterator[tuple[str, Any]]:
     for name, inner in getattr(command, "commands", {}).items():
         if not inner.hidden:
             called = f"{words} {name}".strip()
-            yield from _commands(called, inner) if hasattr(inner, "commands") else [(called, inner)]
+            if getattr(inner, "invoke_without_command", True):
+                yield called, inner
+            yield from _commands(called, inner)
 
 
 def _command(words: str, command: Any) -> str:

@@ -1,42 +1,100 @@
 """
-The MCP server, for a host that starts it.
+The MCP server, for a host that starts it or reaches it over HTTP.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ocp_stripe_balance.cli import tokens
 from ocp_stripe_balance.cli.approvals import whoami
 from ocp_stripe_balance.cli.output import say
 from ocp_stripe_balance.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mcp.server import Server
+
+    from ocp_stripe_balance.settings import Settings
+
+app = typer.Typer(invoke_without_command=True)
+app.add_typer(tokens.app, name="tokens")
+
 _Tools = Annotated[str | None, typer.Option(metavar="NAMES", help="only these, with commas between them")]
+_Port = Annotated[int, typer.Option(metavar="N", help="with --http: port to listen on; 0 is any free one")]
+_AllowHost = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="with --http: another name that clients know this server by")
+]
 
 
-async def mcp(
+@app.callback()
+def mcp(
+    ctx: typer.Context,
     *,
     tools: _Tools = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="only tools that change nothing")] = False,
     policy: Annotated[str | None, typer.Option(metavar="PATH", help="instead of OCP_STRIPE_POLICY")] = None,
-) -> int:
+    http: Annotated[bool, typer.Option("--http", help="over HTTP instead, until Ctrl-C")] = False,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="with --http: address to listen on")] = "127.0.0.1",
+    port: _Port = 8765,
+    allow_host: _AllowHost = None,
+) -> Any:
     """
     Serve the tools over MCP, on standard input and output.
     """
+    if ctx.invoked_subcommand is not None:
+        return None
+    names = None if tools is None else [name.strip() for name in tools.split(",") if name.strip()]
+    where = (host, port, allow_host or []) if http else None
+    return _served(where, policy, names=names, is_read_only=read_only)
+
+
+async def _served(where: tuple[str, int, list[str]] | None, policy: str | None, **chosen: Any) -> int:
     from ocp_stripe_balance.settings import Settings  # what --help does not need
 
+    settings = Settings() if policy is None else Settings(policy=policy)
     try:
         from ocp_stripe_balance.mcp.server import server_for  # of an extra
-        from ocp_stripe_balance.mcp.stdio import serve  # as above
     except ImportError as error:
         hint = "Install it: pip install 'ocp-stripe-balance[mcp]'"
         raise ConfigurationError(f"The package of MCP is not there: {error}.", hint=hint) from error
-    settings = Settings() if policy is None else Settings(policy=policy)
-    names = None if tools is None else [name.strip() for name in tools.split(",") if name.strip()]
-    server = server_for(whoami(), settings, names=names, is_read_only=read_only)
+
+    def server_of(caller: str) -> Server[Any]:
+        return server_for(caller, settings, **chosen)
+
+    server = server_of(whoami())  # what it would not take is said before anybody comes
+    if where is None:
+        await _on_stdio(server)
+    else:
+        await _over_http(server_of, settings, *where)
+    return 0
+
+
+async def _on_stdio(server: Server[Any]) -> None:
+    from ocp_stripe_balance.mcp.stdio import serve  # as above
+
     if sys.stdin.isatty():
         say("This is an MCP server: a host starts it, and speaks JSON to it. Ctrl-C ends it.")
     await serve(server)
-    return 0
+
+
+async def _over_http(
+    server_of: Callable[[str], Server[Any]], settings: Settings, host: str, port: int, others: list[str]
+) -> None:
+    from ocp_stripe_balance.mcp.http import application, listening, names_of, serve  # as above
+    from ocp_stripe_balance.mcp.tokens import Tokens  # as above
+
+    kept = None if settings.journal == "off" else Tokens(settings)
+    tokens = kept if kept is not None and kept.is_used else None
+    names = names_of(host, others, has_tokens=tokens is not None)
+    listener, url = listening(host, port)
+    print(url, flush=True)
+    if tokens is None:
+        say("No token was ever made: every program of this machine may call, as you.")
+    else:
+        say("Each request needs one of the tokens.")
+    await serve(application(server_of, names=names, tokens=tokens, user=whoami()), listener)

@@ -1,0 +1,61 @@
+"""
+Tokens on the command line: who may reach the MCP server over HTTP.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocp_stripe_balance.cli.options import Json
+from ocp_stripe_balance.cli.output import local, say, show_table
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.mcp.tokens import Tokens
+
+app = typer.Typer(help="Who may reach the server over HTTP; policies see each token's name as the user.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="of the caller: a to z, 0 to 9, '_' and '-'")]
+
+
+@app.command()
+async def create(ctx: typer.Context, name: Name, *, as_json: Json = False) -> int:
+    """
+    Make a token, and print it; it is kept nowhere, and cannot be printed again.
+    """
+    token = _tokens().create(name)
+    if as_json:
+        ctx.obj.print_facts({"name": name, "token": token})
+    else:
+        print(token)
+        say(f"The header is 'Authorization: Bearer …'. Budgets per user count it as {name}.")
+    return 0
+
+
+@app.command("list")
+async def list_(ctx: typer.Context, *, as_json: Json = False) -> int:
+    """
+    The names of the tokens, and when each was made.
+    """
+    tokens = _tokens().all()
+    if as_json:
+        ctx.obj.print_list("tokens", [each._asdict() for each in tokens])
+    else:
+        show_table(("name", "made"), [(each.name, local(each.created_at)) for each in tokens])
+    return 0
+
+
+@app.command()
+async def revoke(name: Name) -> int:
+    """
+    Let a token be good for nothing, at once.
+    """
+    _tokens().revoke(name)
+    say(f"Revoked: {name}.")
+    return 0
+
+
+def _tokens() -> "Tokens":
+    from ocp_stripe_balance.mcp.tokens import Tokens  # what --help does not need
+    from ocp_stripe_balance.settings import Settings  # pydantic
+
+    return Tokens(Settings())

@@ -1,0 +1,197 @@
+"""
+The server over HTTP: one for each caller, who is whom a bearer token names; on loopback without tokens, the user.
+
+A browser can be made to send a request here under any name of ours. So the Host and the Origin of a request must be
+names that this server was given, and no answer allows a page of elsewhere to read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from anyio import create_task_group, sleep_forever
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
+from mcp.server.auth.provider import AccessToken
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.routing import Route
+
+from ocp_stripe_balance.errors import ConfigurationError
+from ocp_stripe_balance.settings import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from anyio.abc import TaskGroup, TaskStatus
+    from mcp.server import Server
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from ocp_stripe_balance.mcp.tokens import Tokens
+
+PATH = "/mcp"
+_MAX_BODY = 1024 * 1024  # a call has a hundredth of it
+_MAX_SESSIONS = 1000  # of one caller
+_GRACE_S = 3.0
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Callers:
+    """
+    The servers of the callers, each begun when its caller first comes.
+    """
+
+    def __init__(self, server_of: Callable[[str], Server[Any]], security: TransportSecuritySettings, user: str) -> None:
+        """
+        Begin none.
+
+        Args:
+            server_of: makes the server of a caller.
+            security: the names that requests may be sent to and come from.
+            user: the caller where no token names one.
+        """
+        self._server_of, self._security, self._user = server_of, security, user
+        self._managers: dict[str, StreamableHTTPSessionManager] = {}
+        self._turn = asyncio.Lock()
+        self._group: TaskGroup
+
+    @contextlib.asynccontextmanager
+    async def run(self, _: Starlette) -> AsyncIterator[None]:
+        """
+        Take requests; at the end, calls under way are finished as the servers do it.
+        """
+        async with create_task_group() as self._group:
+            yield
+            self._group.cancel_scope.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Answer a request, in the name of its caller.
+        """
+        caller = scope["user"].username if "user" in scope else self._user
+        async with self._turn:
+            if caller not in self._managers:
+                self._managers[caller] = await self._group.start(self._keep, caller)
+        await self._managers[caller].handle_request(scope, receive, send)
+
+    async def _keep(self, caller: str, *, task_status: TaskStatus[StreamableHTTPSessionManager]) -> None:
+        manager = StreamableHTTPSessionManager(
+            self._server_of(caller),
+            security_settings=self._security,
+            max_request_body_size=_MAX_BODY,
+            max_sessions=_MAX_SESSIONS,
+        )
+        async with manager.run():
+            task_status.started(manager)
+            await sleep_forever()
+
+
+class _Verifier:
+    """
+    Whom a token names, in the words of the package `mcp`; without the token itself, which would stand in its repr.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        caller = self._tokens.caller_of(token)
+        return None if caller is None else AccessToken(token="", client_id=caller, scopes=[])
+
+
+def application(
+    server_of: Callable[[str], Server[Any]], *, names: Sequence[str], tokens: Tokens | None, user: str
+) -> Starlette:
+    """
+    The server as an ASGI application.
+
+    Args:
+        server_of: makes the server of a caller.
+        names: the hosts that requests may be sent to.
+        tokens: of which each request must have one; None where everybody is let in, as *user*.
+        user: the caller where no token names one.
+    """
+    security = TransportSecuritySettings(
+        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
+        allowed_origins=[
+            f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")
+        ],
+    )
+    callers = Callers(server_of, security, user)
+    endpoint: ASGIApp = callers
+    if tokens is not None:
+        endpoint = AuthenticationMiddleware(RequireAuthMiddleware(callers, []), BearerAuthBackend(_Verifier(tokens)))
+    return Starlette(routes=[Route(PATH, endpoint=endpoint)], lifespan=callers.run)
+
+
+def names_of(host: str, others: Sequence[str], *, has_tokens: bool) -> tuple[str, ...]:
+    """
+    The names that requests to *host* may be sent to.
+
+    Raises:
+        ConfigurationError: others than this machine can reach it and it has no tokens, or nothing says its names.
+    """
+    if not has_tokens and (others or not is_loopback(host)):
+        where = f"as {others[0]}" if others else f"on {host}"
+        message = f"Other machines can reach this server {where}, and there is no token that would say who may."
+        raise ConfigurationError(message, hint="Make one: ocp-stripe-balance mcp tokens create NAME")
+    is_every_address = not host.strip("0.:")
+    own = () if is_every_address else (f"[{host}]" if ":" in host else host,)
+    names = (*(_LOOPBACK if is_loopback(host) else ()), *own, *others)
+    if not names:
+        message = f"{host} is every address of this machine, and nothing says under which names clients know it."
+        raise ConfigurationError(message, hint="Add --allow-host NAME, once for each.")
+    return names
+
+
+def listening(host: str, port: int) -> tuple[socket.socket, str]:
+    """
+    A socket that listens, and the address of the server on it.
+
+    Raises:
+        ConfigurationError: nobody can listen there.
+    """
+    is_v6 = ":" in host
+    try:
+        family = socket.AF_INET6 if is_v6 else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        hint = "Choose another --host or --port."
+        raise ConfigurationError(f"Nobody can listen on {host}, port {port}: {error}.", hint=hint) from error
+    return listener, f"http://{f'[{host}]' if is_v6 else host}:{listener.getsockname()[1]}{PATH}"
+
+
+async def serve(app: Starlette, listener: socket.socket) -> None:
+    """
+    Serve until the task is cancelled: then what is under way has a moment to end, and what was sent is waited for.
+
+    Raises:
+        asyncio.CancelledError: it was.
+    """
+    config = uvicorn.Config(
+        app, lifespan="on", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False
+    )
+    config.timeout_graceful_shutdown = int(_GRACE_S)
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving  # which the next cancellation ends
+        raise
+
+
+class _Server(uvicorn.Server):
+    """
+    Without handlers of signals: those are the command line's.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
