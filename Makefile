@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo check test test-floors test-crewai chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -27,6 +27,11 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	$(PYTHON) -m venv build/floors
 	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
 	build/floors/bin/pytest -n 2
+
+test-crewai: .venv/wheel ## CrewAI's loop, which needs a gigabyte of packages
+	$(PYTHON) -m venv build/crewai
+	build/crewai/bin/pip install --quiet '.[dev]' 'crewai>=1.15,<2'
+	build/crewai/bin/pytest -W ignore::DeprecationWarning tests/doors/test_frameworks.py -k crewai
 
 chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3

@@ -194,6 +194,36 @@ async def smolagents(stripe: OCPAgent, script: Script, folder: Path, text: str |
         return str(await asyncio.to_thread(agent.run, text or TEXT))
 
 
+async def crewai(stripe: OCPAgent, script: Script, folder: Path, text: str | None) -> str | None:
+    os.environ |= {"CREWAI_DISABLE_TELEMETRY": "true", "CREWAI_TRACING_ENABLED": "false"}
+    from crewai import Agent, BaseLLM, Crew, Task
+    from crewai.tools import tool
+
+    class Scripted(BaseLLM):  # type: ignore[misc]  # not installed where types are checked
+        def call(self, messages: Any, *_: Any, **__: Any) -> Any:
+            answers = trailing(messages, lambda message: message["role"] == "tool")
+            said = script.turn([json.loads(answer["content"]) for answer in answers])
+            if isinstance(said, str):
+                return said
+            calls = [{"name": FUNCTION, "arguments": json.dumps(args)} for args in said]
+            return [{"id": f"call_{n}", "type": "function", "function": call} for n, call in enumerate(calls)]
+
+        def supports_function_calling(self) -> bool:
+            return True
+
+    with function(stripe, folder) as credit_customer:
+        agent = Agent(
+            role="support",
+            goal="content customers",
+            backstory="",
+            llm=Scripted(model="scripted"),
+            tools=[tool(FUNCTION)(credit_customer)],
+        )
+        task = Task(description=text or TEXT, expected_output="what became of it", agent=agent)
+        crew = Crew(agents=[agent], tasks=[task])
+        return str(await asyncio.to_thread(crew.kickoff))
+
+
 LOOPS = {
     "pydantic-ai": pydantic_ai,
     "openai-agents": openai_agents,
@@ -202,8 +232,9 @@ LOOPS = {
     "anthropic": anthropic_runner,
     "google": google_runner,
     "smolagents": smolagents,
+    "crewai": crewai,
 }
-RUNNERS = {"anthropic", "google", "smolagents"}  # of plain functions
+RUNNERS = {"anthropic", "google", "smolagents", "crewai"}  # of plain functions
 PACKAGES = {"pydantic-ai": "pydantic_ai", "openai-agents": "agents", "own-loop": "anthropic", "google": "google.genai"}
 
 
