@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors test-clients chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo check test test-floors test-clients test-crewai chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -30,6 +30,11 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 
 test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients that others wrote against our server; needs npm
 	TEST_CLIENTS=1 $(BIN)/pytest tests/mcp/test_foreign_clients.py
+
+test-crewai: .venv/wheel ## CrewAI's loop, which needs a gigabyte of packages
+	$(PYTHON) -m venv build/crewai
+	build/crewai/bin/pip install --quiet '.[dev]' 'crewai>=1.15,<2'
+	build/crewai/bin/pytest -W ignore::DeprecationWarning tests/doors/test_frameworks.py -k crewai
 
 chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3

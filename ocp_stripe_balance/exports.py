@@ -60,7 +60,9 @@ def export_tools(form: Format, names: Iterable[str] | None = None) -> list[dict[
     return [_DEFINITIONS[form](by_name[name]) for name in wanted]
 
 
-async def run_tool_call(form: Format, agent: Any, call: Any, *, conversation: str | None = None) -> Any:
+async def run_tool_call(
+    form: Format, agent: Any, call: Any, *, conversation: str | None = None, dry_run: bool = False
+) -> Any:
     """
     The message that answers a model's tool call; the call is made once, under the tool call's own ID.
 
@@ -77,6 +79,8 @@ async def run_tool_call(form: Format, agent: Any, call: Any, *, conversation: st
         agent: with the API registered: `OCPAgent`, or the SDK's after `register`.
         call: as the model made it.
         conversation: its name, the same after a restart. The same ID with the same parameters in it is made once.
+        dry_run: send nothing, and tell what would become of the call, with a ``verdict``: for a host that has to know
+            whether a person must be asked before it makes the call.
 
     Raises:
         ValueError: there is no such format.
@@ -86,8 +90,10 @@ async def run_tool_call(form: Format, agent: Any, call: Any, *, conversation: st
         raise ValueError(f"{form!r} is not a format; the formats are {', '.join(FORMATS)}")
     given_id, given_name, arguments = _read(form, call)
     call_id, name = _id_of(given_id), given_name if isinstance(given_name, str) else ""
-    tool_call = None if call_id is None else ToolCall(call_id, conversation)
-    told, is_error = await _run(form, agent, tool_call, name, arguments)
+    how: dict[str, Any] = {"idempotency_key": None if call_id is None else ToolCall(call_id, conversation)}
+    if dry_run:
+        how["dry_run"] = True
+    told, is_error = await _run(form, agent, name, arguments, how)
     return _ANSWERS[form](call_id, name, told, is_error)
 
 
@@ -177,9 +183,7 @@ def _kept(tool_input: Any) -> Any:
     return {name: value for name, value in tool_input.items() if name not in {"self", "config", "run_manager"}}
 
 
-async def _run(
-    form: Format, agent: Any, tool_call: ToolCall | None, name: str, arguments: Any
-) -> tuple[dict[str, Any], bool]:
+async def _run(form: Format, agent: Any, name: str, arguments: Any, how: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """
     What the model is told of its call, and whether that is an error.
     """
@@ -190,7 +194,7 @@ async def _run(
         said = _parsed(arguments)
         if isinstance(said, dict):
             said = arguments_of(tool, said)
-        result = agent.call_tool(tool.name, said, idempotency_key=tool_call)
+        result = agent.call_tool(tool.name, said, **how)
         if isawaitable(result):  # not of an agent of the SDK that was registered with sync=True
             result = await result
     except InvalidParametersError as error:

@@ -48,7 +48,7 @@ def test_every_page_is_in_the_site() -> None:
 
 def test_every_shown_program_is_run() -> None:
     """Python, TOML and JSON stand under a name that a test asks for."""
-    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
     for page in [README, *DOCS.glob("*.md")]:
         for name, language in re.findall(r"(?:<!-- ([\w-]+) -->\n|\n)```(\w+)\n", page.read_text("utf-8")):
             if language in {"python", "toml", "json", "ini"}:

@@ -1,0 +1,78 @@
+"""
+The loops of docs/agents.md: each begins in a process that is killed while a call waits for a person, and goes on here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import frameworks
+import pytest
+from frameworks import LOOPS, PACKAGES, PAGE, RUNNERS, go
+from helpers import ledger
+from pages import names_of
+
+from ocp_stripe_balance.backoffice import BackOffice
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+POLICY = """
+[require]
+reference = {}
+
+[approval]
+above = {{ usd = "4.00" }}
+queue = true
+"""
+
+
+async def amounts(stripe: Sandbox, customer: str) -> list[int]:
+    return sorted(entry["amount"] for entry in await ledger(stripe, customer))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_an_approval_outlives_the_process(
+    loop: str, stripe: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was saved goes on as often as it likes: the call of a yes is made once, that of a no never."""
+    pytest.importorskip(PACKAGES.get(loop, loop))
+    (tmp_path / "policy.toml").write_text(POLICY.format(str(loop in RUNNERS).lower()))
+    for name, value in {
+        "STRIPE_SECRET_KEY": stripe.api_key,
+        "STRIPE_API_BASE": stripe.url,
+        "OCP_STRIPE_JOURNAL": str(tmp_path / "journal.sqlite3"),
+        "OCP_STRIPE_POLICY": str(tmp_path / "policy.toml"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    yes, no = stripe.create_customer(), stripe.create_customer()
+
+    command = [sys.executable, frameworks.__file__, loop, yes, no]
+    first = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
+    _, errors = await first.communicate()
+    assert -signal.SIGKILL == first.returncode, errors.decode()
+
+    too_early, _ = await go(loop, yes)
+    assert too_early == ("succeeded, approval_required" if loop in RUNNERS else None)
+    assert [[-100], [-100]] == [await amounts(stripe, customer) for customer in (yes, no)]
+
+    async with BackOffice() as office:
+        proposals = await office.proposals()
+    assert {yes, no} == {proposal.customer for proposal in proposals}
+    decide: Any = names_of(PAGE, "decide")["decide"]
+    for proposal in proposals:
+        await decide(proposal.id, "ana@example.com", proposal.customer == yes)
+
+    for _ in range(2):
+        said, _ = await go(loop, yes)
+        assert "succeeded, succeeded" == said
+    said, told = await go(loop, no)
+    assert "succeeded, policy_refused" == said
+    assert "ana@example.com" in told[-1]["message"]
+    assert [[-500, -100], [-100]] == [await amounts(stripe, customer) for customer in (yes, no)]
