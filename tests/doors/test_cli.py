@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from helpers import CLI, TEST_KEY, TOOL, TOOLS, ledger, run, transaction
-from terminal import Done, at_terminal
+from terminal import Done, at_terminal, in_pipe
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance.cli import main
@@ -159,6 +159,14 @@ def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
     done = run("doctor", stripe=stripe_thread, STRIPE_API_BASE="http://127.0.0.1:1")
     assert 2 == done.returncode
     assert re.search(r"^!! reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
+
+
+def test_doctor_does_not_praise_what_a_person_should_change(stripe_thread: Sandbox) -> None:
+    """Variables that do nothing here: with what to do, and without an all-clear."""
+    done = in_pipe("doctor", stripe=stripe_thread, SSL_CERT_FILE="/etc/ca.pem")
+    assert "!! environment        SSL_CERT_FILE is set and not used; OCP_STRIPE_TRUST_ENV=true uses it." in done.out
+    assert (0, "To change: environment.\n") == (done.code, done.err)
+    assert "Calls can be made.\n" == in_pipe("doctor", stripe=stripe_thread).err
 
 
 ERROR = b'{"error": {"type": "invalid_request_error", "message": "no"}}'

@@ -89,6 +89,13 @@ def test_an_address_of_none_or_of_several_is_nobody(stripe_thread: Sandbox) -> N
     assert (2, True) == (done.returncode, "no customers have" in done.stderr)
 
 
+def test_more_customers_than_are_named_are_said_to_be_more(stripe_thread: Sandbox) -> None:
+    """Eleven have the address, ten are listed."""
+    for _ in range(11):
+        stripe_thread.create_customer(email="t@b.test")
+    assert "more than 10 customers have the e-mail address" in in_pipe("balance", "t@b.test", stripe=stripe_thread).err
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_terminal_gets_a_table_in_colour_and_text_as_it_is(stripe_thread: Sandbox, columns: int) -> None:
     """Markup and escapes of others are shown, not obeyed; whole IDs are there."""

@@ -217,5 +217,6 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
     ]
     for said, command in others:
         assert said in " ".join(desk.shown(*command).split()), command
+    assert "━" in desk.shown("calls", "check"), "a bar, while it reads"
     assert "decision" in at_terminal("calls", "export").out
     assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",), ("calls", "export")}
