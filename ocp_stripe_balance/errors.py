@@ -126,8 +126,9 @@ class ToolError(Exception):
         """
         What happened, what did not, and what to do next.
         """
-        key = f"(idempotency key {self.idempotency_key})" if self.idempotency_key else ""
-        message = str(self.args[0])
+        message, named = str(self.args[0]), f"{self.args[0]} {self.hint}"
+        is_named = not self.idempotency_key or repr(self.idempotency_key) in named
+        key = "" if is_named else f"(idempotency key {self.idempotency_key})"
         rest = " ".join(part for part in (self.hint, self.for_people, key) if part)
         return message + ("" if message.endswith("\n") else " ") * bool(rest) + rest
 

@@ -427,4 +427,4 @@ class Proposal:
             "account": f"{self.account or 'of the API key'} at {self.base_url}",
             "expires": moment(self.expires_at),
         }
-        return "\n".join(f"{name:<12} {escaped(value)}" for name, value in lines.items() if value)
+        return "\n".join(f"{name:<11} {escaped(value)}" for name, value in lines.items() if value)

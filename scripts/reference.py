@@ -255,6 +255,12 @@ written and nothing was done. A call that SIGTERM or SIGHUP interrupts is told a
 Where standard input is a terminal, what moves money asks first, unless `--yes`; the policy may want a person all the same.
 `NAME --help` says the same as this page.
 
+With `--json`, a command prints one JSON object whose `format` is 1; the number changes when a field goes or means something else, not when
+one is added. Times are RFC 3339, amounts are integers in the smallest unit. What was asked for is on stdout: a list under its own name
+(`calls`, `decisions`, `findings`, `proposals`, `tools`, `steps`, `rules`), else the fields themselves. An error, one of usage too, is such
+an object on stderr, alone there, with the fields of [the error](errors.md); one of outcome `unknown` has in `to_find_out` the command that
+finds out. `calls export` prints an object a line instead, and `sandbox --json` one line.
+
 {commands}
 """
 

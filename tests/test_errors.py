@@ -230,3 +230,12 @@ def test_an_error_is_one_line_whatever_others_wrote() -> None:
         assert r"\nsucceeded" in str(error)
     listed = errors.InvalidParametersError([errors.Problem(path=f"a{forged}", message=forged, hint=forged)])
     assert ["Nothing ", r"- a\nsuc", "Mend the"] == [line[:8] for line in str(listed).splitlines()]
+
+
+@pytest.mark.parametrize("key", ["call_7", "a", "it's"])
+def test_an_error_names_its_key_once(key: str) -> None:
+    """In its hint, else at its end; a key that is a word of the text is no name yet."""
+    unknown = str(errors.OutcomeUnknownError("No answer.", idempotency_key=key))
+    assert (1, 0) == (unknown.count(repr(key)), unknown.count(f"(idempotency key {key})"))
+    refused = str(errors.NotSentError("Nothing was sent at all.", idempotency_key=key))
+    assert refused.endswith(f"(idempotency key {key})")

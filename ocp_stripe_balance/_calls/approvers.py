@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     Approver = Callable[[Proposal], Awaitable[Answer | None]]
 
 _TAKEN_BACK = "Given again, the command asks again."
-_NOT_DECIDED = "Nobody decided. A person must see to the approver; then the same call may be made again."
+_UNDECIDED = "nobody decided"
+_ASKS_AGAIN = "The question is over; the same call asks it again."
+_NOT_ASKED = "A person must see to the approver; then the same call may be made again."
 
 
-async def ask(approver: Approver, waiting: Waiting, journal: Journal) -> Approval | Ending | None:
+async def ask(approver: Approver, waiting: Waiting, journal: Journal, *, has_queue: bool) -> Approval | Ending | None:
     """
-    A yes to this very call, or why there is none; None where another caller has sent it meanwhile.
+    A yes to this very call, or why there is none; None where something became of it meanwhile: it is made again.
+
+    Where nobody decided, it goes on waiting if there is a queue.
 
     Raises:
         asyncio.CancelledError: the question was cancelled, and nothing was sent.
@@ -44,8 +48,10 @@ async def ask(approver: Approver, waiting: Waiting, journal: Journal) -> Approva
         answer, why = await _answer(approver, waiting, journal)
         if answer is not None and answer.is_approved is True:
             return Approval(proposal, answer)
+        if answer is None and why == _UNDECIDED and has_queue:
+            return waiting if await _still_waits(waiting, journal) else None
         if answer is None:
-            rule, hint = "approval", _NOT_DECIDED
+            rule, hint = "approval", _ASKS_AGAIN if why == _UNDECIDED else _NOT_ASKED
         elif proposal.rule == "ask_always":
             # Whoever gave the command took it back; that says nothing about the same command later.
             rule, why, hint = proposal.rule, f"{answer.by} did not send it", _TAKEN_BACK
@@ -83,6 +89,19 @@ async def take_back(waiting: Waiting, journal: Journal, rule: str, reason: str, 
     return False
 
 
+async def _still_waits(waiting: Waiting, journal: Journal) -> bool:
+    """
+    Whether nobody else has decided, or sent the call, either.
+    """
+    proposal, now = waiting.proposal, journal.now()
+
+    def work(book: Book) -> bool:
+        found = book.standing_proposal(proposal.key, intent_of(proposal).scope, now)
+        return found is not None and found.state == "waiting" and not _is_sent(book, proposal)
+
+    return await journal.run(work)
+
+
 def _deny(book: Book, proposal: Proposal, answer: Answer, now: float) -> bool:
     """
     Record a no, and whether the call was sent before it: then the no comes too late.
@@ -116,7 +135,7 @@ async def _answer(approver: Approver, waiting: Waiting, journal: Journal) -> tup
         await take_back(waiting, journal, proposal.rule, "nobody answered in time", "expired")
         return None, "nobody answered in time"
     if answer is None:
-        return None, "nobody decided"
+        return None, _UNDECIDED
     if isinstance(answer, Answer) and answer.proposal_id == proposal.id:
         return answer, ""
     return None, "the approver's answer is not proposal.approve() or proposal.deny() of this very proposal"

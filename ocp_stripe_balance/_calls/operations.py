@@ -70,6 +70,7 @@ class Operations:
         self._default_currency = settings.policy_in_force.default_currency
         self.journal = options.journal.opened()
         self._approver = approver
+        self._has_queue = settings.policy_in_force.approval.queue
         self._client = StripeClient(
             timeout_s=settings.timeout,
             max_attempts=settings.max_attempts,
@@ -238,7 +239,7 @@ class Operations:
             ending = await self._service.call(call, deadline)
             if self._approver is None or not isinstance(ending, Waiting):
                 return ending
-            said = await approvers.ask(self._approver, ending, self.journal)
+            said = await approvers.ask(self._approver, ending, self.journal, has_queue=self._has_queue)
             if isinstance(said, Approval):
                 call, deadline = call._replace(approval=said), self._deadline()  # a person's time is not the call's
             elif said is not None:

@@ -8,7 +8,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._stripe.evidence import MARK, marks_of
-from ocp_stripe_balance.errors import RejectedError, ToolError
+from ocp_stripe_balance.errors import ToolError
 from ocp_stripe_balance.models import ReconcileResult
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ async def look_for(
                 if tag == record.key or (tag not in known_keys and is_alike and is_recent):
                     suspects.append(str(entry["id"]))
     except (ToolError, LookupError, TypeError, AttributeError) as error:
-        why = f"HTTP {error.status}" if isinstance(error, RejectedError) else type(error).__name__
+        why = error.args[0] if isinstance(error, ToolError) else "what was answered is no ledger."
         return open_still(
-            record, f"The customer's ledger could not be read ({why}). Reconcile again, or look in the Dashboard."
+            record, f"The customer's ledger could not be read: {why} Reconcile again, or look in the Dashboard."
         )
     if suspects:
         return open_still(record, f"Check whether one of these is it, a {record.intent.effect}: {', '.join(suspects)}.")

@@ -20,15 +20,13 @@ from ocp_stripe_balance.cli.app import app
 from ocp_stripe_balance.cli.output import (
     finished,
     prepare_streams,
-    printable,
     say,
     sentence_of,
     show_error,
     silence_streams,
-    tell,
 )
 from ocp_stripe_balance.cli.running import Run, command
-from ocp_stripe_balance.errors import OutcomeUnknownError, ToolError
+from ocp_stripe_balance.errors import NotSentError, OutcomeUnknownError, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -59,7 +57,8 @@ def _run(words: list[str], *, is_program: bool) -> Run:
     is_old_name = words[:1] == ["journal"]
     if is_old_name:
         words[0] = "calls"
-        say(f"'journal' is now '{' '.join(words[:2])}'; the old name goes with the next version.")
+        if "--json" not in words:
+            say(f"'journal' is now '{' '.join(words[:2])}'; the old name goes with the next version.")
     return Run(words=words, is_program=is_program, is_old_name=is_old_name)
 
 
@@ -81,13 +80,12 @@ def _exit_code(run: Run) -> int:
     """
     program: Any = typer.main.get_command(app)
     if unclear := _unclear(program, run.words):
-        tell(printable(unclear))
-        return 2
+        return _told(run, NotSentError(unclear))
     try:
         # A command is a coroutine, made when its words are understood; of help there is only an exit code.
         made = program.main(run.words, "ocp-stripe-balance", standalone_mode=False, obj=run)
     except typer.TyperException as error:
-        return _misunderstood(error)
+        return _told(run, _misunderstood(error))
     except typer.Abort:
         return 2
     return made if isinstance(made, int) else _outcome(run, made)
@@ -115,16 +113,15 @@ def _unclear(command: Any, words: Sequence[str]) -> str | None:
     return None
 
 
-def _misunderstood(error: Any) -> int:
+def _misunderstood(error: Any) -> NotSentError:
     """
-    Say what is wrong with the words, and where help is.
+    What is wrong with the words, and where help is.
     """
     message = error.format_message()
     if getattr(error, "option_name", "-x")[1:2].isdigit():
         message += " An amount has no sign: credit and debit say its direction."
     path = error.ctx.command_path if getattr(error, "ctx", None) else "ocp-stripe-balance"
-    tell(printable(f"{message}\nTo see what there is: {path} --help", keep="\n"))
-    return 2
+    return NotSentError(message, hint=f"To see what there is: {path} --help")
 
 
 def _outcome(run: Run, made: Coroutine[Any, Any, int]) -> int:
@@ -144,10 +141,10 @@ def _outcome(run: Run, made: Coroutine[Any, Any, int]) -> int:
         except (KeyboardInterrupt, asyncio.CancelledError):
             run.is_over = True
             ended = None
+        if run.is_program and (run.done is not None or not isinstance(ended, int)):
+            stopping.ignore()
         if isinstance(ended, int):
             return ended
-        if run.is_program:
-            stopping.ignore()
         return _interrupted(run) if ended is None else _told(run, ended)
 
 
@@ -174,13 +171,16 @@ async def _until_stopped(run: Run, made: Coroutine[Any, Any, int]) -> int | Tool
     return ended
 
 
-def _told(run: Run, error: ToolError) -> int:
-    show_error(error, as_json=run.as_json)
-    if not isinstance(error, OutcomeUnknownError):
-        return _EXIT_CODES[error.outcome]
-    if error.retryable:
-        tell(f"To find out: {command('calls', 'resume', error.idempotency_key or '')}")
-    return stopping.exit_code(_EXIT_CODES[error.outcome])
+def _told(run: Run, error: ToolError, to_find_out: str = "") -> int:
+    """
+    The exit code of an error, which is told.
+    """
+    is_open = isinstance(error, OutcomeUnknownError)
+    if is_open and error.retryable and error.idempotency_key:
+        to_find_out = command("calls", "resume", error.idempotency_key)
+    show_error(error, as_json=run.as_json, to_find_out=to_find_out)
+    code = _EXIT_CODES[error.outcome]
+    return stopping.exit_code(code) if is_open else code
 
 
 def _interrupted(run: Run) -> int:
@@ -188,20 +188,24 @@ def _interrupted(run: Run) -> int:
     Say what became of a call or a decision, as far as it is known.
     """
     if run.done is not None:
-        say(run.done)
-        return stopping.exit_code(0)
+        if not run.is_shown:
+            say(run.done)
+        return 0
     if run.calling is None or run.calling.cancelled():
         # A call that may have been sent does not end so, but as unknown.
-        say("Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted.")
+        ended = "Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted."
+        if run.as_json and run.name not in {"mcp", "sandbox"}:
+            show_error(NotSentError(ended), as_json=True)
+        else:
+            say(ended)
         return 0 if run.name in {"mcp", "sandbox"} else stopping.exit_code(_EXIT_CODES["not_sent"])
     if not run.calling.done():
-        say(f"Interrupted; the call may have been sent. To find out: {command('calls', 'reconcile')}")
-        return stopping.exit_code(_EXIT_CODES["unknown"])
+        return _told(run, OutcomeUnknownError("The command was interrupted.", hint=""), command("calls", "reconcile"))
     if isinstance(error := run.calling.exception(), ToolError):
         return _told(run, error)
     if error is None:
         say(sentence_of(run.calling.result()))
-    return stopping.exit_code(0)
+    return 0
 
 
 def _cannot_print(error: OSError, done: str | None) -> int:

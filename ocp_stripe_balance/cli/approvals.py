@@ -14,7 +14,7 @@ import typer
 from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import local, printable, say, show_table
+from ocp_stripe_balance.cli.output import FACT_INDENT, fitted, local, printable, say, show_fact, show_table, show_text
 from ocp_stripe_balance.cli.running import Run
 from ocp_stripe_balance.errors import NotSentError
 
@@ -51,8 +51,10 @@ async def list_proposals(
     if as_json:
         ctx.obj.print_list("proposals", [facts_of_proposal(each) for each in shown])
         return 0
-    rows = [(each.id, each.state, local(each.asked_at), each.effect, each.customer, each.key) for each in shown]
-    show_table(("proposal", "state", "asked", "effect", "customer", "key"), rows)
+    rows = [
+        (each.id, each.state, each.effect, each.customer, local(each.asked_at), each.reference or "") for each in shown
+    ]
+    show_table(("proposal", "state", "effect", "customer", "asked", "reference"), rows)
     if not shown:
         say("Nothing waits for approval.")
     return 0
@@ -70,10 +72,10 @@ async def show(ctx: typer.Context, name: Id, *, as_json: Json = False) -> int:
         if as_json:
             ctx.obj.print_facts(facts_of_proposal(proposal))
             return 0
-        print(printable(f"{'proposal':<12} {proposal.id}, {_standing(proposal)}"))
-        print(printable(proposal.describe(), keep="\n"))
+        show_fact("proposal", f"{proposal.id}, {_standing(proposal)}")
+        show_text(proposal.describe(), FACT_INDENT, keep="\n")
         for line in await _since(office, proposal):
-            print(printable(line))
+            show_fact("also", line)
     return 0
 
 
@@ -85,6 +87,7 @@ async def approve(
     by: By = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="for the agent and the audit")] = "",
     yes: Yes = False,
+    as_json: Json = False,
 ) -> int:
     """
     Let the call run, once.
@@ -100,6 +103,7 @@ async def deny(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="for the agent and the audit")],
     by: By = None,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> int:
     """
     Stop the call.
@@ -112,12 +116,12 @@ async def ask_at_terminal(proposal: "Proposal", emails: "Mapping[str, str]") -> 
     The answer of whoever sits at the terminal; None where that is neither a yes nor a no.
     """
     address = emails.get(proposal.customer)
-    email = f"\n{'e-mail':<12} {escaped(address)}" if address else ""
+    email = f"\n{'e-mail':<11} {escaped(address)}" if address else ""
     by = f"{whoami()} at the terminal"
     is_own_command = proposal.rule == "ask_always"
     choices = "[y/N]" if is_own_command else "(y: yes; n: no, and that stands; Enter: not decided)"
     try:
-        said = ask_at(f"{proposal.describe()}{email}\nSend it? {choices} ")
+        said = ask_at(f"{proposal.describe()}{email}\nSend it? {choices}")
     except KeyboardInterrupt:
         raise asyncio.CancelledError from None  # which a task can end with
     if said in _YES:
@@ -133,9 +137,27 @@ def ask_at(question: str) -> str:
         KeyboardInterrupt: one of them came.
     """
     with stopping.stopped_by(stopping.interrupt), contextlib.suppress(OSError):  # a terminal that is gone says nothing
-        print(printable(question, keep="\n"), end="", file=sys.stderr, flush=True)
+        _forget_typed_ahead()
+        said = fitted(printable(question, keep="\n"), sys.stderr, FACT_INDENT)
+        print(said, end=" ", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower()
     return ""
+
+
+def _forget_typed_ahead() -> None:
+    """
+    Let a ``y`` that was typed before the question was there be no answer to it.
+    """
+    if sys.platform == "win32":
+        import msvcrt  # only there
+
+        while msvcrt.kbhit():
+            msvcrt.getwch()
+    else:
+        import termios  # everywhere else
+
+        with contextlib.suppress(termios.error):
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 def whoami() -> str:
@@ -150,7 +172,7 @@ def whoami() -> str:
 
 
 async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: str, is_sure: bool) -> int:
-    from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
+    from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal  # what --help does not need
 
     async with BackOffice() as office:
         proposal = await office.proposal(name)
@@ -164,7 +186,11 @@ async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: 
     if done.state != wanted or done.decided_by != answer.by:
         raise NotSentError(f"Nothing was changed: proposal {done.id} is {_standing(done)}.")
     run.done = f"{wanted}: {done.effect} to {done.customer}, by {done.decided_by}"
-    print(printable(run.done))
+    if run.as_json:
+        run.print_facts(facts_of_proposal(done))
+    else:
+        show_text(run.done)
+    run.flush()
     if is_yes:
         say(f"The same call with key {done.key} may now run, once, until {local(done.expires_at)}.")
         say("The other rules of the policy, and references paid meanwhile, still hold.")
@@ -178,12 +204,12 @@ async def _is_meant(office: "BackOffice", proposal: "Proposal", *, is_yes: bool)
     Raises:
         NotSentError: there is no terminal.
     """
-    say(proposal.describe(), keep="\n")
+    say(proposal.describe(), FACT_INDENT, keep="\n")
     for line in await _since(office, proposal):
-        say(line)
+        say(f"{'also':<11} {line}", FACT_INDENT)
     if sys.stdin is None or not sys.stdin.isatty():
         raise NotSentError("Nothing was decided: there is no terminal to ask at.", hint="Read it, then add --yes.")
-    return ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N] ") in _YES
+    return ask_at(f"{'Approve' if is_yes else 'Deny'} it? [y/N]") in _YES
 
 
 def _standing(proposal: "Proposal") -> str:
@@ -204,6 +230,5 @@ async def _since(office: "BackOffice", proposal: "Proposal") -> list[str]:
     lines = []
     for call in await office.related(proposal):
         reference = f", {call.intent.reference}" if call.intent.reference else ""
-        done = f"{call.intent.effect}, {call.state} at {local(call.created_at)} (key {call.key}{reference})"
-        lines.append(f"{'also':<12} {done}")
+        lines.append(f"{call.intent.effect}, {call.state} at {local(call.created_at)} (key {call.key}{reference})")
     return lines

@@ -17,7 +17,7 @@ import typer
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance.cli.options import TIME_HELP, Json, OfCustomer, Since
-from ocp_stripe_balance.cli.output import is_plain, local, printable, say, sentence_of, show_result, show_table
+from ocp_stripe_balance.cli.output import is_plain, local, say, show_fact, show_table, show_text
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -81,10 +81,9 @@ async def show(ctx: typer.Context, key: Key, *, as_json: Json = False) -> int:
         times = {"created_at": local(call.created_at), "updated_at": local(call.updated_at)}
         for name, value in {**facts_of_call(call), **times}.items():
             if value not in (None, ""):
-                text = value if isinstance(value, str) else json.dumps(value)
-                print(f"{name:<12} {printable(text)}")
+                show_fact(name, value if isinstance(value, str) else json.dumps(value))
     for each in decided:
-        print(printable(f"{'decision':<12} {'  '.join(_decision(each)[:3])}"))
+        show_fact("decision", f"{local(each.at)}  {each.decision}  by {_by(each)}")
     if not calls:
         say("No call of that key was sent.")
     return 0
@@ -105,16 +104,15 @@ async def decisions(
     if as_json:
         ctx.obj.print_list("decisions", [facts_of_decision(each) for each in found])
         return 0
-    show_table(("time", "decision", "by", "effect", "customer", "key"), [_decision(each) for each in found])
+    rows = [(local(each.at), each.decision, each.effect, each.customer, _by(each), each.key) for each in found]
+    show_table(("time", "decision", "effect", "customer", "by", "key"), rows)
     if not found:
         say("No decisions.")
     return 0
 
 
-def _decision(each: "Decision") -> tuple[str, ...]:
-    reason = f": {each.reason}" if each.reason else ""
-    by = f"by {each.who} ({each.rule}{reason})"
-    return local(each.at), each.decision, by, each.effect, each.customer, each.key
+def _by(decision: "Decision") -> str:
+    return f"{decision.who} ({decision.rule}{f': {decision.reason}' if decision.reason else ''})"
 
 
 @app.command()
@@ -127,9 +125,10 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     async with BackOffice() as office:
         with _progress() as progress:
             findings = await office.reconcile(progress)
+    is_settled = all(finding.outcome != "unknown" for finding in findings)
     if as_json:
         ctx.obj.print_list("findings", [facts_of_finding(finding) for finding in findings])
-        return 0
+        return 0 if is_settled else 4
     rows = []
     for finding in findings:
         found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice
@@ -138,7 +137,7 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     show_table(("outcome", "key", "customer", "found"), rows)
     if not findings:
         say(f"No call is open at {office.settings.api_base} in this mode.")
-    return 0 if all(finding.outcome != "unknown" for finding in findings) else 4
+    return 0 if is_settled else 4
 
 
 @app.command()
@@ -150,10 +149,7 @@ async def resume(ctx: typer.Context, key: Key, *, as_json: Json = False) -> int:
 
     async with BackOffice() as office:
         ctx.obj.calling = asyncio.ensure_future(office.resume(key))
-        result = await ctx.obj.calling
-        ctx.obj.done = sentence_of(result)
-        show_result(result, ctx.obj)
-        sys.stdout.flush()
+        ctx.obj.show(await ctx.obj.calling)
     return 0
 
 
@@ -205,7 +201,8 @@ async def check(ctx: typer.Context, *, as_json: Json = False) -> int:
     from ocp_stripe_balance.backoffice import BackOffice  # as above
 
     async with BackOffice() as office:
-        wrong = await office.check_totals()
+        with _progress():
+            wrong = await office.check_totals()
         number, path = len(await office.calls()), office.settings.journal_path
     lines = []
     for each in wrong:
@@ -216,7 +213,7 @@ async def check(ctx: typer.Context, *, as_json: Json = False) -> int:
     if as_json:
         ctx.obj.print_facts({"calls": number, "journal": str(path), "wrong": lines})
     for line in () if as_json else lines:
-        print(printable(line))
+        show_text(line)
     if wrong:
         say("These totals were not what the calls add up to. They are made anew from the calls.")
         return 1

@@ -2,18 +2,21 @@
 The doctor: what is in force, and what a person should change.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import mark, printable, say
+from ocp_stripe_balance.cli.output import fitted, mark, printable, say
 from ocp_stripe_balance.errors import ConfigurationError, RejectedError, ToolError
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.settings import Settings
 
 _NO_KEY = "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY; without a Stripe account, try ocp-stripe-balance sandbox"
+_NEEDED = ("may_read_customers", "calls_allowed", "journal_usable")
+_UNSET = "Set that, or unset what is not meant for this program."
 _WORDS = {True: "yes", False: "no", None: "not known"}
 
 
@@ -40,26 +43,27 @@ async def doctor(ctx: typer.Context, *, as_json: Json = False) -> int:
         "may_read_customers": None,
     }
     findings["reaches_stripe"], findings["may_read_customers"] = await _try_reading(settings)
-    if ignored := advice(Network.of(settings).ignored()):
-        findings["environment"] = ignored
-    needed = ("may_read_customers", "calls_allowed", "journal_usable")
-    wrong = [name for name in needed if findings[name] is not True]
+    if ignored := Network.of(settings).ignored():
+        findings["environment"] = f"{advice(ignored)} {_UNSET}"
+    stops = [name for name in _NEEDED if findings[name] is not True]
+    wrong = [name for name, value in findings.items() if name in stops or name == "environment" or _is_no(value)]
     if as_json:
-        ctx.obj.print_facts(findings)
-    else:
-        _show(findings, wrong)
-    return 2 if wrong else 0
-
-
-def _show(findings: dict[str, Any], wrong: list[str]) -> None:
-    """
-    A line for each finding, with a tick, or a cross where a person should change something.
-    """
+        ctx.obj.print_facts({**findings, "to_change": wrong})
+        return 2 if stops else 0
     for name, value in findings.items():
-        is_wrong = name in wrong or value == _NO_KEY or str(value).startswith("no: ") or name == "environment"
-        shown = value if isinstance(value, str) else _WORDS.get(value, str(value))
-        print(f"{mark(is_good=not is_wrong)} {name.replace('_', ' '):<20} {printable(shown)}")
-    say("Calls can be made." if not wrong else f"To change: {', '.join(wrong).replace('_', ' ')}.")
+        text = value if isinstance(value, str) else _WORDS.get(value, str(value))
+        line = fitted(printable(f"  {_words(name):<18} {text}"), sys.stdout, " " * 21)
+        print(mark(is_good=name not in wrong) + line[1:])
+    say(f"To change: {', '.join(map(_words, wrong))}." if wrong else "Calls can be made.")
+    return 2 if stops else 0
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _is_no(value: object) -> bool:
+    return value == _NO_KEY or str(value).startswith("no: ")
 
 
 def _journal(settings: "Settings") -> str:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ocp_stripe_balance.cli.given import fail, read_json
 from ocp_stripe_balance.cli.options import Customer, Description, DryRun, Json, Key, Yes
-from ocp_stripe_balance.cli.output import read_text, sentence_of, show_dry_run, show_result
+from ocp_stripe_balance.cli.output import show_dry_run
 from ocp_stripe_balance.cli.running import Run
-from ocp_stripe_balance.errors import InvalidParametersError, Problem, ToolError
+from ocp_stripe_balance.errors import ToolError
 from ocp_stripe_balance.verbs import CREATE, CUSTOMER, FIND, LIST, REVERSE, amount_parameters
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ async def call(
     source, assignments = _source(words or (), as_json=as_json)
 
     def parameters_of(spec: "ToolSpec") -> Any:
-        return _assigned(spec, assignments) if source is None else _read(source)
+        return _assigned(spec, assignments) if source is None else read_json(source, "--json")
 
     return await _make_call(ctx.obj, tool, parameters_of, key=idempotency_key, yes=yes, dry_run=dry_run)
 
@@ -202,10 +203,7 @@ async def _make_call(
         if dry_run:
             return show_dry_run(await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True), run)
         run.calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=key))
-        result = await run.calling
-        run.done = sentence_of(result)
-        show_result(result, run)
-        sys.stdout.flush()
+        run.show(await run.calling)
         return 0
 
 
@@ -227,13 +225,15 @@ async def _customer_of(
         InvalidParametersError: none has that address, or several have.
     """
     if customer is not None and "@" in customer:
-        listed = (await agent.call_tool(FIND, {"email": customer, "limit": 10})).customers or []
-        found = [each for each in listed if each.email == customer]  # what is no address may have been left out
+        listed = await agent.call_tool(FIND, {"email": customer, "limit": 10})
+        # What is no address may have been left out.
+        found = [each for each in listed.customers or () if each.email == customer]
         if len(found) != 1:
-            ids = ", ".join(each.describe() for each in found)
+            ids = "".join(f"{', ' if number else ': '}{each.describe()}" for number, each in enumerate(found))
+            number = f"more than {len(found)}" if listed.data.get("has_more") else len(found) or "no"
             raise fail(
                 "CUSTOMER",
-                f"{len(found) or 'no'} customers have the e-mail address {customer!r}{f': {ids}' if ids else ''}",
+                f"{number} customers have the e-mail address {customer!r}{ids}",
                 "pass the ID of the one you mean" if found else "capitals count; pass the customer's ID, cus_…",
             )
         customer = found[0].id
@@ -282,18 +282,6 @@ def _source(words: Sequence[str], *, as_json: bool) -> tuple[str | None, Sequenc
     if files and len(words) > 1:
         raise fail("--json", "there are both a JSON source and KEY=VALUE parameters", "pass one of the two")
     return (files[0], ()) if files else (None, words)
-
-
-def _read(source: str) -> Any:
-    from ocp_stripe_balance._text.parsing import parsed  # that little needs
-
-    try:
-        return parsed(read_text(source))
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "pass a file with one JSON object, or - for standard input"
-        raise fail("--json", f"{source!r} cannot be read ({error})", hint) from error
-    except (ValueError, RecursionError) as error:
-        raise fail("--json", f"{source!r} is not JSON ({error})", "pass one JSON object") from error
 
 
 def _assigned(tool: "ToolSpec", assignments: Sequence[str]) -> dict[str, Any]:
@@ -350,7 +338,3 @@ def _json_value(name: str, text: str) -> Any:
         raise fail(
             name, f"{text[:60]!r} is not JSON ({error})", "write metadata[key]=value or expand[]=field"
         ) from error
-
-
-def fail(path: str, message: str, hint: str) -> InvalidParametersError:
-    return InvalidParametersError([Problem(path=path, message=message, hint=hint)])

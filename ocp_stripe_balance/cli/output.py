@@ -11,7 +11,6 @@ import os
 import sys
 import textwrap
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ocp_stripe_balance._text import money
@@ -23,29 +22,31 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance.cli.running import Run
     from ocp_stripe_balance.errors import ToolError
-    from ocp_stripe_balance.models import CustomerBalanceTransaction, DryRun, ToolResult
+    from ocp_stripe_balance.models import Customer, CustomerBalanceTransaction, DryRun, ToolResult
 
-_CODES = {"green": "32", "red": "31"}
+_CODES = {"green": "32", "red": "31", "bold": "1", "bold red": "1;31"}
 _STYLES = {"succeeded": "green", "approved": "green", "unknown": "bold red", "rejected": "red", "denied": "red"}
+_PAGE, _BELOW = 100, "  "
+FACT_INDENT = " " * 12
 
 
 def show_result(result: ToolResult, run: Run) -> None:
     if run.as_json:
         run.print_facts(result.to_dict())
     else:
-        print(f"{painted(result.outcome, 'green', sys.stdout)}: {printable(result.describe())}")
+        print(_headline(result.outcome, printable(result.describe()), "green", sys.stdout))
         if result.transactions:
             _show_entries(result.transactions)
-        for customer in result.customers or ():
-            print(printable(f"{customer.describe()}{f', {customer.email}' if customer.email else ''}"))
+        if result.customers:
+            _show_customers(result.customers)
         if result.customer is not None and result.customer.email:
-            print(f"email            {printable(result.customer.email)}")
+            show_fact("email", result.customer.email)
         if result.moved:
-            print(f"transaction      {printable(str(result.data.get('id')))}")
+            show_fact("transaction", str(result.data.get("id")))
         if result.idempotency_key is not None:
-            print(f"idempotency key  {printable(result.idempotency_key)}")
+            show_fact("key", result.idempotency_key)
         if result.request_id is not None:
-            print(f"request          {printable(result.request_id)}")
+            show_fact("request", result.request_id)
     for warning in result.warnings:
         say(f"warning: {warning}")
 
@@ -55,6 +56,14 @@ def sentence_of(result: ToolResult) -> str:
     What was done, for when the output of `show_result` cannot be written.
     """
     return f"{result.outcome}: {result.describe()} (idempotency key {result.idempotency_key})"
+
+
+def _show_customers(customers: list[Customer]) -> None:
+    rows = []
+    for each in customers:
+        balance = money.to_text(each.balance or 0, each.currency) if each.currency else "none"
+        rows.append((each.id, balance, each.email or "", each.name or ""))
+    show_table(("customer", "balance", "e-mail", "name"), rows)
 
 
 def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
@@ -67,27 +76,73 @@ def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
-    A table on a terminal; elsewhere aligned columns without a heading. Of cells that are too wide, the last is folded.
+    Aligned columns, on a terminal under a heading; those that do not fit beside each other go below, whole.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     if not cells:
         return
-    if is_plain(sys.stdout):
+    room = _columns(sys.stdout)
+    if room is None:
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for row in cells:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         return
-    from rich import box  # only a terminal needs it
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text  # which is no markup
+    from rich.cells import cell_len  # only a terminal needs it
 
-    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for column in table.columns:
-        column.overflow = "fold"
-    for row in cells:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(file=sys.stdout, highlight=False).print(table)
+    table = [*headers], *cells
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    below, used = set(), 0
+    for number, width in enumerate(widths):
+        if used and used + width > room:
+            below.add(number)
+            used = len(_BELOW)
+        used += width + 2
+    for row in table:
+        line = ""
+        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            line += f"\n{_BELOW}" if number in below else "  " if number else ""
+            style = "bold" if row is table[0] else _STYLES.get(cell, "")
+            line += painted(_filled(cell, room - 2, "", _BELOW), style, sys.stdout) + " " * (width - cell_len(cell))
+        print("\n".join(each.rstrip() for each in line.split("\n")))
+
+
+def show_fact(name: str, text: str) -> None:
+    """
+    A line with the fact's name before it.
+    """
+    show_text(f"{name:<11} {text}", FACT_INDENT)
+
+
+def show_text(text: str, indent: str = "", *, keep: str = "") -> None:
+    """
+    Text on standard output, as it fits.
+    """
+    print(fitted(printable(text, keep=keep), sys.stdout, indent))
+
+
+def fitted(text: str, stream: TextIO, indent: str = "") -> str:
+    """
+    The lines broken between words where the terminal is narrower: it would break them anywhere, IDs and keys too.
+    """
+    room = _columns(stream)
+    return text if room is None else "\n".join(_filled(line, room, "", indent) for line in text.split("\n"))
+
+
+def _filled(line: str, room: int, first: str, further: str) -> str:
+    return textwrap.fill(
+        line, room, initial_indent=first, subsequent_indent=further, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _columns(stream: TextIO) -> int | None:
+    """
+    How wide a terminal is; None where the stream is none.
+    """
+    if is_plain(stream):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
 
 
 def is_plain(stream: TextIO) -> bool:
@@ -101,7 +156,7 @@ def painted(text: str, style: str, stream: TextIO) -> str:
     """
     The text in a colour, where the stream shows colours.
     """
-    if is_plain(stream) or os.environ.get("NO_COLOR") or os.name == "nt":
+    if not style or is_plain(stream) or os.environ.get("NO_COLOR") or os.name == "nt":
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 
@@ -142,25 +197,47 @@ def show_dry_run(done: DryRun, run: Run) -> int:
     return 0 if done.verdict in {"send", "replay", "resume", "wait"} else 2
 
 
-def show_error(error: ToolError, *, as_json: bool) -> None:
+def show_error(error: ToolError, *, as_json: bool, to_find_out: str = "") -> None:
+    """
+    Print an error, and the command that finds out what became of the call, where there is one.
+    """
     if as_json:
-        tell(json.dumps({"format": 1, **error.to_dict()}, indent=2))
-    else:
-        tell(f"{painted(error.outcome, 'red', sys.stderr)}: {printable(str(error), keep=chr(10))}")
+        command = {"to_find_out": to_find_out} if to_find_out else {}
+        tell(json.dumps({"format": 1, **error.to_dict(), **command}, indent=2))
+        return
+    # A person needs the command alone, whose last word is the key.
+    text = str(error.args[0]) if to_find_out else str(error)
+    tell(_headline(error.outcome, printable(text, keep="\n"), "red", sys.stderr))
+    if to_find_out:
+        tell(_folded_for_shell(f"To find out: {to_find_out}", sys.stderr))
+
+
+def _folded_for_shell(line: str, stream: TextIO) -> str:
+    """
+    A line that ends with a command, whose last word is whole on a terminal; it can be pasted as it is.
+    """
+    room = _columns(stream)
+    if room is None or len(line) <= room or os.name == "nt":
+        return line
+    return " \\\n  ".join(line.rsplit(" ", 1))
+
+
+def _headline(outcome: str, text: str, style: str, stream: TextIO) -> str:
+    return painted(outcome, style, stream) + fitted(f"{outcome}: {text}", stream)[len(outcome) :]
 
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def say(text: str, *, keep: str = "") -> None:
+def say(text: str, indent: str = "", *, keep: str = "") -> None:
     with contextlib.suppress(OSError, ValueError):  # there is no standard error, and this is no data
-        print(printable(text, keep=keep), file=sys.stderr, flush=True)
+        print(fitted(printable(text, keep=keep), sys.stderr, indent), file=sys.stderr, flush=True)
 
 
 def tell(text: str) -> None:
     """
-    Print what a person must not miss: on stderr, and where that is gone, on stdout.
+    Print what a person must not miss, or copies: as it is, on stderr, and where that is gone, on stdout.
     """
     for stream in (sys.stderr, sys.stdout):
         with contextlib.suppress(OSError, ValueError):
@@ -214,21 +291,12 @@ def silence_streams() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def read_text(source: str) -> str:
-    """
-    The text of a file, or of standard input where it is ``-``: UTF-8 whatever the locale, as JSON is.
-
-    Raises:
-        OSError: it cannot be read.
-        UnicodeDecodeError: it is not UTF-8.
-    """
-    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    return data.decode("utf-8-sig")
-
-
 def wrap(text: str, indent: str = "    ", further: str | None = None) -> str:
-    further = indent + "  " if further is None else further
-    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
+    """
+    Prose in lines no longer than the page, or the terminal.
+    """
+    room = min(_columns(sys.stdout) or _PAGE, _PAGE)
+    return _filled(text, room, indent, indent + "  " if further is None else further)
 
 
 def printable(text: str, *, keep: str = "") -> str:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ocp_stripe_balance._text.parsing import parsed
+from ocp_stripe_balance.cli.given import read_json
 from ocp_stripe_balance.cli.money import tool_named
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import printable, read_text, say, wrap
-from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
+from ocp_stripe_balance.cli.output import printable, say, show_text, wrap
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
@@ -26,9 +25,12 @@ app = typer.Typer(help="The guardrails in force.")
 
 @app.command()
 async def check(
+    ctx: typer.Context,
     file: Annotated[
         str | None, typer.Argument(metavar="FILE", help="TOML; by default what OCP_STRIPE_POLICY names")
     ] = None,
+    *,
+    as_json: Json = False,
 ) -> int:
     """
     Explain a policy in sentences, or what is wrong with it.
@@ -38,23 +40,28 @@ async def check(
 
     settings = Settings(policy=None) if file else Settings()
     policy = load_policy(file) if file else settings.policy_in_force
+    words, noted = in_words(policy, allow_live=settings.allow_live), remarks(policy)
+    if as_json:
+        rules = [{"topic": topic, "sentence": sentence} for topic, sentence in words]
+        ctx.obj.print_facts({"policy": file or settings.policy_source(), "rules": rules, "remarks": noted})
+        return 0
     name = file or ("The policy in force" if settings.policy else "No policy is set. The default")
-    print(printable(f"{name} is valid. A call is sent only where every line allows it."), end="\n\n")
-    for topic, sentence in in_words(policy, allow_live=settings.allow_live):
+    show_text(f"{name} is valid. A call is sent only where every line allows it.\n", keep="\n")
+    for topic, sentence in words:
         print(wrap(printable(f"{topic:<12}{sentence}"), "  ", "              "))
-    if noted := remarks(policy):
+    if noted:
         print("\nWorth knowing:")
-        for sentence in noted:
-            print(wrap(printable(f"- {sentence}"), "  ", "    "))
+    for sentence in noted:
+        print(wrap(printable(f"- {sentence}"), "  ", "    "))
     return 0
 
 
 @app.command()
-async def show() -> int:
+async def show(ctx: typer.Context, *, as_json: Json = False) -> int:
     """
     The policy in force, in sentences.
     """
-    return await check(None)
+    return await check(ctx, as_json=as_json)
 
 
 @app.command()
@@ -78,7 +85,7 @@ async def explain(
     from ocp_stripe_balance.settings import Settings  # pydantic
 
     settings = Settings(policy=_as_full(policy)) if policy else Settings()
-    parameters = _parameters(call)
+    parameters = read_json(call, "CALL")
     async with OCPAgent(agent_type, user, settings=settings) as agent:
         api: Any = await agent.register_api("stripe")
         said, foreseen = await api.explain(await tool_named(agent, tool), parameters, mode)
@@ -118,15 +125,3 @@ def _as_full(path: str) -> str:
     The path as the shell that it was typed into means it.
     """
     return path if path.startswith("~") else str(Path(path).absolute())
-
-
-def _parameters(source: str) -> Any:
-    try:
-        text = read_text(source)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{source} cannot be read: {error}.") from error
-    try:
-        return parsed(text)
-    except (ValueError, RecursionError) as error:
-        problem = Problem(path=source, message=f"is not JSON ({error})", hint="write one object of parameters")
-        raise InvalidParametersError([problem]) from error

@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance.cli.output import print_json
+from ocp_stripe_balance.cli.output import print_json, sentence_of, show_result
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
+
+    from ocp_stripe_balance.models import ToolResult
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +41,8 @@ class Run:
     """It has ended, and how is about to be said."""
     done: str | None = None
     """What was done, for when the output cannot be written."""
+    is_shown: bool = False
+    """That was written."""
 
     @property
     def as_json(self) -> bool:
@@ -51,6 +57,21 @@ class Run:
         The first word.
         """
         return self.words[0] if self.words else ""
+
+    def show(self, result: ToolResult) -> None:
+        """
+        Print the result of a call.
+        """
+        self.done = sentence_of(result)
+        show_result(result, self)
+        self.flush()
+
+    def flush(self) -> None:
+        """
+        Write what was printed of what was done.
+        """
+        sys.stdout.flush()
+        self.is_shown = True
 
     def print_list(self, name: str, items: list[Any]) -> None:
         """
@@ -72,6 +93,8 @@ def command(*words: str) -> str:
     """
     A command of this program as a shell takes it.
     """
-    is_module = sys.argv[0].endswith("__main__.py")
-    program = [sys.executable, "-m", "ocp_stripe_balance"] if is_module else [sys.argv[0]]
+    name = Path(sys.argv[0]).name
+    program = [name if shutil.which(name) == sys.argv[0] else sys.argv[0]]
+    if name == "__main__.py":
+        program = [sys.executable, "-m", "ocp_stripe_balance"]
     return subprocess.list2cmdline([*program, *words]) if os.name == "nt" else shlex.join([*program, *words])

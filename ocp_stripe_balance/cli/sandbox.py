@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ocp_stripe_balance.cli.output import say
+from ocp_stripe_balance.cli.output import say, tell
 from ocp_stripe_balance.cli.running import command
 from ocp_stripe_balance.errors import ConfigurationError
 
@@ -63,7 +63,7 @@ async def sandbox(
                 say("In another terminal:")
                 print(f"export STRIPE_API_BASE={stripe.url}\nexport STRIPE_SECRET_KEY={stripe.api_key}")
                 print(f"export CUSTOMER={customer}", flush=True)
-                say(f"{command('credit')} $CUSTOMER 2.50 usd --reference first-try")
+                tell(f"{command('credit')} $CUSTOMER 2.50 usd --reference first-try")
             await asyncio.Event().wait()
     except (OSError, OverflowError) as error:
         message = f"The sandbox cannot listen on port {port}, or use its file: {error}."

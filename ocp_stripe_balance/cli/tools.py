@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ocp_stripe_balance.cli.money import fail, tool_named
+from ocp_stripe_balance.cli.given import fail
+from ocp_stripe_balance.cli.money import tool_named
 from ocp_stripe_balance.cli.options import Json
 from ocp_stripe_balance.cli.output import print_json, wrap
 

@@ -4,6 +4,7 @@ The command line in processes of its own: output, exit codes, interrupts and ter
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -15,12 +16,14 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from helpers import TEST_KEY, TOOL, TOOLS, ledger, run, transaction
 from programs import CLI, started
+from terminal import Done, at_terminal, in_pipe
 
 from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance.cli import main
@@ -29,8 +32,6 @@ from ocp_stripe_balance.cli.running import Run
 from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocp_stripe_balance.sandbox import Sandbox
 
 
@@ -114,11 +115,10 @@ async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
         OCP_STRIPE_MAX_ATTEMPTS="1",
     )
     assert (4, "") == (done.returncode, done.stdout)
-    text, _, advice = done.stderr.partition("To find out: ")
-    told = json.loads(text)
-    assert "unknown" == told["outcome"]
+    told = json.loads(done.stderr)
+    assert ("unknown", 1) == (told["outcome"], told["format"])
     assert told["idempotency_key"] in told["hint"]
-    assert advice.strip() == f"{CLI} calls resume {told['idempotency_key']}"
+    assert told["to_find_out"].endswith(f"{Path(CLI).name} calls resume {told['idempotency_key']}")
 
 
 def test_settings_are_named_when_wrong() -> None:
@@ -155,12 +155,20 @@ def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
     assert "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY" in done.stdout
     done = run("doctor", stripe=stripe_thread, STRIPE_SECRET_KEY="sk_live_planted0key")
     assert done.returncode == 2
-    assert "!! calls allowed        no: A person must set OCP_STRIPE_ALLOW_LIVE=true" in done.stdout
+    assert "!! calls allowed      no: A person must set OCP_STRIPE_ALLOW_LIVE=true" in done.stdout
     assert "HTTP 401" in done.stdout
     assert "planted" not in done.stdout + done.stderr
     done = run("doctor", stripe=stripe_thread, STRIPE_API_BASE="http://127.0.0.1:1")
     assert 2 == done.returncode
     assert re.search(r"^!! reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
+
+
+def test_doctor_does_not_praise_what_a_person_should_change(stripe_thread: Sandbox) -> None:
+    """Variables that do nothing here: with what to do, and without an all-clear."""
+    done = in_pipe("doctor", stripe=stripe_thread, SSL_CERT_FILE="/etc/ca.pem")
+    assert "!! environment        SSL_CERT_FILE is set and not used; OCP_STRIPE_TRUST_ENV=true uses it." in done.out
+    assert (0, "To change: environment.\n") == (done.code, done.err)
+    assert "Calls can be made.\n" == in_pipe("doctor", stripe=stripe_thread).err
 
 
 ERROR = b'{"error": {"type": "invalid_request_error", "message": "no"}}'
@@ -329,7 +337,7 @@ def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> None:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=10)
     assert 4 == process.returncode
-    assert "idempotency key" in stderr
+    assert "calls resume" in stderr
 
 
 async def test_a_full_output_does_not_hide_what_was_done(stripe_thread: Sandbox) -> None:
@@ -391,66 +399,54 @@ async def test_interrupting_the_question_sends_nothing(stripe_thread: Sandbox) -
 
 
 @pytest.mark.parametrize(("answer", "code", "entries"), [("y\n", 0, 1), ("n\n", 2, 0), ("\n", 2, 0)])
-async def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: str, code: int, entries: int) -> None:
-    """On a TTY, call shows the effect in words and sends after a yes only."""
+def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: str, code: int, entries: int) -> None:
+    """On a TTY, call shows the effect in words and sends after a yes only: one that is typed after the question."""
     customer = stripe_thread.create_customer(name="Ada")
-    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(  # noqa: S603  our own program
-        [*started(), CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd"],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-    ) as process:
-        os.close(theirs)
-        os.write(ours, answer.encode())
-        _, stderr = process.communicate(timeout=20)
-    os.close(ours)
-    assert code == process.returncode
-    assert "effect       credit 5.00 usd (test mode)" in stderr
-    assert f"customer     {customer} (Ada)" in stderr
-    assert "balance      0.00 usd when asked, -5.00 usd after this call" in stderr
-    assert "every call is put to the approver here (ask_always)" in stderr
-    assert f"{stripe_thread.url}" in stderr
-    assert "Send it? [y/N]" in stderr
-    assert entries == len(await ledger(stripe_thread, customer))
+    words = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd")
+    done = at_terminal(*words, stripe=stripe_thread, typed_ahead="y\n", answer=answer)
+    assert code == done.code
+    assert "effect      credit 5.00 usd (test mode)" in done.out
+    assert f"customer    {customer} (Ada)" in done.out
+    assert "balance     0.00 usd when asked, -5.00 usd after this call" in done.out
+    assert "every call is put to the approver here (ask_always)" in done.out
+    assert f"{stripe_thread.url}" in done.out
+    assert "Send it? [y/N]" in done.out
+    assert entries == len(asyncio.run(ledger(stripe_thread, customer)))
 
 
-@pytest.mark.parametrize(("answer", "said"), [("\n", "nobody decided"), ("n\n", "denied it"), ("y\n", "")])
-async def test_a_no_to_what_the_policy_asks_about_is_typed(
+@pytest.mark.parametrize(("answer", "said"), [("\n", "nobody decided"), ("n\n", "denied it"), ("y\n", "succeeded")])
+def test_a_no_to_what_the_policy_asks_about_is_typed(
     stripe_thread: Sandbox, tmp_path: Path, answer: str, said: str
 ) -> None:
     """Enter decides nothing, and the same command asks again; a no stands."""
     customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
     policy.write_text('[approval]\nabove = { usd = "1.00" }\n')
-    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
-    variables |= {"OCP_STRIPE_POLICY": str(policy)}
+    words = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "k")
 
-    def call(typed: str) -> tuple[int, str]:
-        ours, theirs = pty.openpty()
-        os.write(ours, typed.encode())
-        done = subprocess.run(  # noqa: S603  our own program
-            [
-                *(*started(), CLI, "call", TOOL),
-                *(f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "k"),
-            ],
-            stdin=theirs,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-            env={**os.environ, **variables},
-        )
-        os.close(ours)
-        os.close(theirs)
-        return done.returncode, done.stderr
+    def call(typed: str) -> Done:
+        return at_terminal(*words, stripe=stripe_thread, answer=typed, OCP_STRIPE_POLICY=str(policy))
 
-    code, told = call(answer)
-    assert ("y" not in answer, True) == (code == 2, said in told)
-    assert [0, 2][said == "denied it"] == call("y\n")[0]
-    assert int(said != "denied it") == len(await ledger(stripe_thread, customer))
+    done = call(answer)
+    assert ("y" not in answer, 1) == (done.code == 2, done.out.lower().count(said))
+    assert [0, 2][said == "denied it"] == call("y\n").code
+    assert int(said != "denied it") == len(asyncio.run(ledger(stripe_thread, customer)))
+
+
+def test_what_nobody_decides_at_the_terminal_stays_in_the_queue(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """Where the policy has one: Enter leaves it to somebody else, and the same command goes on after their yes."""
+    customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
+    policy.write_text('[approval]\nabove = { usd = "1.00" }\nqueue = true\n')
+    words = ("credit", customer, "5.00", "usd", "--reference", "r")
+
+    def on_terminal(*words: str, answer: str = "") -> Done:
+        return at_terminal(*words, stripe=stripe_thread, answer=answer, OCP_STRIPE_POLICY=str(policy))
+
+    done = on_terminal(*words, answer="\n")
+    assert (2, True) == (done.code, "the call waits for a person's" in done.out)
+    proposal = re.findall(r"ap_\w+", on_terminal("approvals", "list").out)[0]
+    assert "Approve it?" in (done := on_terminal("approvals", "approve", proposal, answer="y\n")).out
+    assert (0, 0) == (done.code, on_terminal(*words).code)
+    assert 1 == len(asyncio.run(ledger(stripe_thread, customer)))
 
 
 async def test_terminal_escapes_from_stripe_are_shown_not_obeyed(stripe_thread: Sandbox) -> None:

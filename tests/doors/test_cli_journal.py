@@ -46,7 +46,7 @@ async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbo
     ):
         told = json.loads(run("calls", "list", "--json", *arguments).stdout)["calls"]
         assert keys == [call["key"] for call in told]
-    assert "customer     " + ada in run("calls", "show", "a").stdout
+    assert "customer    " + ada in run("calls", "show", "a").stdout
     (call,) = json.loads(run("calls", "show", "a", "--json").stdout)["calls"]
     (entry,) = await ledger(stripe_thread, ada)
     assert ("succeeded", entry, {"amount": -500, "currency": "usd", "customer": ada}) == (
@@ -54,9 +54,9 @@ async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbo
         call["answer"],
         call["arguments"],
     )
-    assert "decision     20" in run("calls", "show", "a").stdout
+    assert "decision    20" in run("calls", "show", "a").stdout
     decided = run("calls", "decisions", "--customer", bob).stdout
-    assert (1, True) == (len(decided.splitlines()), f"by policy (every rule)  debit 2.50 usd  {bob}  b" in decided)
+    assert (1, True) == (len(decided.splitlines()), f"debit 2.50 usd  {bob}  policy (every rule)  b" in decided)
     assert ["allowed"] * 3 == [
         each["decision"] for each in json.loads(run("calls", "decisions", "--json").stdout)["decisions"]
     ]

@@ -11,7 +11,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import CLI, TOOL, TOOLS, decide, decisions, ledger, order, proposals, records, usual_journal
+from helpers import TOOL, TOOLS, decide, decisions, ledger, order, proposals, records, usual_journal
+from programs import CLI
 
 from ocp_stripe_balance import errors
 from ocp_stripe_balance._domain import State

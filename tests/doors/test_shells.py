@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import TOOL, ledger, run
 from programs import CLI, started
+from terminal import in_pipe
 
 from ocp_stripe_balance.cli import main, stopping
 from ocp_stripe_balance.cli.running import command
+from ocp_stripe_balance.plugin import StripeAPI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,6 +249,30 @@ async def test_at_the_question_nothing_was_sent(stripe_thread: Sandbox, name: st
     os.close(theirs)
     assert (code, "Interrupted; nothing was sent.") == (process.returncode, stderr.strip())
     assert [] == await ledger(stripe_thread, customer)
+
+
+def test_ctrl_c_in_the_first_moments_is_quiet(tmp_path: Path, stripe_thread: Sandbox) -> None:
+    """While modules are imported, nobody could say more than a traceback."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = shell("ours tools; exit $?", stripe_thread, PYTHONPATH=str(tmp_path))
+    assert (130, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_after_the_result_changes_nothing(
+    stripe_thread: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It was told; the exit code is that of success, and nothing is said twice."""
+    aclose = StripeAPI.aclose
+
+    async def late(api: StripeAPI) -> None:
+        await aclose(api)
+        signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(StripeAPI, "aclose", late)
+    words = shlex.split(CREDIT.format(customer=stripe_thread.create_customer()))[1:]
+    done = in_pipe(*words, stripe=stripe_thread)
+    assert (0, 1, "") == (done.code, done.out.count("succeeded"), done.err)
 
 
 def test_the_sandbox_ends_in_peace() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import CLI, ledger, order, run
+from helpers import ledger, order, run
+from programs import CLI
 from serving import CREATE
 
 from ocp_stripe_balance import Settings

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import CLI, ledger, order, proposals, records, usual_journal
+from helpers import ledger, order, proposals, records, usual_journal
 from mcp_types import ElicitResult
+from programs import CLI
 from serving import CREATE, HEADERS, MODES, USER, call_in, connected, hello, message, plain, served, settings_for
 
 from ocp_stripe_balance import ConfigurationError, Settings

@@ -812,4 +812,4 @@ async def test_a_proposal_shows_the_reference_as_it_is_sent(stripe: Sandbox, cus
             await agent.call_tool(TOOL, order(customer, reference="Ticket 7"))
     async with usual_journal() as journal:
         (proposal,) = await proposals(journal)
-    assert "reference    Ticket 7" in proposal.describe()
+    assert "reference   Ticket 7" in proposal.describe()

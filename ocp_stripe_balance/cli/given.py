@@ -1,0 +1,35 @@
+"""
+What commands are given: files of JSON, and what is wrong with it.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ocp_stripe_balance.errors import InvalidParametersError, Problem
+
+
+def read_json(source: str, path: str) -> Any:
+    """
+    The value in a file, or in standard input where *source* is ``-``: UTF-8 whatever the locale, as JSON is.
+
+    Raises:
+        InvalidParametersError: the argument at *path* names no such file.
+    """
+    from ocp_stripe_balance._text.parsing import parsed  # that little needs
+
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return parsed(data.decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "pass a file with one JSON object, or - for standard input"
+        raise fail(path, f"{source!r} cannot be read ({error})", hint) from error
+    except (ValueError, RecursionError) as error:
+        raise fail(path, f"{source!r} is not JSON ({error})", "pass one JSON object") from error
+
+
+def fail(path: str, message: str, hint: str) -> InvalidParametersError:
+    """
+    The error of one argument.
+    """
+    return InvalidParametersError([Problem(path=path, message=message, hint=hint)])

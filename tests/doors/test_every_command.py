@@ -1,0 +1,222 @@
+"""
+Every command, on a terminal and in a pipe: whole IDs at 80 columns, one JSON document, and errors as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from helpers import TOOL, ledger
+from terminal import Done, at_terminal, in_pipe
+
+from ocp_stripe_balance.cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+POLICY = """
+[approval]
+above = { usd = "20.00" }
+queue = true
+"""
+ENDLESS = {"sandbox"}  # runs until Ctrl-C, and is tested in a process of its own
+
+
+def names(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """
+    The words of every command there is.
+    """
+    for name, each in command.commands.items():
+        yield from names(each, (*path, name)) if hasattr(each, "commands") else [(*path, name)]
+
+
+class Desk:
+    """
+    Somebody who works with a sandbox, a policy that wants a person asked, and every command there is.
+    """
+
+    def __init__(self, stripe: Sandbox, folder: Path) -> None:
+        self.stripe, self.used = stripe, set[tuple[str, ...]]()
+        (folder / "policy.toml").write_text(POLICY)
+        self.more = {"OCP_STRIPE_POLICY": str(folder / "policy.toml"), "OCP_STRIPE_MAX_ATTEMPTS": "1"}
+
+    def _uses(self, words: tuple[str, ...]) -> None:
+        self.used |= {name for name in names(typer.main.get_command(app)) if words[: len(name)] == name}
+
+    def shown(self, *words: str, code: int = 0, answer: str = "", columns: int = 80) -> str:
+        """
+        What a terminal shows of a command.
+        """
+        self._uses(words)
+        done = at_terminal(*words, stripe=self.stripe, answer=answer, columns=columns, **self.more)
+        assert code == done.code, done.out
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.out)
+        assert not [line for line in plain.splitlines() if len(line) > columns and " " in line[:columns].strip()]
+        return plain
+
+    def piped(self, *words: str, code: int = 0, stdin: str = "") -> Done:
+        """
+        What a command writes into pipes.
+        """
+        self._uses(words)
+        done = in_pipe(*words, stripe=self.stripe, stdin=stdin, **self.more)
+        assert code == done.code, done.err
+        assert "Traceback" not in done.err
+        return done
+
+    def told(self, *words: str, code: int = 0, stdin: str = "") -> dict[str, Any]:
+        """
+        The JSON document that a command prints.
+        """
+        document: dict[str, Any] = json.loads(self.piped(*words, "--json", code=code, stdin=stdin).out)
+        assert 1 == document["format"]
+        return document
+
+    def entries(self, customer: str) -> list[dict[str, Any]]:
+        return asyncio.run(ledger(self.stripe, customer))
+
+
+@pytest.fixture
+def desk(stripe_thread: Sandbox, tmp_path: Path) -> Desk:
+    return Desk(stripe_thread, tmp_path)
+
+
+def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> None:
+    """Whose format has a number; all but the sandbox, which is tested in a process, and export, which prints many."""
+    customer = desk.stripe.create_customer(email="a@b.test")
+    desk.told("debit", customer, "2.50", "usd", "--reference", "a", "--metadata", "order=1", "--description", "d")
+    desk.told("credit", customer, "5", "usd", "--reference", "b")
+    newest, oldest = desk.entries(customer)
+    assert (-500, 250, "1", "d") == (
+        *(newest["amount"], oldest["amount"], oldest["metadata"]["order"], oldest["description"]),
+    )
+    desk.told("reverse", newest["id"])
+    assert "the balance is 2.50 usd" in desk.told("balance", customer)["summary"]
+    assert "3 entries" in desk.told("history", "a@b.test")["summary"]
+    assert "1 customer" in desk.told("find", "a@b.test")["summary"]
+    order = json.dumps({"customer": customer, "amount": -1, "currency": "usd"})
+    (tmp_path / "order.json").write_text(order)
+    foreseen = desk.told("call", TOOL, f"customer={customer}", "amount=-1", "currency=usd", "--dry-run")
+    assert "send" == foreseen["verdict"]
+
+    for key in ("yes", "no"):
+        words = ("call", TOOL, f"customer={customer}", "amount=-2500", "currency=usd", "--idempotency-key", key)
+        asked = json.loads(desk.piped(*words, "--json", code=2).err)
+        assert (1, "approval_required") == (asked["format"], asked["error"])
+    assert ["yes", "no"] == [each["key"] for each in desk.told("approvals", "list")["proposals"]]
+    assert "waiting" == desk.told("approvals", "show", "yes")["state"]
+    assert "approved" == desk.told("approvals", "approve", "yes", "--yes", "--by", "Ana")["state"]
+    denied = desk.told("approvals", "deny", "no", "--yes", "--by", "Ana", "--reason", "r")
+    assert ("denied", "Ana") == (denied["state"], denied["decided_by"])
+
+    desk.stripe.faults.add("reset", path="balance")
+    lost = ("call", TOOL, f"customer={customer}", "amount=-3", "currency=usd", "--idempotency-key", "lost")
+    unknown = json.loads(desk.piped(*lost, "--json", code=4).err)
+    assert (1, True) == (unknown["format"], unknown["to_find_out"].endswith("calls resume lost"))
+    assert "unknown" == desk.told("calls", "reconcile", code=4)["findings"][0]["outcome"]
+    desk.told("calls", "resume", "lost")
+    assert ["lost"] == [each["key"] for each in desk.told("calls", "show", "lost")["calls"]]
+    assert 4 == len(desk.told("calls", "list")["calls"])
+    assert "Ana" in {each["who"] for each in desk.told("calls", "decisions")["decisions"]}
+    assert [] == desk.told("calls", "check")["wrong"]
+    assert str(tmp_path / "copy") == desk.told("calls", "backup", str(tmp_path / "copy"))["file"]
+    assert 0 == desk.told("calls", "prune", "--before", "1d")["deleted"]
+    exported = [json.loads(line) for line in desk.piped("calls", "export").out.splitlines()]
+    assert {"call", "decision"} == {each["record"] for each in exported}
+
+    for command in (("policy", "show"), ("policy", "check", str(tmp_path / "policy.toml"))):
+        document = desk.told(*command)
+        assert str(tmp_path / "policy.toml") == document["policy"]
+        said = {"topic": "approval", "sentence": "A person decides on a call of more than 20.00 usd."}
+        assert said in document["rules"]
+    assert "send" == desk.told("policy", "explain", str(tmp_path / "order.json"))["verdict"]
+    assert TOOL in {tool["name"] for tool in desk.told("tools")["tools"]}
+    assert True is desk.told("doctor")["may_read_customers"]
+    steps = desk.told("demo")["steps"]
+    assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
+    assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("frobnicate",),
+        ("credit", "cus_1"),
+        ("credit", "cus_1", "-5", "usd"),
+        ("credit", "cus_1", "1.00", "usd", "--reference", "--dry-run"),
+        ("calls", "list", "--since", "yesterday"),
+        ("policy", "check", "/nowhere.toml"),
+        ("policy", "explain", "/nowhere.json"),
+        ("approvals", "approve", "nope"),
+        ("tools", "nope"),
+        ("sandbox", "--fault", "earthquake"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_json_too(desk: Desk, words: tuple[str, ...]) -> None:
+    """One document on stderr, where scripts look for it, and nothing on stdout."""
+    done = desk.piped(*words, "--json", code=2)
+    told = json.loads(done.err)
+    assert ("", 1, "not_sent") == (done.out, told["format"], told["outcome"])
+    assert told["message"]
+
+
+def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path: Path) -> None:
+    """Where columns do not fit they go below; a key that is folded cannot be copied."""
+    customer = desk.stripe.create_customer(name="Ada Lovelace of a rather long name", email="ada@example.com")
+    words = ("credit", customer, "5.00", "usd", "--reference", "r", "--description", "some words " * 9)
+    desk.shown(*words, answer="y\n")
+    (entry,) = desk.entries(customer)
+    key = str(entry["metadata"]["ocp_call"])
+    assert 68 == len(key)
+    asked = desk.shown("credit", customer, "25.00", "usd", "--reference", "s", code=2, answer="\n")
+    (proposal,) = set(re.findall(r"ap_\w+", asked))
+    desk.stripe.faults.add("reset", path="balance")
+    lost = desk.shown("credit", customer, "6.00", "usd", "--reference", "t", "--yes", code=4)
+    (lost_key,) = re.findall(r"ref-\w{64}", lost)  # once
+    for columns in (80, 120):
+        looks: list[tuple[list[str], tuple[str, ...]]] = [
+            ([entry["id"], "some words"], ("history", customer)),
+            ([customer, "ada@example.com"], ("find", "ada@example.com")),
+            ([customer], ("balance", customer)),
+            ([customer, key], ("calls", "list")),
+            ([customer, key], ("calls", "decisions")),
+            ([customer, key], ("calls", "show", key)),
+            ([customer, proposal], ("approvals", "list")),
+            ([customer, proposal], ("approvals", "show", proposal)),
+        ]
+        for ids, command in looks:
+            text = desk.shown(*command, columns=columns)
+            assert [each for each in ids if each not in text] == [], command
+    assert lost_key in desk.shown("calls", "reconcile", code=4)
+    assert lost_key in desk.shown("calls", "resume", lost_key)
+    assert entry["id"] in desk.shown("reverse", entry["id"], answer="y\n")
+    assert "denied: credit" in desk.shown("approvals", "deny", proposal, "--reason", "r", answer="y\n")
+    assert "Nothing was decided" in desk.shown("approvals", "approve", proposal, code=2, answer="n\n")
+    order = ("call", TOOL, f"customer={customer}", "amount=-1", "currency=usd")
+    assert "[y/N]" in desk.shown("debit", customer, "1.00", "usd", "--reference", "u", answer="n\n", code=2)
+    assert "[y/N]" in desk.shown(*order, answer="y\n")
+    (tmp_path / "order.json").write_text(json.dumps({"customer": customer, "amount": -2, "currency": "usd"}))
+    others: list[tuple[str, tuple[str, ...]]] = [
+        ("more than 20.00 usd", ("policy", "show")),
+        ("is valid", ("policy", "check", str(tmp_path / "policy.toml"))),
+        ("would be sent", ("policy", "explain", str(tmp_path / "order.json"))),
+        (TOOL, ("tools",)),
+        ("ledger has one entry", ("demo",)),
+        ("Every total is", ("calls", "check")),
+        ("Copied to", ("calls", "backup", str(tmp_path / "copy"))),
+        ("Deleted 0", ("calls", "prune", "--before", "1d")),
+        ("✓ may read customers", ("doctor",)),
+    ]
+    for said, command in others:
+        assert said in " ".join(desk.shown(*command).split()), command
+    assert "━" in desk.shown("calls", "check"), "a bar, while it reads"
+    assert "decision" in at_terminal("calls", "export").out
+    assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",), ("calls", "export")}
