@@ -15,6 +15,7 @@ import pytest
 
 from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._process.once import Once
+from ocp_stripe_balance._tools.validation import ResponseValidator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,3 +129,20 @@ def test_a_first_call_imports_only_what_no_fork_cuts_in_two(stripe_thread: Sandb
         env={**os.environ, **settings, "OCP_STRIPE_MAX_ATTEMPTS": "1"},
     )
     assert ("not_sent succeeded invalid_parameters", "") == (done.stdout.strip(), done.stderr)
+
+
+def test_a_validator_is_first_used_where_no_fork_cuts_that_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it takes a lock of its own, which a child that is forked meanwhile would keep for ever."""
+    covered: list[bool] = []
+
+    class Validator:
+        def __init__(self, _: object) -> None:
+            pass
+
+        def is_valid(self, _: object) -> bool:
+            covered.append(no_fork._is_owned())  # type: ignore[attr-defined]  # of every RLock
+            return True
+
+    monkeypatch.setattr("jsonschema_rs.Draft202012Validator", Validator)
+    assert [] == ResponseValidator({}).warnings({})
+    assert [True, False] == covered

@@ -168,7 +168,9 @@ def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
     with no_fork:
         import jsonschema_rs  # 40 ms that only the first call needs
 
-    return jsonschema_rs.Draft202012Validator(schema)
+        validator = jsonschema_rs.Draft202012Validator(schema)
+        validator.is_valid({})  # the first time it takes a lock, and may let other threads run meanwhile
+    return validator
 
 
 def _has_float(data: object) -> bool:
