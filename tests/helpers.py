@@ -123,6 +123,9 @@ def age(path: Path, seconds: float) -> None:
 # A journal without an agent: what a call finds there, and what becomes of it.
 
 
+_ADMISSIONS: dict[tuple[int, float], Admission] = {}
+
+
 def draft(
     key: str,
     amount: int = 1,
@@ -161,8 +164,13 @@ async def admit(journal: Journal, call: Call, policy: Policy = ANYTHING, *, time
     """
     What a call finds in the journal: its ending so far, whose `sentence` names the verdict.
     """
-    settings = Settings(policy=policy, customer_check="off", timeout=timeout_s)
-    admission = Admission(settings, can_ask=False, asks_always=False)
+    # Settings take longer than an admission, and some tests ask a thousand times. It holds the policy, whose ID stays.
+    admission = _ADMISSIONS.get((id(policy), timeout_s))
+    if admission is None:
+        settings = Settings(policy=policy, customer_check="off", timeout=timeout_s)
+        admission = Admission(settings, can_ask=False, asks_always=False)
+        assert admission.policy is policy
+        _ADMISSIONS[id(policy), timeout_s] = admission
     lease = journal.leases.new(journal.now() + timeout_s)
     return await journal.run(lambda book: admission.admit(book, call, SeenCustomer(), lease, journal.now()))
 

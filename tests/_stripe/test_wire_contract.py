@@ -18,6 +18,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import certifi
 import httpx
 import pytest
 from hypothesis import given
@@ -125,12 +126,15 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: in
             await turns()
 
 
+_USUAL = ssl.create_default_context(cafile=certifi.where())  # read once: it takes 30 ms
+
+
 def over_aiohttp(**network: Any) -> Wire:
     return AiohttpWire(Network(**network), max_connections=2)
 
 
 def over_httpx(ca_file: str | None = None) -> Wire:
-    verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
+    verify = ssl.create_default_context(cafile=ca_file) if ca_file else _USUAL
     limits = httpx.Limits(max_connections=2)
     return HttpxWire(httpx.AsyncHTTPTransport(verify=verify, limits=limits))
 
