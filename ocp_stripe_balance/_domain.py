@@ -11,8 +11,6 @@ from ocp_stripe_balance._text import money
 
 Mode = Literal["test", "live"]
 Direction = Literal["credit", "debit"]
-Next = Literal["mend_and_call_again", "call_again", "call_again_once_approved", "wait_until", "stop_and_tell"]
-"""What the caller of a call that did not succeed does next."""
 Ruling = Literal["allowed", "refused", "asked", "approved", "denied", "expired"]
 
 
