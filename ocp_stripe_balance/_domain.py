@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["test", "live"]
 Direction = Literal["credit", "debit"]
-Next = Literal["mend_and_call_again", "call_again", "call_again_once_approved", "wait_until", "stop_and_tell"]
-"""What the caller of a call that did not succeed does next."""
 Ruling = Literal["allowed", "refused", "asked", "approved", "denied", "expired"]
 # Set while the bytes of a call may have left: for a door that still stops what was not sent, and finishes what was.
 sent: ContextVar[asyncio.Event | None] = ContextVar("sent", default=None)

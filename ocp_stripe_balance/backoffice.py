@@ -91,7 +91,7 @@ class BackOffice:
         Raises:
             NotSentError: there is nothing.
         """
-        found = await self._journal.run(lambda book: (book.calls_of_key(key), book.decisions(key)))
+        found = await self._journal.run(lambda book: (book.calls_of("key", key), book.decisions(key)))
         if found == ([], []):
             hint = "ocp-stripe-balance calls list shows the calls there are, calls decisions those that were refused."
             raise NotSentError("The journal has no call of that key.", hint=hint)
@@ -132,7 +132,7 @@ class BackOffice:
         """
         What else was paid for this customer since the proposal, and before it for the same reason.
         """
-        records = await self._journal.run(lambda book: book.calls_of_customer(proposal.customer))
+        records = await self._journal.run(lambda book: book.calls_of("customer", proposal.customer))
 
         def is_related(record: Record) -> bool:
             is_same_reason = proposal.reference is not None and record.intent.reference == proposal.reference

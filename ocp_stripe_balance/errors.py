@@ -40,10 +40,10 @@ from ocp_stripe_balance._text.secrets import redact
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ocp_stripe_balance._domain import Next
-
 _E = TypeVar("_E", bound="ToolError")
 Outcome = Literal["succeeded", "rejected", "not_sent", "unknown"]
+Next = Literal["mend_and_call_again", "call_again", "call_again_once_approved", "wait_until", "stop_and_tell"]
+"""What the caller of a call that did not succeed does next."""
 _SAME_CALL = {"call_again", "call_again_once_approved", "wait_until"}
 
 

@@ -20,9 +20,9 @@ from ocp_stripe_balance._domain import ToolCall
 from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.plain import nearest, shown
-from ocp_stripe_balance._tools.dialects import GEMINI, OPENAI_STRICT, arguments_of, rendered, reworded, standard
+from ocp_stripe_balance._tools.dialects import GEMINI, OPENAI_STRICT, STANDARD, arguments_of, rendered, reworded
 from ocp_stripe_balance._tools.manifest import load_manifest
-from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem, ToolError
+from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Next, Problem, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,11 +200,22 @@ async def _run(form: Format, agent: Any, name: str, arguments: Any, how: dict[st
     except InvalidParametersError as error:
         if tool is not None and form in _WITH_PAIRS:
             error = reworded(tool, error)
-        return error.to_dict(), True
+        return _renamed(form, error.to_dict()), True
     except ToolError as error:
-        return error.to_dict(), True
-    told: dict[str, Any] = result.to_dict()
+        return _renamed(form, error.to_dict()), True
+    told: dict[str, Any] = result.for_model()
     return told, False
+
+
+def _renamed(form: Format, told: dict[str, Any]) -> dict[str, Any]:
+    """
+    An error with the names that the format has for the tools it speaks of.
+    """
+    return {**told, **{part: _in_names_of(form, told[part]) for part in ("tool", "hint") if part in told}}
+
+
+def _in_names_of(form: Format, text: str) -> str:
+    return re.sub(r"\w+", lambda word: _name_in(form, word[0]), text)
 
 
 def _knows(agent: Any, name: str) -> bool:
@@ -320,17 +331,13 @@ _ANSWERS: dict[Format, Callable[[str | None, str, dict[str, Any], bool], Any]] =
     "json-schema": lambda call_id, name, told, _: {"id": call_id, "name": name, "result": told},
 }
 
-# The data is not described further: a client that held it to a schema would turn a surprising success into an error.
+# The rest is not described: a client that held it to a schema would turn a surprising success into an error.
 _OUTPUT_SCHEMA = {
     "type": "object",
     "required": ["outcome"],
     "properties": {
-        "outcome": {"type": "string", "enum": ["succeeded", "rejected", "not_sent", "unknown"]},
-        "summary": {"type": "string", "description": "What happened, in a sentence."},
-        "data": {"type": "object", "description": "The object, as far as it is known here."},
-        "warnings": {"type": "array", "items": {"type": "string"}},
-        "message": {"type": "string", "description": "Of an error: what happened, and what did not."},
-        "hint": {"type": "string", "description": "Of an error: what to do next."},
+        "outcome": {"enum": ["succeeded", "rejected", "not_sent", "unknown"]},
+        "next": {"enum": list(get_args(Next)), "description": "Of an error."},
     },
 }
 
@@ -346,8 +353,8 @@ def _mcp(tool: ToolSpec) -> dict[str, Any]:
     # Hosts put mcp__SERVER__ before a name, and models' APIs take 64 characters.
     return {
         "name": tool.short_name,
-        "description": re.sub(r"\w+", lambda word: _name_in("mcp", word[0]), tool.description),
-        "inputSchema": standard(tool),
+        "description": _in_names_of("mcp", tool.description),
+        "inputSchema": rendered(tool, STANDARD),
         "outputSchema": _OUTPUT_SCHEMA,
         "annotations": {
             "readOnlyHint": tool.reads,
@@ -375,13 +382,25 @@ _DEFINITIONS: dict[Format, Callable[[ToolSpec], dict[str, Any]]] = {
             "strict": True,
         },
     },
-    "anthropic": lambda tool: {"name": tool.name, "description": tool.description, "input_schema": standard(tool)},
+    "anthropic": lambda tool: {
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": rendered(tool, STANDARD),
+    },
     "gemini": lambda tool: {
         "name": tool.name,
         "description": tool.description,
         "parameters": rendered(tool, GEMINI),
     },
     "mcp": _mcp,
-    "langchain": lambda tool: {"name": tool.name, "description": tool.description, "args_schema": standard(tool)},
-    "json-schema": lambda tool: {"name": tool.name, "description": tool.description, "parameters": standard(tool)},
+    "langchain": lambda tool: {
+        "name": tool.name,
+        "description": tool.description,
+        "args_schema": rendered(tool, STANDARD),
+    },
+    "json-schema": lambda tool: {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": rendered(tool, STANDARD),
+    },
 }

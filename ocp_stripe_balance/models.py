@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ocp_stripe_balance._domain import Origin
+from ocp_stripe_balance._domain import Origin, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, moment
+from ocp_stripe_balance._tools import shapes
 from ocp_stripe_balance._tools.trimming import trimmed
 
 if TYPE_CHECKING:
@@ -136,6 +137,10 @@ class ToolResult:
     """Whether Stripe answered from the first request under this key instead of moving money again."""
     warnings: tuple[str, ...]
     """What was surprising about the answer. The call succeeded all the same."""
+    total: int | None = None
+    """Of a list: how many entries there are in all of what was asked for, where that is known."""
+    is_full: bool = False
+    """Whether all of it was asked for, also where a model reads it."""
     moved: bool = False
     """Whether it made an entry, now or, where `replayed`, the first time."""
     outcome: Literal["succeeded"] = "succeeded"
@@ -221,14 +226,37 @@ class ToolResult:
             stands = money.standing(entry.ending_balance, entry.currency, was=self.replayed)
             done = money.done(entry.amount, entry.currency)
             return escaped(f"{entry.customer_id} was {done}, and {when} {stands}{again}")
+        if self.data.get("object") == "balance_calls":
+            return self._on_record()
         listed = self.transactions if self.transactions is not None else self.customers
         if listed is not None:
             more = "; there are more" if self.data.get("has_more") else ""
-            return f"{len(listed)} {self._noun(len(listed))}{more}"
+            of_all = f" of {self.total}" if self.total not in {None, len(listed)} else ""
+            return f"{len(listed)}{of_all} {self._noun(self.total or len(listed))}{self._sums()}{more}"
         found = self.transaction or self.customer
         if found is None:
             return f"the call succeeded, but the answer is not what {self.tool} returns"
         return f"{found.describe()}{again}"
+
+    def _on_record(self) -> str:
+        """
+        How much a look into the journal found.
+        """
+        names = {"calls": "call", "proposals": "proposal", "refusals": "refusal"}
+        found = {name: len(self.data[many]) for many, name in names.items()}
+        said = [f"{count} {name}{'s' * (count != 1)}" for name, count in found.items() if count]
+        return f"on record: {', '.join(said)}" if said else "nothing is on record here, which knows its own calls only"
+
+    def _sums(self) -> str:
+        """
+        What the entries of a list add up to, in each currency.
+        """
+        sums: dict[tuple[bool, str], int] = {}
+        for entry in self.transactions or ():
+            kind = (entry.amount > 0, entry.currency)
+            sums[kind] = sums.get(kind, 0) + entry.amount
+        said = [money.done(amount, currency) for (_, currency), amount in sorted(sums.items())]
+        return f": {', '.join(said)}" if said else ""
 
     def _noun(self, count: int) -> str:
         """
@@ -240,7 +268,7 @@ class ToolResult:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        The result as JSON for the model, the data without what the response schema does not know.
+        The result as JSON for programs, the data without what the response schema does not know.
         """
         facts = {
             "outcome": self.outcome,
@@ -253,6 +281,36 @@ class ToolResult:
             "warnings": list(self.warnings),
         }
         return facts if self.idempotency_key else {name: facts[name] for name in facts if name in _OF_READS}
+
+    def for_model(self) -> dict[str, Any]:
+        """
+        What a model needs of it: the summary, the entry or rows, the balance, the key and what is surprising.
+        """
+        if self.is_full:
+            return self.to_dict()
+        facts = {
+            "outcome": self.outcome,
+            "summary": self.describe(),
+            **self._shaped(trimmed(self.tool, self.data)),
+            "total": self.total,
+            "idempotency_key": self.idempotency_key,
+            "replayed": self.replayed if self.idempotency_key else None,
+            "warnings": list(self.warnings),
+        }
+        return {name: value for name, value in facts.items() if name == "rows" or value not in (None, [], {})}
+
+    def _shaped(self, known: dict[str, Any]) -> dict[str, Any]:
+        if self.data.get("object") == "balance_calls":
+            return shapes.record(known)
+        if self.transaction is not None:
+            return shapes.entry(known)
+        if self.transactions is not None:
+            return shapes.entries(known["data"])
+        if self.customer is not None:
+            return shapes.customer(known)
+        if self.customers is not None:
+            return shapes.customers(known["data"])
+        return {"data": shapes.filled(known)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,6 +426,13 @@ class Proposal:
     key_origin: Origin = Origin.CALLER
     """Whose name for the decision the key is."""
     moves_money: bool = True
+
+    @property
+    def scope(self) -> Scope:
+        """
+        The server, the mode and the account that it is about.
+        """
+        return Scope(self.base_url, self.mode, self.account)
 
     @property
     def effect(self) -> str:

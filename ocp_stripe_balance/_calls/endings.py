@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._policy import Finding
     from ocp_stripe_balance.errors import Problem, RejectedError
 
-_LOOK = "getBalanceCalls with this idempotency_key looks for it in the ledger, without moving money."
+_LOOK = "getBalanceCalls with this key looks for it in the ledger, without moving money."
 _RECONCILE = "'ocp-stripe-balance calls reconcile' does the same for every open call."
 
 Verdict = Literal["send", "ask", "refused", "replay", "resume", "wait", "conflict", "too_old"]

@@ -14,6 +14,7 @@ from ocp_stripe_balance._calls.call import Approval, Call
 from ocp_stripe_balance._calls.customers import CustomerDirectory
 from ocp_stripe_balance._calls.delivery import Delivery
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Noted, Succeeded, Waiting
+from ocp_stripe_balance._calls.lookout import Lookout
 from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.preview import Previews
 from ocp_stripe_balance._calls.reads import Reader
@@ -95,6 +96,7 @@ class Operations:
         )
         self._previews = Previews(self.journal, admission, self._customers, delivery, self._reader)
         self._recovery = Recovery(tools, server, self.journal, self._reader, timeout_s=settings.timeout)
+        self._lookout = Lookout(settings.policy_in_force, self.journal, self._recovery)
         self._reversals = Reversals(
             tools=tools,
             server=server,
@@ -246,10 +248,13 @@ class Operations:
                 return said
 
     async def _read(self, order: Order, access: Access, deadline: float) -> Ending:
-        stop = await self._service.stop_at_gate(self._service.prepare(order, access))
+        call = self._service.prepare(order, access)
+        stop = await self._service.stop_at_gate(call)
         if stop is not None:
             return stop
         try:
+            if order.tool.effect.source == "journal":
+                return await self._lookout.look(call, deadline)
             told = await self._reader.fetch(order.tool, order.arguments, access, deadline)
             return Succeeded(with_remarks(told, self._default_currency))
         except ToolError as error:

@@ -88,7 +88,8 @@ class Previews:
 
     def _preview_read(self, call: Call, said: list[Finding]) -> DryRun:
         stop = decide(said)
-        sends = Sentence("send", "The call would be sent; it only reads.")
+        where = "answered from the journal" if call.tool.effect.source == "journal" else "sent"
+        sends = Sentence("send", f"The call would be {where}; it only reads.")
         request = self._reader.request(call.tool, call.arguments, call.access)
         return _told(sends if stop is None else Refused(call.intent, stop).sentence(), request, None)
 

@@ -9,16 +9,17 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._stripe.evidence import expected_of
+from ocp_stripe_balance._stripe.evidence import REFERENCE, expected_of, marks_of
 from ocp_stripe_balance._stripe.headers import stripe_headers
 from ocp_stripe_balance._stripe.request import build_request
 from ocp_stripe_balance._text.plain import shown
+from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance._tools.validation import response_validator
 from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from ocp_stripe_balance._domain import Context
     from ocp_stripe_balance._stripe.access import Access
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.settings import Settings
 
 _MAX_WARNINGS = 20
+_USUAL_LIMIT = 10
 
 
 class Reader:
@@ -68,16 +70,27 @@ class Reader:
         """
         items: list[Any] = []
         warnings: dict[str, None] = {}
-        attempts = 0
+        attempts, wanted = 0, _filter(arguments)
         async for reply, page in self._replies(tool, arguments, access, deadline):
             attempts += reply.attempts
             warnings |= dict.fromkeys(response_validator(tool).warnings(reply.data))
+            found = page if wanted is None else [item for item in page if wanted(item)]
             # Stripe gives newest first, whichever way it is paged.
-            items = [*page, *items] if "ending_before" in arguments else [*items, *page]
-        data = reply.data if tool.page_size is None else {**reply.data, "data": items}
+            items = [*found, *items] if "ending_before" in arguments else [*items, *found]
+        data, total = reply.data, None
+        if tool.page_size is not None:
+            has_more = reply.data.get("has_more") is True
+            is_whole = not has_more and not {"starting_after", "ending_before"} & set(arguments)
+            total = len(items) if is_whole else None
+            if wanted is not None:  # all pages were read
+                limit = int(arguments.get("limit", _USUAL_LIMIT))
+                items, has_more = items[:limit], len(items) > limit
+            data = {**reply.data, "data": items, "has_more": has_more}
         return ToolResult(
             tool=tool.name,
             data=data,
+            total=total,
+            is_full=arguments.get("full") is True,
             status_code=reply.status,
             headers=reply.headers,
             idempotency_key=None,
@@ -99,9 +112,12 @@ class Reader:
             NotSentError: no answer in time; what came so far is good.
             RejectedError: Stripe said no.
         """
+        wanted, left = _filter(arguments), arguments.get("limit", math.inf)
         async for _, page in self._replies(tool, {"limit": math.inf, **arguments}, access, deadline):
             for item in reversed(page) if "ending_before" in arguments else page:
-                yield item
+                if left > 0 and (wanted is None or wanted(item)):
+                    left -= 1
+                    yield item
 
     async def _replies(
         self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float | None
@@ -112,6 +128,8 @@ class Reader:
         Raises:
             NotSentError: a page cannot be read, or goes on where an earlier one did: what came is not the whole.
         """
+        if _filter(arguments) is not None:  # what is looked for may be on any page
+            arguments = {**arguments, "limit": math.inf}
         cursors = set()
         loop = asyncio.get_running_loop()
         cursor = "ending_before" if "ending_before" in arguments else "starting_after"
@@ -136,6 +154,23 @@ class Reader:
                 raise _unreadable(tool, reply, f"the list comes to {shown(last)} again, and so to no end")
             cursors.add(last)
             arguments = {**arguments, "limit": left, cursor: last}
+
+
+def _filter(arguments: Mapping[str, Any]) -> Callable[[Any], bool] | None:
+    """
+    Which entries are asked for, by words of the description or by reference, as Stripe cannot; None for all.
+    """
+    words = one_spelling(arguments.get("words") or "").split()
+    reference = one_spelling(arguments.get("reference") or "")
+    if not words and not reference:
+        return None
+
+    def is_wanted(item: Any) -> bool:
+        description = one_spelling(str(item.get("description") or ""))
+        said = one_spelling(str(marks_of(item).get(REFERENCE) or ""))
+        return all(word in description for word in words) and reference in {"", said}
+
+    return is_wanted
 
 
 def _unreadable(tool: ToolSpec, reply: Reply, why: str) -> NotSentError:

@@ -57,8 +57,8 @@ async def look_for(
     if now < max(record.created_at, record.updated_at) + _KEY_LIFE_S:
         return open_still(
             record,
-            "No entry so far; a request may still be running. Resume it (ocp-stripe-balance calls resume KEY), or "
-            "reconcile again 24 hours after its last attempt, when absence is proof.",
+            "No entry so far, which proves nothing yet: a request may still be running. Make the same call again under "
+            "its key, or look again 24 hours after its last attempt, when absence is proof.",
         )
     return _settled(record, "not_sent")
 

@@ -57,7 +57,7 @@ class Recovery:
         record = await self._journal.run(lambda book: book.find_key(key, scope), deadline)
         if record is None:
             message = f"the journal has no call of that key for {self._server} in {scope.mode} mode"
-            others = await self._journal.run(lambda book: book.calls_of_key(key), deadline)
+            others = await self._journal.run(lambda book: book.calls_of("key", key), deadline)
             scopes = {each.intent.scope for each in others}
             places = " and ".join(sorted(f"{each.base_url} in {each.mode} mode" for each in scopes))
             hint = "ocp-stripe-balance calls list shows the calls there are"
@@ -86,19 +86,24 @@ class Recovery:
         records = [record for record in found if not is_alive(record, now())]
         settlements = []
         for done, record in enumerate(records, 1):
-            settlement = await self._settle(record, access)
+            settlement = await self.settle(record, access, asyncio.get_running_loop().time() + self._timeout_s)
             settlements.append(settlement)
             progress(done, len(records))
         return settlements
 
-    async def _settle(self, record: Record, access: Access) -> ReconcileResult:
+    async def settle(self, record: Record, access: Access, deadline: float) -> ReconcileResult:
+        """
+        Find out what became of one open call by reading the customer's ledger by *deadline*, in the loop's time.
+
+        Raises:
+            NotSentError: the journal cannot be used.
+        """
         intent, now = record.intent, self._journal.now
         if intent.money is None or intent.customer is None:
             return open_still(record, "It moves no money. Resume it, or look at the entry that it updates.")
         customer = intent.customer
-        known = {each.key for each in await self._journal.run(lambda book: book.calls_of_customer(customer))}
+        known = {each.key for each in await self._journal.run(lambda book: book.calls_of("customer", customer))}
         lister = tool_at(self._tools, "GET", self._tool_of(record).path)
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
         access = access.for_account(intent.scope.account or None)
         ledger = self._reader.iterate(lister, {"customer": customer}, access, deadline)
         settlement = await look_for(record, ledger, known, now())

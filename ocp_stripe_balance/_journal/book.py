@@ -8,7 +8,7 @@ import contextlib
 import json
 import sqlite3
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._journal.past import Past
@@ -26,7 +26,7 @@ from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance._journal.totals import WrongTotal, forget_totals, wrong_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ocp_stripe_balance._domain import Intent, Payload, Ruling, Scope
     from ocp_stripe_balance._journal.records import Decision
@@ -153,17 +153,11 @@ class Book:
         names = {f"state_{number}": wanted[min(number, len(wanted) - 1)] for number in range(len(State))}
         return self._all("calls", {"since": since, "customer": customer, **names})
 
-    def calls_of_key(self, key: str) -> list[Record]:
+    def calls_of(self, what: Literal["key", "customer", "reference"], value: str) -> list[Record]:
         """
-        The calls of that key in every scope, oldest first.
+        The calls of one key, customer or business reason in every scope, oldest first.
         """
-        return self._all("calls_of_key", {"key": key})
-
-    def calls_of_customer(self, customer: str) -> list[Record]:
-        """
-        The calls of one customer in every scope, oldest first.
-        """
-        return self._all("calls_of_customer", {"customer": customer})
+        return self._all(f"calls_of_{what}", {what: value})
 
     def open_calls(self, base_url: str, mode: str) -> list[Record]:
         """
@@ -250,6 +244,13 @@ class Book:
         """
         return [self._expire(proposal_of(row), now) for row in self._run("proposals", {}).fetchall()]
 
+    def recent(self, now: float, key: str | None) -> tuple[list[Proposal], list[Decision]]:
+        """
+        The proposals and the refusals of late, newest first: all, or of one key.
+        """
+        asked, refused = (self._run(name, {"key": key}).fetchall() for name in ("recent_proposals", "recent_refusals"))
+        return [self._expire(proposal_of(row), now) for row in asked], [decision_of(row) for row in refused]
+
     def standing_proposal(self, key: str, scope: Scope, now: float) -> Proposal | None:
         """
         The newest proposal of that key in that scope, unless it has expired.
@@ -328,8 +329,7 @@ class Book:
         return None if row is None else record_of(row)
 
     def _all(self, name: str, values: dict[str, Any]) -> list[Record]:
-        rows: Iterable[sqlite3.Row] = self._run(name, values)
-        return [record_of(row) for row in rows]
+        return [record_of(row) for row in self._run(name, values)]
 
     def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
         return self._db.execute(self._statements[name], values)

@@ -61,6 +61,10 @@ SELECT * FROM calls WHERE key = :key ORDER BY created_at, id
 -- The calls of one customer in every scope, oldest first.
 SELECT * FROM calls WHERE customer = :customer ORDER BY created_at, id
 
+-- calls_of_reference:
+-- The calls for that business reason in every scope, oldest first.
+SELECT * FROM calls WHERE reference = :reference ORDER BY created_at, id
+
 -- open_calls:
 -- Calls whose outcome is to be found out, oldest first.
 SELECT * FROM calls
@@ -102,6 +106,11 @@ SELECT * FROM decisions ORDER BY number
 -- The audit of one key, oldest first.
 SELECT * FROM decisions WHERE key = :key ORDER BY number
 
+-- recent_refusals:
+-- What was refused among the last decisions, newest first; of one key or of all.
+SELECT * FROM (SELECT * FROM decisions ORDER BY number DESC LIMIT 10000)
+WHERE decision = 'refused' AND (:key IS NULL OR key = :key)
+
 -- insert_proposal:
 -- Put a call to a person.
 INSERT INTO proposals (
@@ -116,6 +125,10 @@ INSERT INTO proposals (
 -- proposals:
 -- All proposals, oldest first.
 SELECT * FROM proposals ORDER BY number
+
+-- recent_proposals:
+-- The last proposals, newest first; of one key or of all.
+SELECT * FROM (SELECT * FROM proposals ORDER BY number DESC LIMIT 10000) WHERE :key IS NULL OR key = :key
 
 -- join_key:
 -- Give the call of a key another name: that of the call whose proposal it joined.

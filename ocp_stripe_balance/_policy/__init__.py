@@ -7,6 +7,7 @@ A call is sent only where every rule allows it, so a rule can only narrow what t
 from ocp_stripe_balance._policy.amounts import span
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
 from ocp_stripe_balance._policy.file import Per, Policy, load_policy
+from ocp_stripe_balance._policy.left import what_is_left
 from ocp_stripe_balance._policy.rules import OF_DELETED, check, denied, findings, live, remembered, resumed, standing
 from ocp_stripe_balance._policy.words import in_words, remarks
 
@@ -30,4 +31,5 @@ __all__ = [
     "resumed",
     "span",
     "standing",
+    "what_is_left",
 ]

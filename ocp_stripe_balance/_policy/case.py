@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from ocp_stripe_balance._domain import Intent, Next, State
+    from ocp_stripe_balance._domain import Intent, State
     from ocp_stripe_balance._policy.file import Per
+    from ocp_stripe_balance.errors import Next
 
 
 class KnownCustomer(Protocol):

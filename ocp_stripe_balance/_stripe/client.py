@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     import httpx
     from pydantic import SecretStr
 
-    from ocp_stripe_balance._domain import Next
     from ocp_stripe_balance._stripe.pace import Pace, Pacer
     from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._stripe.wire import Wire
+    from ocp_stripe_balance.errors import Next
 
 _BACKOFF_BASE_S = 0.5
 _LEAST_SHARE, _LEAST_S = 0.1, 1.0
@@ -426,7 +426,7 @@ class _Call:
             facts["next"] = "stop_and_tell"
             facts["hint"] = (
                 "Stripe stored this answer under the key and will repeat it for 24 hours. Do not use a new key: "
-                "getBalanceCalls with this idempotency_key looks for the entry among the customer's balance "
+                "getBalanceCalls with this key looks for the entry among the customer's balance "
                 "transactions, and says when it is sure that there is none."
             )
             facts["for_people"] = "'ocp-stripe-balance calls reconcile' does the same for every open call."

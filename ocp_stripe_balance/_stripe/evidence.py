@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MARK = "ocp_call"
 """The metadata key that says by which call an entry was made."""
+REFERENCE = "ocp_reference"
+"""The one that has its business reason."""
 _ANY_CASE = {"currency", "email"}
 # As the schemas have it: printable, and nothing that means something in a path.
 _mode_of = re.compile(r"[sr]k_(test|live)_").match

@@ -72,12 +72,18 @@ def standing(balance_minor: int, currency: str, *, was: bool = False) -> str:
     """
     How a customer with this balance stands, or *was* standing: ``is in credit 5.00 usd``, or ``owes 5.00 usd``.
     """
-    amount = to_text(abs(balance_minor), currency)
-    if balance_minor == 0:
-        return f"{'had' if was else 'has'} a balance of {amount}"
     if balance_minor > 0:
-        return f"{'owed' if was else 'owes'} {amount}"
-    return f"{'was' if was else 'is'} in credit {amount}"
+        return f"{'owed' if was else 'owes'} {to_text(balance_minor, currency)}"
+    verb = ("was" if was else "is") if balance_minor else ("had a balance of" if was else "has a balance of")
+    return f"{verb} {balance(balance_minor, currency)}"
+
+
+def balance(balance_minor: int, currency: str) -> str:
+    """
+    A customer's balance without a sign: ``in credit 5.00 usd``, ``owes 5.00 usd``, or ``0.00 usd``.
+    """
+    state = "owes " if balance_minor > 0 else "in credit " if balance_minor else ""
+    return state + to_text(abs(balance_minor), currency)
 
 
 def done(amount_minor: int, currency: str) -> str:

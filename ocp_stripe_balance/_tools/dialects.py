@@ -1,7 +1,8 @@
 """
 The parameters of a tool in the dialects of JSON Schema that models are given, and the models' arguments back.
 
-What a dialect cannot say is said in words beside it, and is checked when the tool is called.
+A model is told what it chooses by: types, choices and descriptions. Which characters and lengths there may be is
+checked when the tool is called, and a refusal says how to mend it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 # The host names the call. A model that made up keys would make up a new one to try again, and pay twice.
 _KEY_DESCRIPTION = (
-    "Leave this out. Only to repeat a call whose outcome was unknown, or that waited for approval, pass the "
-    "idempotency_key that the error named."
+    "Leave this out, but to repeat a call whose outcome was unknown or that waited for approval: then pass the "
+    "idempotency_key that the answer named."
 )
 _PAIR_HINT = "pass a list of objects, each with a key and a value, each key once"
-_STRUCTURE = frozenset({"type", "description", "properties", "required", "items", "anyOf"})
-_NO_RULES = frozenset({"examples", "format"})  # our formats are not JSON Schema's
+_TEXT = {"type": "string"}
+_RULES = ("type", "enum", "minimum", "maximum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,64 +37,33 @@ class Dialect:
     What a provider takes of JSON Schema.
     """
 
-    rules: frozenset[str]
-    """The keywords it takes beside those that make the structure."""
     is_closed: bool
     """Whether each object must say that it has no other properties."""
     is_all_required: bool
     """Whether each property must be required; one that may be left out is null instead."""
     has_unions: bool
     """Whether it takes anyOf."""
+    has_maps: bool
+    """Whether it takes objects of names that nobody knows before."""
 
 
+STANDARD = Dialect(is_closed=True, is_all_required=False, has_unions=True, has_maps=True)
 # https://platform.openai.com/docs/guides/structured-outputs ("Supported schemas")
-OPENAI_STRICT = Dialect(
-    rules=frozenset({"enum", "pattern", "minimum", "maximum", "minItems", "maxItems"}),
-    is_closed=True,
-    is_all_required=True,
-    has_unions=True,
-)
+OPENAI_STRICT = Dialect(is_closed=True, is_all_required=True, has_unions=True, has_maps=False)
 # https://ai.google.dev/api/caching#Schema
-GEMINI = Dialect(
-    rules=frozenset({"enum", "pattern", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength"}),
-    is_closed=False,
-    is_all_required=False,
-    has_unions=False,
-)
-
-
-def standard(tool: ToolSpec) -> Schema:
-    """
-    The parameters in standard JSON Schema, with every rule, without our annotations.
-    """
-    schema = tool.parameters_json_schema
-    properties = {
-        name: {key: value for key, value in spec.items() if key not in _NO_RULES and not key.startswith("x-")}
-        for name, spec in schema["properties"].items()
-    }
-    if KEY_PARAMETER in properties:
-        properties[KEY_PARAMETER]["description"] = _KEY_DESCRIPTION
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": schema["required"],
-        "additionalProperties": False,
-    }
+GEMINI = Dialect(is_closed=False, is_all_required=False, has_unions=False, has_maps=False)
 
 
 def rendered(tool: ToolSpec, dialect: Dialect) -> Schema:
     """
-    The parameters in a dialect. Where it cannot say a rule, the description does.
+    The parameters in a dialect.
     """
     schema, properties = tool.parameters_json_schema, {}
     for name, spec in schema["properties"].items():
-        said, is_whole = _say(spec, dialect)
-        words = _KEY_DESCRIPTION if name == KEY_PARAMETER else spec["description"]
-        if not is_whole:
-            words += f" Checked when called: {_pair_hint(spec) if _is_map(spec) else spec['x-hint']}."
+        said = _say(spec, dialect)
         if dialect.is_all_required and name not in schema["required"]:
             said = _or_null(said)
-        properties[name] = {**said, "description": words}
+        properties[name] = {**said, "description": _KEY_DESCRIPTION if name == KEY_PARAMETER else spec["description"]}
     said = _object(properties, schema["required"], dialect)
     return {"description": "null stands for left out.", **said} if dialect.is_all_required else said
 
@@ -137,32 +107,22 @@ def _pair_hint(spec: Schema) -> str:
     return f"{_PAIR_HINT}: {spec['x-hint'].rpartition(': ')[2]}"
 
 
-def _say(spec: Schema, dialect: Dialect) -> tuple[Schema, bool]:
-    """
-    A schema in the dialect, and whether it says all that the original says.
-    """
+def _say(spec: Schema, dialect: Dialect) -> Schema:
     if "anyOf" in spec:
         return _say_union(spec["anyOf"], dialect)
     if _is_map(spec):
-        return _pairs(spec, dialect), False
-    said = {"type": spec["type"], **{key: spec[key] for key in dialect.rules & set(spec) if "\0" not in str(spec[key])}}
-    said = {key: said[key] for key in spec if key in said}  # in the original's order
-    rules = {key for key in spec if key not in _STRUCTURE | _NO_RULES and not key.startswith("x-")}
-    is_whole = rules - {"additionalProperties"} <= set(said) and r"\u0000" not in str(spec.get("pattern"))
-    if r"\u0000" in str(spec.get("pattern")):
-        said.pop("pattern", None)
+        return {"type": "object", "additionalProperties": _TEXT} if dialect.has_maps else _pairs(dialect)
+    said = {key: spec[key] for key in _RULES if key in spec}
     if spec["type"] == "array":
-        said["items"], is_item_whole = _say(spec["items"], dialect)
-        is_whole = is_whole and is_item_whole
+        said["items"] = _say(spec["items"], dialect)
     if spec["type"] == "object":
         parts = {name: _say(part, dialect) for name, part in spec["properties"].items()}
-        properties = {name: _or_null(part) if dialect.is_all_required else part for name, (part, _) in parts.items()}
+        properties = {name: _or_null(part) if dialect.is_all_required else part for name, part in parts.items()}
         said |= _object(properties, spec.get("required", []), dialect)
-        is_whole = is_whole and all(is_part_whole for _, is_part_whole in parts.values())
-    return said, is_whole
+    return said
 
 
-def _say_union(branches: Sequence[Schema], dialect: Dialect) -> tuple[Schema, bool]:
+def _say_union(branches: Sequence[Schema], dialect: Dialect) -> Schema:
     """
     Alternatives: without those of one fixed text, and where the dialect has no unions, the richest alone.
     """
@@ -170,8 +130,7 @@ def _say_union(branches: Sequence[Schema], dialect: Dialect) -> tuple[Schema, bo
     if not dialect.has_unions:
         typed = [branch for branch in typed if branch["type"] == "object"] or typed[:1]
     said = [_say(branch, dialect) for branch in typed]
-    is_whole = len(typed) == len(branches) and all(is_part_whole for _, is_part_whole in said)
-    return (said[0][0] if len(said) == 1 else {"anyOf": [part for part, _ in said]}), is_whole
+    return said[0] if len(said) == 1 else {"anyOf": said}
 
 
 def _object(properties: Schema, required: Sequence[str], dialect: Dialect) -> Schema:
@@ -194,10 +153,8 @@ def _is_map(spec: Schema) -> bool:
     return isinstance(spec.get("additionalProperties"), dict) or any(_is_map(part) for part in spec.get("anyOf", ()))
 
 
-def _pairs(spec: Schema, dialect: Dialect) -> Schema:
-    text = {"type": "string"}
-    items = _object({"key": text, "value": text}, ["key", "value"], dialect)
-    return {"type": "array", "items": items, "maxItems": spec["maxProperties"]}
+def _pairs(dialect: Dialect) -> Schema:
+    return {"type": "array", "items": _object({"key": _TEXT, "value": _TEXT}, ["key", "value"], dialect)}
 
 
 def _mapping(name: str, pairs: Sequence[Any]) -> tuple[dict[str, Any], list[Problem]]:

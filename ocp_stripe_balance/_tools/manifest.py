@@ -41,6 +41,8 @@ class Effect:
     """The parameter with the amount in the currency's smallest unit."""
     currency: str | None = None
     """The parameter with the currency."""
+    source: Literal["stripe", "journal"] = "stripe"
+    """Where the answer comes from: what the journal answers is never sent anywhere."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)  # without slots, for what is worked out once

@@ -84,7 +84,7 @@ async def test_an_agent_looks_before_and_after(agent: OCPAgent, customer: str) -
     assert f"{made.id}: {customer} was credited 5.00 usd, and then was in credit 5.00 usd" == found.describe()
     listed = await agent.call_tool(LIST, {"customer": customer})
     assert [made] == listed.transactions
-    assert "1 entry" == listed.describe()
+    assert "1 entry: credited 5.00 usd" == listed.describe()
     for result in (before, after, found, listed):
         assert (None, False, False) == (result.idempotency_key, result.moved, result.replayed)
         assert result is before or not result.warnings  # of a customer without a currency, more is told

@@ -801,7 +801,7 @@ class CallMachine(RuleBasedStateMachine):
         if call is None or call[2] not in {State.SENDING, State.UNKNOWN}:
             return
         is_final = state in {State.SUCCEEDED, State.REJECTED}
-        (record,) = self.loop.run_until_complete(self.journal.run(lambda book: book.calls_of_key(key)))
+        (record,) = self.loop.run_until_complete(self.journal.run(lambda book: book.calls_of("key", key)))
         assert self.loop.run_until_complete(settle(self.journal, record, state, is_final=is_final))
         call[2], call[4] = state, False
 

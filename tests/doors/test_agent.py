@@ -130,7 +130,7 @@ async def test_documentation_says_what_a_model_must_know() -> None:
         assert "Tool 'nope' not found" == agent.get_tool_documentation("nope")
     for words in (
         "A negative amount is a credit",
-        "smallest currency unit",
+        "smallest unit of the currency",
         "credit 5.00 usd pass amount -500",
         "credit 500 jpy pass -500",
         "credit 0.500 kwd pass -500",

@@ -220,6 +220,93 @@ def test_token_counts_are_published() -> None:
         for form in FORMATS
     }
     assert counted == published
+    averages = {form: int(tokens.replace(",", "")) / len(TOOLS) for form, tokens in counted.items()}
+    assert {} == {form: average for form, average in averages.items() if average > 450}
+
+
+AMOUNT_SAYS = ("Negative credits", "positive debits", "-500 with usd", "isk, ugx, huf and twd", "-500 with jpy")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_sign_and_unit_stand_on_the_amount_itself(form: Format) -> None:
+    """With the currencies whose unit surprises: a model that reads one parameter only is told all of it."""
+    words = schema_of(form, TOOL)["properties"]["amount"]["description"]
+    for said in (*AMOUNT_SAYS, "bhd, jod, kwd, omr and tnd count thousandths"):
+        assert said in words
+
+
+def text_of(form: Format, name: str, arguments: dict[str, Any], agent: OCPAgent) -> Any:
+    """
+    What a model reads in answer to a call.
+    """
+
+    async def told() -> dict[str, Any]:
+        call = {"id": "c", "name": name, "arguments": arguments}
+        message = await run_tool_call(form, agent, call)
+        return dict(message["structuredContent"] if form == "mcp" else message["result"])
+
+    return told()
+
+
+async def test_a_list_is_rows_with_a_total_and_without_what_is_empty(stripe: Sandbox, customer: str) -> None:
+    """130 entries are told in a fourth of the characters; a reversed one is marked, and times are dates."""
+    async with await connect(stripe) as agent:
+        made = [await agent.call_tool(TOOL, order(customer, -n, reference=f"ticket-{n}")) for n in range(1, 130)]
+        back = await agent.call_tool("reverseCustomerBalanceTransaction", {"transaction": made[0].data["id"]})
+        told = await text_of("json-schema", LIST, {"customer": customer, "limit": 200}, agent)
+        whole = await text_of("json-schema", LIST, {"customer": customer, "limit": 200, "full": True}, agent)
+    assert (130, 130, 130) == (told["total"], len(told["rows"]), len(whole["data"]["data"]))
+    assert "130 entries: credited 83.85 usd, debited 0.01 usd" == told["summary"]
+    rows = [dict(zip(told["columns"], row, strict=True)) for row in told["rows"]]
+    assert ("credit 0.01 usd", "ticket-1", "in credit 0.01 usd") == tuple(
+        rows[-1][name] for name in ("effect", "reference", "balance_after")
+    )
+    assert f"reversed by {back.data['id']}" == rows[-1]["note"]
+    assert f"reverses {made[0].data['id']}" == rows[0]["note"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", rows[0]["at"])
+    assert len(json.dumps(told)) * 3 < len(json.dumps(whole))
+
+
+async def test_a_list_is_filtered_by_words_and_by_reference(stripe: Sandbox, customer: str) -> None:
+    """On every page, however it was typed; the total says how many there are beyond the limit."""
+    async with await connect(stripe) as agent:
+        for n in range(1, 121):
+            words = {"description": f"Late  delivery {n}"} if n in {2, 3, 119} else {}
+            await agent.call_tool(TOOL, order(customer, -n, reference=f"Ticket-{n}", **words))
+
+        async def found(**asked: Any) -> tuple[int, list[str]]:
+            told = await text_of("mcp", LIST, {"customer": customer, **asked}, agent)
+            return told["total"], [row[told["columns"].index("reference")] for row in told["rows"]]
+
+        assert (3, ["Ticket-119", "Ticket-3", "Ticket-2"]) == await found(words="DELIVERY late")
+        assert (3, ["Ticket-119"]) == await found(words="delivery", limit=1)
+        assert (1, ["Ticket-4"]) == await found(reference=" ticket-4")
+        assert (0, []) == await found(reference="ticket-4", words="delivery")
+        items = [item async for item in agent.iterate_tool(LIST, {"customer": customer, "words": "late", "limit": 2})]
+        assert [-119, -3] == [item["amount"] for item in items]
+    assert not [request for request in stripe.requests if "words" in request.target or "full" in request.target]
+
+
+async def test_a_result_is_what_a_model_needs(stripe: Sandbox, customer: str) -> None:
+    """Summary, entry, balance, key and warnings, and nothing that is empty; `full` gives the rest of what is read."""
+    retrieve = f"{LIST}Transaction"
+    async with await connect(stripe) as agent:
+        told = await text_of("mcp", TOOL, order(customer, reference="r", metadata={"a": "1"}), agent)
+        at = {"customer": customer, "transaction": told["entry"]["id"]}
+        read, full = [await text_of("mcp", retrieve, {**at, **more}, agent) for more in ({}, {"full": True})]
+        who = await text_of("mcp", "getCustomersCustomer", {"customer": customer}, agent)
+    assert ["outcome", "summary", "entry", "balance", "idempotency_key", "replayed"] == list(told)
+    assert ["id", "effect", "amount", "currency", "customer", "at", "reference", "metadata"] == list(told["entry"])
+    assert ("credit 5.00 usd", -500, "r", {"a": "1"}) == tuple(
+        told["entry"][name] for name in ("effect", "amount", "reference", "metadata")
+    )
+    assert ("in credit 5.00 usd", told["entry"]) == (told["balance"], read["entry"])
+    assert {"ocp_call", "ocp_reference", "a"} == set(full["data"]["metadata"])
+    assert isinstance(full["data"]["created"], int)
+    assert ({"id": customer, "name": "Ada", "currency": "usd"}, "in credit 5.00 usd") == (
+        who["customer"],
+        who["balance"],
+    )
 
 
 def model_call(  # noqa: PLR0911  one return per format
@@ -340,10 +427,10 @@ async def test_a_models_call_is_answered(form: Format, stripe: Sandbox, customer
         metadata: Any = [{"key": "a", "value": "1"}] if has_pairs else {"a": "1"}
         arguments = order(customer, metadata=metadata, description=None, idempotency_key=None, reference="r")
         told = await said(CALL_ID, TOOL, arguments)
-        assert ("succeeded", "1") == (told["outcome"], told["data"]["metadata"]["a"])
+        assert ("succeeded", "1") == (told["outcome"], told["entry"]["metadata"]["a"])
         assert form == "mcp" or told["idempotency_key"] == CALL_ID
         again = await said(CALL_ID, TOOL, arguments)
-        assert (again["replayed"], again["data"]["id"]) == (True, told["data"]["id"])
+        assert (again["replayed"], again["entry"]["id"]) == (True, told["entry"]["id"])
         repeated = {**arguments, "idempotency_key": told["idempotency_key"]}
         assert (await said("call_2", TOOL, repeated))["replayed"]
         wrong = await said("call_3", TOOL, {**arguments, "amount": "5.00"})
@@ -352,7 +439,7 @@ async def test_a_models_call_is_answered(form: Format, stripe: Sandbox, customer
         nobody = await said("call_4", "nope", {})
         assert "there is no tool 'nope'" in nobody["message"]
         looked = await said("call_5", LIST, {"customer": customer, "limit": 5, "created": {"gte": 5, "gt": None}})
-        assert 1 == len(looked["data"]["data"])
+        assert 1 == len(looked["rows"]) == looked["total"]
     assert 1 == len(await ledger(stripe, customer))
 
 
@@ -528,7 +615,7 @@ async def test_langchain_tools_run(stripe: Sandbox, customer: str) -> None:
         wrong = await tools[TOOL].ainvoke({**call, "id": "call_2", "args": order(customer, "5")})
         assert "error" == wrong.status
         told = json.loads(await tools["getCustomersCustomer"].ainvoke({"customer": customer}))
-        assert -500 == told["data"]["balance"]
+        assert "in credit 5.00 usd" == told["balance"]
         calls = [{**call, "id": f"{CALL_ID}{n}", "args": order(customer, -n)} for n in range(10, 20)]
         messages = await asyncio.gather(*(tools[TOOL].ainvoke(each) for each in calls))
         assert [each["id"] for each in calls] == [json.loads(each.content)["idempotency_key"] for each in messages]

@@ -71,7 +71,7 @@ async def test_an_sdk_agent_credits_a_customer(sdk: Any, stripe: Sandbox, custom
         assert (NAME, "Stripe customer balance", stripe.url) == (api.name, api.title, api.base_url)
         assert TOOLS == [tool.name for tool in agent.list_tools()] == [tool.name for tool in agent.list_tools("STRIPE")]
         assert TOOL in [tool.name for tool in agent.search_tools("credit")]
-        assert "smallest currency unit" in agent.get_tool_documentation(TOOL)
+        assert "takes it back" in agent.get_tool_documentation(TOOL)
         assert agent.get_tool(TOOL).parameters["amount"]["required"] is True
         result = await agent.call_tool(TOOL, order(customer), idempotency_key="call_1")
         assert (200, "OK", True) == (result.status_code, result.reason, result.ok)

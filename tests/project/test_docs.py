@@ -106,7 +106,7 @@ async def test_undo_example_looks_and_undoes(stripe: Sandbox, customer: str) -> 
     async with await connect(stripe) as agent:
         made = await agent.call_tool(TOOL, order(customer))
         assert ["credit 5.00 usd"] == await names["last_credits"](agent, customer)
-        assert "debit 5.00 usd" in await names["undo"](agent, made.data["id"])
+        assert "was debited 5.00 usd" in await names["undo"](agent, made.data["id"])
         assert 0 == await names["total"](agent, customer)
 
 
@@ -138,7 +138,7 @@ async def test_verbs_example_credits_once(tmp_path: Path) -> None:
         variables: dict[str, Any] = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
         for _ in range(2):
             printed = run(*started(), str(tmp_path / "credit.py"), customer, **variables)
-            assert f"credit 5.00 usd to {customer}" in printed
+            assert f"{customer} was credited 5.00 usd" in printed
         assert 1 == len(await ledger(stripe, customer))
 
 

@@ -388,7 +388,7 @@ async def test_in_its_conversation_an_id_names_one_decision(call_id: str, stripe
         async with await connect(stripe) as agent:
             results = [await said_by(agent, call_id, arguments, name) for name, arguments in made]
         assert [("succeeded", is_again)] * len(made) == [(each["outcome"], each["replayed"]) for each in results]
-        ids.append([each["data"]["id"] for each in results])
+        ids.append([each["entry"]["id"] for each in results])
     assert ids[0] == ids[1]
     assert len(made) == len(set(ids[0])) == len(stripe.requests) - sum(r.method == "GET" for r in stripe.requests)
 
@@ -469,7 +469,7 @@ async def test_a_key_that_was_told_repeats_its_call(stripe: Sandbox, customer: s
         assert any("the first call's description was kept" in each for each in found["warnings"])
         other = await said_by(agent, "call_0", order(customer, -9, idempotency_key=key))
         assert "idempotency_conflict" == other["error"]
-        entry = {"customer": customer, "transaction": found["data"]["id"], "metadata": {"a": "1"}}
+        entry = {"customer": customer, "transaction": found["entry"]["id"], "metadata": {"a": "1"}}
         changed = await told(agent.call_tool(UPDATE, {**entry, "idempotency_key": key}))
         assert any("idempotency_key was left out" in each for each in changed["warnings"])
     async with await connect(stripe, account="acct_2", customer_check="off") as elsewhere:
@@ -601,7 +601,7 @@ async def test_a_call_that_waits_is_found_by_its_intent(stripe: Sandbox, custome
         # Whoever waited with it is told of it, whenever it comes back.
         for call_id, words in ((UNIQUE, {"description": "a"}), (UNIQUE[::-1], {})):
             late = await said_by(agent, call_id, order(customer, **words))
-            assert ("succeeded", True, paid["data"]["id"]) == (late["outcome"], late["replayed"], late["data"]["id"])
+            assert ("succeeded", True, paid["entry"]["id"]) == (late["outcome"], late["replayed"], late["entry"]["id"])
         fresh = await said_by(agent, "call_2", order(customer))
         assert "approval_required" == fresh["error"], "an approval that was used is used"
     (entry,) = await ledger(stripe, customer)

@@ -1,0 +1,52 @@
+"""
+What the policy leaves to a caller before it asks for anything: a sentence for each limit, question and budget.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._domain import Money
+from ocp_stripe_balance._policy.amounts import budget_rule, limit_rule, rate_rule, threshold_rule
+from ocp_stripe_balance._policy.file import OTHER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ocp_stripe_balance._domain import Intent
+    from ocp_stripe_balance._policy.case import Past
+    from ocp_stripe_balance._policy.file import Budget, Limits, Policy
+
+
+def what_is_left(
+    policy: Policy, intent: Intent, past: Callable[[Intent], Past], currencies: Iterable[str]
+) -> Iterator[str]:
+    """
+    What one more call may do.
+
+    Args:
+        policy: that is in force.
+        intent: of the caller; what it moves does not matter.
+        past: what is known around a call.
+        currencies: to speak of, besides those that the policy names.
+    """
+    sections: list[Limits | Budget] = [policy.limits, *policy.budgets]
+    named = [*chain(*((*each.credit, *each.debit) for each in sections)), *policy.approval.above]
+    allowed = policy.currencies or dict.fromkeys([*currencies, *named])
+    for currency in sorted(set(allowed) - {OTHER}):
+        for direction in policy.directions:
+            moved = Money(-1 if direction == "credit" else 1, currency)
+            yield f"One {direction} is at most {limit_rule(policy, moved).words().limit}."
+            for number, budget in enumerate(policy.budgets):
+                is_for_one = budget.per != "customer" or intent.customer is not None
+                if currency in getattr(budget, direction) and is_for_one:
+                    asked = intent._replace(money=moved)
+                    yield f"Of {budget_rule(budget, number, asked, moved, past(asked)).words().message}."
+        if not policy.approval.always:
+            limits = [rule.words().limit for rule in threshold_rule(policy, Money(1, currency))]
+            yield from (f"More than {limit} at once waits for a person." for limit in limits)
+    if policy.approval.always:
+        yield "Every call waits for a person."
+    if policy.calls_per_minute is not None:
+        yield f"{rate_rule(policy.calls_per_minute, past(intent)).words().message}."
