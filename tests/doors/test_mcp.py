@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from mcp_host import ASKS, CREATE, VERSIONS, Told, facts, saying, served, stream
 from ocp_stripe_balance.mcp import server
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 both = pytest.mark.parametrize("version", VERSIONS)
@@ -326,16 +329,41 @@ async def test_a_process_serves_a_host(version: str, stripe: Sandbox, customer: 
     assert 1 == len(await ledger(stripe, customer))
 
 
-async def test_a_process_ends_at_a_signal(stripe: Sandbox) -> None:
-    """Though its input stays open, as of a terminal or under a service manager."""
+@contextlib.asynccontextmanager
+async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
+    """
+    Our program, serving somebody who writes lines.
+    """
     variables = {**os.environ, "STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
-    process = await asyncio.create_subprocess_exec(
+    begun = await asyncio.create_subprocess_exec(
         CLI, "mcp", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=variables
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
-    await process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    await written(begun, method="initialize", id=1, params=about)
+    assert begun.stdout is not None
+    await begun.stdout.readline()
+    await written(begun, method="notifications/initialized")
+    yield begun
     async with asyncio.timeout(20):
-        assert 0 == await process.wait()
+        assert 0 == await begun.wait()
+
+
+async def written(begun: asyncio.subprocess.Process, **message: Any) -> None:
+    """
+    Write one message to it.
+    """
+    assert begun.stdin is not None
+    begun.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+    await begun.stdin.drain()
+
+
+async def test_a_host_that_has_no_patience_leaves_a_truthful_row(stripe: Sandbox, customer: str) -> None:
+    """It ends the process while the call that was sent has no answer, and standard input stays open."""
+    stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=30)
+    async with process(stripe) as begun:
+        await written(begun, method="tools/call", id=2, params={"name": CREATE, "arguments": order(customer)})
+        while not stripe.faults.met["stall"]:
+            await asyncio.sleep(0.01)
+        begun.send_signal(signal.SIGTERM)
+    async with usual_journal() as journal:
+        assert [State.UNKNOWN] == [record.state for record in await records(journal)]

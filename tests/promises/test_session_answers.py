@@ -296,7 +296,7 @@ async def the_models_words(at: At) -> None:
 
 
 async def the_key_of_another_yes(at: At) -> None:
-    """A person approved a small at.call, and its key comes with a larger one."""
+    """A person approved a small call, and its key comes with a larger one."""
     small = {**at.call, "customer": at.stripe.create_customer(), "amount": -200}
     told = facts_of(await sent(at.client, small, state=await question(at.client, small), answers=yes()))
     assert "succeeded" == told["outcome"]
