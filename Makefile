@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors test-clients chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo check test test-floors test-clients chaos chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -34,6 +34,9 @@ test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients 
 chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
+
+chaos-mcp: .venv/tools .venv/wheel ## 100 MCP sessions over HTTP, one killed each second for a minute, the server now and then
+	$(BIN)/python tests/chaos_mcp.py --sessions 100 --seconds 60
 
 bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py
