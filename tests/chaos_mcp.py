@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,7 @@ class Sessions(chaos.Run):
             return None
         (job,) = chaos.make_jobs(1, self.customers, self.chance)
         job.number, job.key = len(self.jobs), None
-        job.parameters["reference"] = f"ticket-{job.number}"
+        job.parameters["reference"] = job.parameters["description"] = f"ticket-{job.number}"
         self.jobs.append(job)
         if self.chance.random() < 0.1:
             self.waiting.append(job)
@@ -168,6 +169,15 @@ class Sessions(chaos.Run):
         )
         if (told["outcome"] == "unknown" or told.get("retryable")) and len(job.told) < chaos.MAX_ISSUES:
             self.waiting.append(job)
+
+    async def compare(self, ledger: list[dict[str, Any]]) -> dict[str, Any]:
+        """
+        By the keys, as in the other run; and by the reason, which each entry has in its description.
+        """
+        report = await super().compare(ledger)
+        made = Counter(entry["description"] for entry in ledger)
+        report["violations"]["double"] += [reason for reason, times in made.items() if times > 1]
+        return report
 
 
 # As little of a client as it takes: a hundred of the SDK's keep two cores busy by themselves.
