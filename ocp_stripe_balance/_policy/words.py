@@ -134,6 +134,8 @@ def _approval(policy: Policy) -> Iterator[str]:
         else "There is no queue, so without an approver in the agent's code such calls are refused; a proposal waits"
     )
     yield f"{where} for at most {span(approval.expires)}."
+    if approval.in_session:
+        yield "A yes in an MCP client counts, also of a client that answers by itself."
 
 
 def _gaps(policy: Policy) -> Iterator[str]:

@@ -40,6 +40,8 @@ ANSWER_WITHIN_S = 600.0
 """How long a client may take to answer; the proposal waits on in the queue."""
 _APPROVAL = "approval"
 _TICK_S = 5.0
+# Hosts kill a server 2 s after they ended it, and then nobody is told that a call may have been sent.
+_GRACE_S = 1.0
 
 
 class AskedError(Exception):
@@ -77,22 +79,27 @@ class Desk:
             ConfigurationError: a name is that of no tool, or no tool is left.
         """
         self.caller, self.settings = caller, settings
-        self.tools = _chosen(names, is_read_only=is_read_only)
+        self.offered = _chosen(names, is_read_only=is_read_only)
+        self.tools = {name: tool for tool in self.offered for name in tool.names}
         self.agent = OCPAgent(agent_type="mcp", user=caller, settings=settings)
         self.flights = Flights()
 
     @contextlib.asynccontextmanager
     async def open(self, _server: object) -> AsyncIterator[None]:
         """
-        Be open for calls; at the end, those under way land, whoever cancelled the server.
+        Be open for calls; at the end, those under way land: all where the client left, soon where the server is ended.
         """
         await self.agent.register_api("stripe")
+        patience_s = None
         try:
             yield
+        except asyncio.CancelledError:
+            patience_s = _GRACE_S
+            raise
         finally:
             with CancelScope(shield=True):
                 try:
-                    await self.flights.land()
+                    await self.flights.land(patience_s)
                 finally:
                     await self.agent.aclose()
 
@@ -132,13 +139,13 @@ class Visit:
         """
         The tools there are.
         """
-        return self._desk.tools
+        return self._desk.offered
 
     def get_tool(self, tool_name: str) -> ToolSpec | None:
         """
         The tool of that name, short or long, or None.
         """
-        return next((tool for tool in self._desk.tools if tool_name in tool.names), None)
+        return self._desk.tools.get(tool_name)
 
     async def call_tool(
         self, tool_name: str, parameters: Mapping[str, Any], *, idempotency_key: object = None
@@ -151,9 +158,7 @@ class Visit:
             AskedError: the client is asked.
         """
         del idempotency_key  # JSON-RPC's IDs name no decision
-        tool = self.get_tool(tool_name)
-        if tool is None:  # run_tool_call has looked
-            raise LookupError(tool_name)
+        tool = self._desk.tools[tool_name]
         if self._state is not None:
             proposal = await self._desk.decide(self._state, decision_in((self._answers or {}).get(_APPROVAL)))
             parameters = _again(tool, parameters, proposal)

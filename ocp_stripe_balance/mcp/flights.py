@@ -5,7 +5,6 @@ Calls under way: the same call made twice at once is one, and what may have been
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import sent
@@ -83,24 +82,24 @@ class Flights:
             flight.task.add_done_callback(lambda task: self._landed(name, task))
         return flight
 
-    async def land(self) -> None:
+    async def land(self, patience_s: float | None = None) -> None:
         """
-        Wait for what may have been sent, and stop the rest. Cancelled, it stops those too: their outcome is unknown.
+        Stop what was not sent, and wait for the rest; what is not over in time, or when this is cancelled, is unknown.
 
         Raises:
             asyncio.CancelledError: it was cancelled, and all are over.
         """
         for flight in self._under_way.values():
             flight.stop()
-        tasks = [flight.task for flight in self._under_way.values()]
-        with contextlib.suppress(ValueError):  # there are none
-            try:
-                await asyncio.wait(tasks)
-            except asyncio.CancelledError:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
-                raise
+        late = {flight.task for flight in self._under_way.values()}
+        try:
+            if late:
+                _, late = await asyncio.wait(late, timeout=patience_s)
+        finally:
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     def _landed(self, name: Hashable, task: asyncio.Task[ToolResult]) -> None:
         del self._under_way[name]

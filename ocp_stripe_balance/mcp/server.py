@@ -52,7 +52,7 @@ def server_for(
 
     async def list_tools(_: ServerRequestContext[None, Any], __: PaginatedRequestParams | None) -> ListToolsResult:
         demands_reference = settings.policy_in_force.require.reference
-        return ListToolsResult(tools=[_defined(tool, demands_reference=demands_reference) for tool in desk.tools])
+        return ListToolsResult(tools=[_defined(tool, demands_reference=demands_reference) for tool in desk.offered])
 
     async def call_tool(
         ctx: ServerRequestContext[None, Any], params: CallToolRequestParams
@@ -63,7 +63,7 @@ def server_for(
             return asked.result
         except Exception:  # noqa: BLE001  the client would be told its text, and that is no outcome
             _log.error("a call failed as it should not: %s", redact(traceback.format_exc()))
-            told = _failed(Visit(desk, ctx, params).get_tool(params.name))
+            told = _failed(desk.tools.get(params.name))
         return CallToolResult.model_validate(_sendable(told))
 
     server = Server(

@@ -1,0 +1,368 @@
+"""
+The MCP server, as a client of the Python SDK sees it, in both versions of the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import CLI, TOOL, TOOLS, decide, decisions, ledger, order, proposals, records, usual_journal
+
+from ocp_stripe_balance import errors
+from ocp_stripe_balance._domain import State
+
+pytest.importorskip("mcp")
+from mcp import Client, StdioServerParameters
+from mcp.shared.exceptions import MCPError
+from mcp_host import ASKS, CREATE, VERSIONS, Told, facts, saying, served, streamed
+
+from ocp_stripe_balance.mcp import server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+both = pytest.mark.parametrize("version", VERSIONS)
+
+
+@both
+async def test_tools_are_listed_with_all_that_hosts_show(version: str, stripe: Sandbox) -> None:
+    """Titles, schemas and hints; a create is idempotent where each call must have a reference."""
+    async with Client(served(stripe, policy={"require": {"reference": True}}), mode=version) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert len(TOOLS) == len(tools)
+    for tool in tools.values():
+        assert tool.title
+        assert tool.output_schema is not None
+        assert "object" == tool.input_schema["type"]
+    hints = {name: tool.annotations for name, tool in tools.items() if tool.annotations}
+    assert (False, True, True) == (
+        hints[CREATE].read_only_hint,
+        hints[CREATE].destructive_hint,
+        hints[CREATE].idempotent_hint,
+    )
+    assert hints["get_customer"].read_only_hint
+    assert hints["get_customer"].open_world_hint
+
+
+@both
+async def test_without_that_rule_a_create_is_not_called_idempotent(version: str, stripe: Sandbox) -> None:
+    """A host that repeats an idempotent call would pay twice."""
+    async with Client(served(stripe), mode=version) as client:
+        (tool,) = [tool for tool in (await client.list_tools()).tools if tool.name == CREATE]
+    assert tool.annotations is not None
+    assert tool.annotations.idempotent_hint is False
+
+
+@both
+@pytest.mark.parametrize("name", [CREATE, TOOL])
+async def test_a_call_is_answered(version: str, stripe: Sandbox, customer: str, name: str) -> None:
+    """By its short name and by the operation's ID: text for the model, facts for code."""
+    async with Client(served(stripe), mode=version) as client:
+        result = await client.call_tool(name, order(customer, reference="t-1"))
+    assert not result.is_error
+    assert "succeeded" == facts(result)["outcome"]
+    assert [-500] == [entry["amount"] for entry in await ledger(stripe, customer)]
+    async with usual_journal() as journal:
+        (record,) = await records(journal)
+    assert ("ana@host", "mcp") == (record.intent.caller.user, record.intent.caller.agent_type)
+
+
+@both
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"amount": "five"}, "invalid_parameters"),
+        ({"customer": "../charges"}, "invalid_parameters"),
+        ({"approved": True}, "invalid_parameters"),
+        ({"amount": -999999}, "policy_refused"),
+        ({"customer": "cus_nobody"}, "resource_missing"),
+    ],
+)
+@pytest.mark.promise("path.stays")
+async def test_a_refusal_is_an_error_with_its_outcome(
+    version: str, stripe: Sandbox, customer: str, arguments: dict[str, Any], error: str
+) -> None:
+    """A result that says so, not an error of the protocol, which models do not see."""
+    async with Client(served(stripe), mode=version) as client:
+        result = await client.call_tool(CREATE, {**order(customer), **arguments})
+    assert result.is_error
+    assert error == facts(result)["error"]
+    assert facts(result)["outcome"] in {"not_sent", "rejected"}
+    assert [] == await ledger(stripe, customer)
+
+
+@both
+async def test_only_what_was_chosen_can_be_called(version: str, stripe: Sandbox, customer: str) -> None:
+    """Neither by its other name, nor because the package has it."""
+    async with Client(served(stripe, names=["get_customer", TOOL], is_read_only=True), mode=version) as client:
+        assert ["get_customer"] == [tool.name for tool in (await client.list_tools()).tools]
+        for name in (CREATE, TOOL, "list_customers", "nothing"):
+            result = await client.call_tool(name, order(customer))
+            assert "invalid_parameters" == facts(result)["error"]
+    assert [] == await ledger(stripe, customer)
+
+
+@pytest.mark.parametrize("chosen", [{"names": ["get_customers"]}, {"names": [TOOL], "is_read_only": True}])
+async def test_a_choice_that_leaves_nothing_is_refused(stripe: Sandbox, chosen: dict[str, Any]) -> None:
+    """When the server is made, not when a model finds no tool."""
+    with pytest.raises(errors.ConfigurationError, match="tool"):
+        served(stripe, **chosen)
+
+
+@both
+@pytest.mark.parametrize("more", [{"reference": "t-1"}, {}])
+async def test_a_call_sent_twice_is_one(version: str, stripe: Sandbox, customer: str, more: dict[str, Any]) -> None:
+    """At once, in any spelling that means the same: one entry, and both are told of it. Later, what the policy says."""
+    async with Client(served(stripe), mode=version) as client:
+        calls = [order(customer, **more), order(customer, -500.0, "USD", **more)]
+        first, second = await asyncio.gather(*(client.call_tool(CREATE, each) for each in calls))
+        assert facts(first)["data"]["id"] == facts(second)["data"]["id"]
+        later = await client.call_tool(CREATE, calls[0])
+    assert later.is_error is not bool(more)
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@both
+async def test_two_callers_who_ask_for_the_same_are_two(version: str, stripe: Sandbox, customer: str) -> None:
+    """Only calls of one session are joined: what another one asks for is another decision, or what the policy says."""
+    unguarded: dict[str, Any] = {"policy": {"duplicate_window": "off"}}
+    async with (
+        Client(served(stripe, **unguarded), mode=version) as ana,
+        Client(served(stripe, **unguarded), mode=version) as ben,
+    ):
+        await asyncio.gather(*(client.call_tool(CREATE, order(customer)) for client in (ana, ben)))
+    assert 2 == len(await ledger(stripe, customer))
+
+
+@both
+async def test_a_question_shows_what_it_is_about(version: str, stripe: Sandbox, customer: str) -> None:
+    """Who, what, the balance before and after, why; and the model's words as such, in lines that they cannot leave."""
+    asked: list[str] = []
+    words = "Refund\nMay this be sent to nobody?\u202e"
+    async with Client(served(stripe, policy=ASKS), mode=version, elicitation_callback=saying(asked)) as client:
+        result = await client.call_tool(CREATE, order(customer, description=words, reference="t-1"))
+    assert "succeeded" == facts(result)["outcome"]
+    (message,) = asked
+    lines = message.splitlines()
+    assert f"credit 5.00 usd to {customer} (Ada)" in lines
+    assert "balance 0.00 usd now, -5.00 usd after it" in lines
+    assert "asked because 5.00 usd is above the 1.00 usd that go without approval (approval.above.usd)" in lines
+    where = lines.index("In the model's own words, which nobody checked:")
+    assert ["> reference:", "> description:"] == [line.partition(' "')[0] for line in lines[where + 1 :]]
+    assert "\u202e" not in message
+
+
+@both
+async def test_a_yes_is_recorded_as_given_in_the_session(version: str, stripe: Sandbox, customer: str) -> None:
+    """By whoever the server is for, so that it is no second person's."""
+    asked: list[str] = []
+    async with Client(served(stripe, policy=ASKS), mode=version, elicitation_callback=saying(asked)) as client:
+        await client.call_tool(CREATE, order(customer))
+    async with usual_journal() as journal:
+        (approved,) = [each for each in await decisions(journal) if each.decision == "approved"]
+        (proposal,) = await proposals(journal)
+    assert "ana@host in the session" == approved.who == proposal.decided_by
+    assert "used" == proposal.state
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@both
+async def test_a_question_sent_twice_is_asked_once(version: str, stripe: Sandbox, customer: str) -> None:
+    """A host that sends every call twice shows one proposal, and one entry is made of it."""
+    asked: list[str] = []
+    async with Client(served(stripe, policy=ASKS), mode=version, elicitation_callback=saying(asked)) as client:
+        results = await asyncio.gather(*(client.call_tool(CREATE, order(customer)) for _ in range(2)))
+    assert 1 == len({facts(result)["data"]["id"] for result in results})
+    assert 1 == len(set(asked))
+    assert 1 == len(asked) or version != "legacy"
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@both
+async def test_a_client_that_cannot_ask_is_told_how_to_go_on(version: str, stripe: Sandbox, customer: str) -> None:
+    """The proposal waits in the queue; once somebody approved it there, the same call goes on."""
+    async with Client(served(stripe, policy=ASKS), mode=version) as client:
+        told = facts(await client.call_tool(CREATE, order(customer)))
+        assert "approval_required" == told["error"]
+        async with usual_journal() as journal:
+            (proposal,) = await proposals(journal)
+            assert told["proposal_id"] == proposal.id
+            await decide(journal, proposal.approve(by="ben"))
+        result = await client.call_tool(CREATE, order(customer))
+    assert "succeeded" == facts(result)["outcome"]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@both
+async def test_a_cancelled_call_that_waits_is_not_sent(
+    version: str, stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops a call that has no turn yet stops its money."""
+    waiting = Told(monkeypatch, "turn")
+    async with streamed(served(stripe, rate_limit=0.01, customer_check="off", timeout=300), version) as client:
+        assert not (await client.call_tool(CREATE, order(customer, reference="t-1"))).is_error
+        second = order(customer, -700, reference="t-2")
+        call = asyncio.create_task(client.call_tool(CREATE, second, progress_callback=waiting.note))
+        await waiting.wait()
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+    async with usual_journal() as journal:
+        assert [State.SUCCEEDED, State.NOT_SENT] == [record.state for record in await records(journal)]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@both
+@pytest.mark.parametrize("how", ["cancelled", "gone"])
+async def test_a_call_that_was_sent_is_finished_whoever_leaves(
+    version: str, stripe: Sandbox, customer: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation or a lost connection leaves the row with what became of the money."""
+    stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=0.3)
+    sent = Told(monkeypatch, "sent")
+    async with streamed(served(stripe), version) as client:
+        call = asyncio.create_task(client.call_tool(CREATE, order(customer), progress_callback=sent.note))
+        await sent.wait()
+        if how == "cancelled":
+            call.cancel()
+    with contextlib.suppress(asyncio.CancelledError, MCPError):
+        await call
+    async with usual_journal() as journal:
+        assert [State.SUCCEEDED] == [record.state for record in await records(journal)]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@both
+async def test_a_lost_call_made_again_joins_the_one_under_way(
+    version: str, stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody waited for the first one any more, and without any reference."""
+    stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=0.3)
+    sent = Told(monkeypatch, "sent")
+    async with streamed(served(stripe), version) as client:
+        first = asyncio.create_task(client.call_tool(CREATE, order(customer), progress_callback=sent.note))
+        await sent.wait()
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        again = await client.call_tool(CREATE, order(customer))
+    assert "succeeded" == facts(again)["outcome"]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@both
+async def test_a_fault_of_ours_is_no_plain_failure(
+    version: str, stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a call that may have paid, the client is told that; of one that reads, that it moved nothing."""
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError(stripe.api_key)
+
+    monkeypatch.setattr(server, "run_tool_call", broken)
+    async with Client(served(stripe), mode=version) as client:
+        paid, read = [await client.call_tool(name, order(customer)) for name in (CREATE, "get_customer")]
+    assert ["unknown", "not_sent"] == [facts(each)["outcome"] for each in (paid, read)]
+    assert stripe.api_key not in f"{paid}{read}{caplog.text}"
+
+
+@both
+async def test_text_that_no_message_can_carry_ends_no_connection(
+    version: str, stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lone surrogate, which Stripe's JSON can name."""
+
+    async def odd(*_: Any, **__: Any) -> dict[str, Any]:
+        told = {"outcome": "succeeded", "summary": "\ud800"}
+        return {"content": [{"type": "text", "text": "\ud800"}], "structuredContent": told, "isError": False}
+
+    async with streamed(served(stripe), version) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(server, "run_tool_call", odd)
+            assert {"outcome": "succeeded", "summary": "?"} == facts(await client.call_tool(CREATE, order(customer)))
+        assert not (await client.call_tool("get_customer", {"customer": customer})).is_error
+
+
+@both
+@pytest.mark.promise("secrets.stay")
+async def test_the_key_is_in_no_answer(version: str, stripe: Sandbox, customer: str) -> None:
+    """Not even of a call that has it in its parameters; and that one goes nowhere."""
+    async with Client(served(stripe), mode=version) as client:
+        listed = await client.list_tools()
+        mores: list[dict[str, Any]] = [
+            {},
+            {"description": f"my key is {stripe.api_key}"},
+            {"currency": stripe.api_key},
+        ]
+        answers = [await client.call_tool(CREATE, {**order(customer), **more}) for more in mores]
+        odd = await client.call_tool(stripe.api_key, {stripe.api_key: stripe.api_key})
+    assert stripe.api_key not in f"{listed}{answers}{odd}"
+    assert 1 == len(await ledger(stripe, customer))
+
+
+def started(stripe: Sandbox, *words: str, **environment: str) -> StdioServerParameters:
+    """
+    How a host starts our program.
+    """
+    variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, **environment}
+    return StdioServerParameters(command=CLI, args=["mcp", *words], env={**os.environ, **variables})
+
+
+@both
+async def test_a_process_serves_a_host(version: str, stripe: Sandbox, customer: str) -> None:
+    """Listed, called, repeated, refused; and it ends when its input does."""
+    async with Client(started(stripe, "--tools", f"{CREATE},get_customer"), mode=version) as client:
+        assert [CREATE, "get_customer"] == [tool.name for tool in (await client.list_tools()).tools]
+        made = [await client.call_tool(CREATE, order(customer, reference="t-1")) for _ in range(2)]
+        refused = await client.call_tool(CREATE, order(customer, 0))
+    assert [False, True] == [facts(each)["replayed"] for each in made]
+    assert "invalid_parameters" == facts(refused)["error"]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@contextlib.asynccontextmanager
+async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
+    """
+    Our program, serving somebody who writes lines.
+    """
+    variables = {**os.environ, "STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
+    begun = await asyncio.create_subprocess_exec(
+        CLI, "mcp", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=variables
+    )
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    await written(begun, method="initialize", id=1, params=about)
+    assert begun.stdout is not None
+    await begun.stdout.readline()
+    await written(begun, method="notifications/initialized")
+    yield begun
+    async with asyncio.timeout(20):
+        assert 0 == await begun.wait()
+
+
+async def written(begun: asyncio.subprocess.Process, **message: Any) -> None:
+    """
+    Write one message to it.
+    """
+    assert begun.stdin is not None
+    begun.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+    await begun.stdin.drain()
+
+
+async def test_a_host_that_has_no_patience_leaves_a_truthful_row(stripe: Sandbox, customer: str) -> None:
+    """It ends the process while the call that was sent has no answer, and standard input stays open."""
+    stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=30)
+    async with process(stripe) as begun:
+        await written(begun, method="tools/call", id=2, params={"name": CREATE, "arguments": order(customer)})
+        while not stripe.faults.met["stall"]:
+            await asyncio.sleep(0.01)
+        begun.send_signal(signal.SIGTERM)
+    async with usual_journal() as journal:
+        assert [State.UNKNOWN] == [record.state for record in await records(journal)]
