@@ -29,7 +29,7 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	build/floors/bin/pytest -n 2
 
 test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients that others wrote against our server; needs npm
-	TEST_CLIENTS=1 $(BIN)/pytest tests/mcp/test_foreign_clients.py
+	TEST_CLIENTS=1 $(BIN)/pytest tests/doors/test_mcp_clients.py
 
 chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
