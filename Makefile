@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors test-clients test-crewai chaos bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo check test test-floors test-clients test-crewai chaos chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -29,7 +29,7 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	build/floors/bin/pytest -n 2
 
 test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients that others wrote against our server; needs npm
-	TEST_CLIENTS=1 $(BIN)/pytest tests/mcp/test_foreign_clients.py
+	TEST_CLIENTS=1 $(BIN)/pytest tests/doors/test_mcp_clients.py
 
 test-crewai: .venv/wheel ## CrewAI's loop, which needs a gigabyte of packages
 	$(PYTHON) -m venv build/crewai
@@ -39,6 +39,9 @@ test-crewai: .venv/wheel ## CrewAI's loop, which needs a gigabyte of packages
 chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
+
+chaos-mcp: .venv/tools .venv/wheel ## 100 MCP sessions over HTTP, one killed each second for a minute, the server now and then
+	$(BIN)/python tests/chaos_mcp.py --sessions 100 --seconds 60
 
 bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py

@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import chaos
+import chaos_mcp
 import pytest
 
 if TYPE_CHECKING:
@@ -27,6 +28,20 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     assert report["issued"] > report["calls"]
     assert sum(report["faults"].values()) > 10
     assert set(report["told"]) <= {"succeeded", "rejected", "not_sent", "unknown"}
+
+
+@pytest.mark.timeout(120)
+def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> None:
+    """Some seconds of it, in which the server lives; `make chaos-mcp` kills that too."""
+    pytest.importorskip("mcp", reason="the extra mcp is not installed")
+    options = argparse.Namespace(sessions=12, seconds=5, every=0.5, server_every=99, faults=0.2)
+    report = asyncio.run(chaos_mcp.Sessions(options, 5, tmp_path).main())
+    assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": [], "wrong total": []} == report[
+        "violations"
+    ]
+    assert 10 == report["SIGKILLs"]
+    assert report["told"]["succeeded"] > 0
+    assert report["issued"] > report["calls"]
 
 
 @pytest.mark.timeout(120)

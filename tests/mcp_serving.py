@@ -1,5 +1,5 @@
 """
-A server over HTTP in the test's own loop, on a real socket, and clients of it.
+A server over HTTP in the test's own loop, on a real socket, and clients of it. Needs the extra ``mcp``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import pytest
+
+pytest.importorskip("mcp")
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.mcp.tokens import Tokens
     from ocp_stripe_balance.sandbox import Sandbox
 
-CREATE = "create_balance_transaction"
-MODES: list[Any] = ["legacy", "2026-07-28"]
 USER = "ana@desk"
 # Another client's opinion of what may stand in an answer is not ours: it asks for both.
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from helpers import ledger, order, proposals, records, usual_journal
-from mcp_types import ElicitResult
 from programs import CLI
-from serving import CREATE, HEADERS, MODES, USER, call_in, connected, hello, message, plain, served, settings_for
 
 from ocp_stripe_balance import ConfigurationError, Settings
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance.cli.mcp import _over_http
+
+pytest.importorskip("mcp")
+from mcp_host import ASKS, CREATE, VERSIONS, saying
+from mcp_serving import HEADERS, USER, call_in, connected, hello, message, plain, served, settings_for
+
 from ocp_stripe_balance.mcp.http import _Verifier, listening, names_of
 from ocp_stripe_balance.mcp.server import server_for
 from ocp_stripe_balance.mcp.tokens import Tokens
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._journal import Record
     from ocp_stripe_balance.sandbox import Sandbox
-
-ASKED = {"approval": {"always": True, "queue": True, "in_session": True}}
 
 
 def told(result: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ async def rows() -> list[Record]:
         return await records(journal)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_a_client_lists_calls_and_is_refused(stripe: Sandbox, customer: str, mode: Any) -> None:
     async with served(settings_for(stripe)) as url, connected(url, mode=mode) as client:
         assert CREATE in {tool.name for tool in (await client.list_tools()).tools}
@@ -64,18 +65,13 @@ async def test_a_client_lists_calls_and_is_refused(stripe: Sandbox, customer: st
     assert USER == (await rows())[0].intent.caller.user
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 @pytest.mark.parametrize(("said", "entries"), [("yes", 1), ("no", 0)])
 async def test_a_client_is_asked(stripe: Sandbox, customer: str, mode: Any, said: str, entries: int) -> None:
-    asked = []
-
-    async def answer(_: object, question: Any) -> ElicitResult:
-        asked.append(question.message)
-        return ElicitResult(action="accept", content={"decision": said})
-
+    asked: list[str] = []
     async with (
-        served(settings_for(stripe, policy=ASKED)) as url,
-        connected(url, mode=mode, elicitation_callback=answer) as client,
+        served(settings_for(stripe, policy=ASKS)) as url,
+        connected(url, mode=mode, elicitation_callback=saying(asked, content={"decision": said})) as client,
     ):
         result = await client.call_tool(CREATE, order(customer, reference="ticket-1"))
     assert "credit 5.00 usd" in "".join(asked)
@@ -109,7 +105,7 @@ async def test_only_a_token_lets_in(stripe: Sandbox, tokens: Tokens) -> None:
         assert 401 == (await http.post(url, json=hello(), headers=let_in)).status_code
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_budgets_count_a_tokens_calls_as_its_callers(
     stripe: Sandbox, customer: str, tokens: Tokens, mode: Any
 ) -> None:
@@ -152,7 +148,7 @@ async def test_a_token_is_in_no_log_no_answer_and_no_row(
         async with httpx.AsyncClient(headers=HEADERS, trust_env=False, timeout=30) as http:
             let_in = {"Authorization": f"Bearer {token}"}
             session = (await http.post(url, json=hello(), headers=let_in)).headers["mcp-session-id"]
-            for mode in MODES:
+            for mode in VERSIONS:
                 for tool in (CREATE, "nothing"):
                     headers, body = call_in(mode, session, tool, **order(customer, reference=mode))
                     answers.append(await http.post(url, json=body, headers=let_in | headers))
@@ -188,7 +184,7 @@ _NAMES: list[tuple[dict[str, str], int]] = [
 ]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_a_request_names_this_server(stripe: Sandbox, tokens: Tokens, mode: Any) -> None:
     let_in = {"Authorization": f"Bearer {tokens.create('bot')}"}
     async with served(settings_for(stripe), tokens, "tools.example.com") as url, plain() as http:
@@ -258,7 +254,7 @@ _SPOILT: list[tuple[Callable[[bytes], bytes], dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_what_is_no_call_moves_nothing_and_hurts_nobody(stripe: Sandbox, customer: str, mode: Any) -> None:
     """After all of it, the same call as it should be is made, by the same session."""
     async with served(settings_for(stripe)) as url, plain() as http:
@@ -286,7 +282,7 @@ async def row_in(state: State) -> Record:
     return found[0]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_a_client_that_goes_leaves_a_truthful_row_and_joins_when_it_is_back(
     stripe: Sandbox, customer: str, mode: Any
 ) -> None:
@@ -310,7 +306,7 @@ async def test_a_client_that_goes_leaves_a_truthful_row_and_joins_when_it_is_bac
     assert (State.SUCCEEDED, entry["id"]) == (row.state, row.transaction_id)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_what_was_not_sent_when_the_client_went_is_not_sent(stripe: Sandbox, customer: str, mode: Any) -> None:
     """The server was still reading the customer. The older protocol goes on; either way the row says what is so."""
     stripe.faults.add("stall", path=f"{customer}$", seconds=0.3)
@@ -328,7 +324,7 @@ async def test_what_was_not_sent_when_the_client_went_is_not_sent(stripe: Sandbo
     assert len(await ledger(stripe, customer)) == len(await rows()) == (1 if mode == "legacy" else 0)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_many_sessions_with_one_reason_pay_once(stripe: Sandbox, customer: str, mode: Any) -> None:
     async with served(settings_for(stripe)) as url:
 

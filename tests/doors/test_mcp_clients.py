@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import ledger, order, run
 from programs import CLI
-from serving import CREATE
 
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance.mcp.tokens import Tokens
+
+pytest.importorskip("mcp")
+from mcp_host import CREATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
