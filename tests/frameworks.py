@@ -150,13 +150,16 @@ async def anthropic_runner(stripe: OCPAgent, script: Script, folder: Path, text:
     import anthropic
 
     with function(stripe, folder) as credit_customer:
-        tools = [anthropic.beta_tool(credit_customer)]
-        asked = {"model": "claude-sonnet-5-5", "max_tokens": 1024}
-        messages = [{"role": "user", "content": text or TEXT}]
+        asked: dict[str, Any] = {
+            "model": "claude-sonnet-5-5",
+            "max_tokens": 1024,
+            "messages": [{"role": "user", "content": text or TEXT}],
+            "tools": [anthropic.beta_tool(credit_customer)],
+        }
         async with serving(claude(script)) as url:
-            model_api = anthropic.Anthropic(api_key="x", base_url=url)
-            runner = model_api.beta.messages.tool_runner(tools=tools, messages=messages, **asked)  # type: ignore[call-overload]  # as JSON
-            done = await asyncio.to_thread(runner.until_done)
+            with anthropic.Anthropic(api_key="x", base_url=url) as model_api:
+                runner = model_api.beta.messages.tool_runner(**asked)
+                done: Any = await asyncio.to_thread(runner.until_done)
     return str(done.content[-1].text)
 
 

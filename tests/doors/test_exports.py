@@ -26,6 +26,7 @@ from ocp_stripe_balance._text.placeholders import says_nothing
 from ocp_stripe_balance._tools.dialects import arguments_of
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance._tools.validation import ParameterValidator
+from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.exports import FORMATS, Format, export_tools, langchain_tools, run_tool_call
 
 if TYPE_CHECKING:
@@ -599,6 +600,20 @@ def test_what_a_schema_lets_through_and_we_refuse_is_explained(form: Format, mad
         assert (
             "not_sent" in text
         )  # for another reason than the schema's: the effect stated, or the reversal made before
+
+
+async def test_a_dry_run_says_whether_a_person_is_asked(stripe: Sandbox, customer: str) -> None:
+    """In the words of the format, and without a trace: neither an entry nor a proposal."""
+    policy = {"approval": {"above": {"usd": "4.00"}, "queue": True}}
+    async with await connect(stripe, policy=policy) as agent:
+        for amount, verdict in ((-400, "send"), (-401, "ask")):
+            said = order(customer, amount, metadata=[{"key": "ticket", "value": "812"}])
+            call = {"call_id": "c", "name": TOOL, "arguments": json.dumps(said)}
+            message = await run_tool_call("openai", agent, call, conversation="ticket-812", dry_run=True)
+            assert verdict == json.loads(message["output"])["verdict"]
+    assert [] == await ledger(stripe, customer)
+    async with BackOffice() as office:
+        assert [] == await office.proposals()
 
 
 async def test_langchain_tools_run(stripe: Sandbox, customer: str) -> None:
