@@ -12,8 +12,10 @@ from ocp_stripe_balance.agent import OCPAgent
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
-    from typing import Unpack
+    from typing import Any, Unpack
 
+    from ocp_stripe_balance._domain import ToolCall
+    from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import CustomerBalanceTransaction, ToolResult
     from ocp_stripe_balance.verbs import Details
 
@@ -71,6 +73,26 @@ class SyncAgent:
         As `OCPAgent.history`.
         """
         return run(self.agent.history(customer, limit=limit))
+
+    def list_tools(self) -> list[ToolSpec]:
+        """
+        The tools for a model; `ocp_stripe_balance.exports.export_tools` has them as each provider's API takes them.
+        """
+        run(self.agent.register_api("stripe"))
+        return self.agent.list_tools()
+
+    def call_tool(
+        self,
+        tool_name: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | ToolCall | None = None,
+    ) -> ToolResult:
+        """
+        As `OCPAgent.call_tool`.
+        """
+        run(self.agent.register_api("stripe"))
+        return run(self.agent.call_tool(tool_name, parameters, idempotency_key=idempotency_key))
 
     def close(self) -> None:
         """

@@ -55,10 +55,10 @@ def run(*command: str, code: int = 0, cwd: Path | None = None, **environment: An
 
 def commands(page: Path) -> Iterator[tuple[str, int]]:
     """
-    The command lines of a page's consoles, each with the exit code that is said behind it.
+    The command lines of a page, each with the exit code that is said behind it. What is in ``sh`` blocks is not run.
     """
-    for text in re.findall(r"```console\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+    for text in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
         for line in text.splitlines():
-            said = re.fullmatch(r"\$ (.*?)(?:  # exit code (\d))?", line)
+            said = re.fullmatch(r"(.+?)(?:  # exit code (\d))?", line)
             assert said, line
             yield said[1], int(said[2] or 0)

@@ -5,12 +5,12 @@ The command under way: what is known of it when it ends or is ended.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance.cli.output import print_json, sentence_of, show_result
@@ -93,7 +93,7 @@ def command(*words: str) -> str:
     """
     A command of this program as a shell takes it.
     """
-    name = Path(sys.argv[0]).name
+    name = re.split(r"[/\\]", sys.argv[0])[-1]
     program = [name if shutil.which(name) == sys.argv[0] else sys.argv[0]]
     if name == "__main__.py":
         program = [sys.executable, "-m", "ocp_stripe_balance"]

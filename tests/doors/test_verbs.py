@@ -115,6 +115,9 @@ def test_a_script_needs_no_await(stripe_thread: Sandbox) -> None:
     assert "200" in str(agent.balance(customer).data["balance"])
     assert debited.data == agent.debit(customer, "2.00", "usd", idempotency_key="k-1").data
     agent.close()
+    with SyncAgent(unregistered(stripe_thread)) as agent:
+        again = agent.call_tool(TOOL, {"customer": customer, "amount": 200, "currency": "usd"}, idempotency_key="k-1")
+        assert (debited.data, TOOL) == (again.data, agent.list_tools()[0].name)
 
 
 async def test_a_notebooks_loop_does_not_mind(stripe_thread: Sandbox) -> None:

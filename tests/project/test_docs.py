@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import sys
 import tomllib
 from types import SimpleNamespace
@@ -46,6 +47,19 @@ def test_every_page_is_in_the_site() -> None:
     assert sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")) == sorted(named)
 
 
+def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """Strictly: a page or an anchor that is missing stops it."""
+    if not (BIN / "zensical").exists():
+        pytest.skip("make docs installs what builds the site")
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    run(str(BIN / "zensical"), "build", "--clean", "--strict", cwd=tmp_path)
+    site = tmp_path / "build" / "site"
+    for page in DOCS.rglob("*.md"):
+        html = (site / page.relative_to(DOCS).with_suffix(".html")).read_text("utf-8")
+        assert [] == re.findall(r'<(?:script|img|iframe)[^>]*src="?http|<link[^>]*stylesheet[^>]*http', html)
+
+
 def test_every_shown_program_is_run() -> None:
     """Python, TOML and JSON stand under a name that a test asks for."""
     tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
@@ -61,6 +75,8 @@ def test_every_shown_program_is_run() -> None:
 )
 def test_consoles_run(page: Path, tmp_path: Path) -> None:
     """One after the other, in a shell that has the sandbox's variables and the policy worth copying."""
+    if "curl" in page.read_text("utf-8") and shutil.which("curl") is None:
+        pytest.skip("needs curl")
     (tmp_path / "policy.toml").write_text(block(POLICY, "policy"))
     with Sandbox() as stripe:
         variables: dict[str, Any] = {

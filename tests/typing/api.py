@@ -63,4 +63,5 @@ def script() -> None:
         assert_type(agent.debit("cus_1", Decimal(5), "usd"), ToolResult)
         assert_type(agent.reverse("cbtxn_1"), ToolResult)
         assert_type(agent.balance("cus_1"), ToolResult)
+        assert_type(agent.call_tool("getCustomers", {"limit": 1}), ToolResult)
         assert_type(agent.history("cus_1"), list[CustomerBalanceTransaction])
