@@ -17,7 +17,7 @@ import pytest
 import reference
 import sdk_double
 from helpers import TOOL, TOOLS, client, connect, ledger
-from pages import DOCS, PAGES, README, ROOT, block, commands, names_of, run
+from pages import BIN, DOCS, PAGES, README, ROOT, block, commands, names_of, run
 from programs import started
 
 from ocp_stripe_balance import OCPAgent, Settings, errors
