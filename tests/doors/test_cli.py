@@ -355,7 +355,7 @@ async def test_a_full_output_does_not_hide_what_was_done(stripe_thread: Sandbox)
             env={**os.environ, **variables},
         )
     assert 0 == done.returncode
-    assert "succeeded: credit 5.00 usd" in done.stderr
+    assert "was credited 5.00 usd" in done.stderr
     assert "call_5" in done.stderr
     assert "Traceback" not in done.stderr
 
