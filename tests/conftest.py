@@ -52,8 +52,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # where ``python -c`` finds no source tree, and so takes the wheel
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """

@@ -70,9 +70,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.sandbox import Sandbox
 
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "journal.sqlite3"

@@ -906,11 +906,11 @@ async def test_closing_ends_calls_under_way_truthfully(http: Wire) -> None:
         await silence(reader, writer, number)
 
     async with serving(handle) as url:
-        sent = asyncio.create_task(http.exchange(request_to(url), 5))
+        sent = asyncio.create_task(http.exchange(request_to(url), 2))
         connecting = asyncio.create_task(http.exchange(request_to(url.replace("http", "https")), 0.6))
         async with asyncio.timeout(5):
             await heard.wait()
-        waiting = asyncio.create_task(http.exchange(request_to(url), 5))
+        waiting = asyncio.create_task(http.exchange(request_to(url), 2))
         await turns()
         await http.aclose()
         ends = await asyncio.gather(sent, connecting, waiting, return_exceptions=True)

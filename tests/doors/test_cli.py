@@ -219,11 +219,11 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [("policy", "explain", "-"), ("tools", "--json"), ("calls", "show", "k"), ("nonsense",)]
+    "words", [("policy", "explain", "-"), ("policy", "check", "policy.toml"), ("calls", "show", "k"), ("nonsense",)]
 )
 def test_the_program_at_once_is_the_program(tmp_path: Path, words: tuple[str, ...]) -> None:
     """What most tests of the command line start takes words, variables, folder and input as the real one does."""
-    (tmp_path / "policy.toml").write_text("calls_per_minute = 5\n")
+    (tmp_path / "policy.toml").write_text(f"calls_per_minute = {len(''.join(words))}\n")
     call, policy = '{"customer": "cus_1", "amount": -1, "currency": "usd"}', "policy.toml"
     environment = {**os.environ, "OCP_STRIPE_POLICY": policy}
     real = subprocess.run([CLI, *words], input=call, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
