@@ -72,7 +72,7 @@ async def test_money_that_moved_is_told(stripe_thread: Sandbox, tmp_path: Path, 
     assert 1 == len(await ledger(stripe_thread, customer))
     if told is not None:
         text = getattr(done, told)
-        assert b"succeeded: credit 5.00 usd" in text
+        assert b"was credited 5.00 usd" in text
         assert b"k7" in text
     assert "succeeded" in run("calls", "show", "k7").stdout
 
@@ -117,7 +117,7 @@ async def test_a_decision_and_a_resumed_call_are_told_too(stripe_thread: Sandbox
     stripe_thread.faults.add("reset", path="balance", times=1)
     assert 4 == shell(CREDIT.format(customer=customer), stripe_thread, **policy).returncode
     done = shell("ours calls resume k7 >/dev/full", stripe_thread, **policy)
-    assert (0, True) == (done.returncode, b"succeeded: credit 5.00 usd" in done.stderr)
+    assert (0, True) == (done.returncode, b"was credited 5.00 usd" in done.stderr)
     assert 1 == len(await ledger(stripe_thread, customer))
 
 
@@ -270,7 +270,7 @@ def test_windows_has_neither_these_signals_nor_handlers_of_loops(
     monkeypatch.setattr(sys, "stdin", None)
     customer = stripe_thread.create_customer()
     assert 0 == main(shlex.split(CREDIT.format(customer=customer))[1:])
-    assert "succeeded: credit 5.00 usd" in capfd.readouterr().out
+    assert "was credited 5.00 usd" in capfd.readouterr().out
     stopped: list[int] = []
     with stopping.stopped_by(lambda: stopped.append(1)):
         signal.raise_signal(signal.SIGUSR1)

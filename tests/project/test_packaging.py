@@ -176,5 +176,5 @@ def test_a_call_needs_no_metadata_of_the_package(form: str, stripe_thread: Sandb
 
     assert "ocp-stripe-balance unknown" == ran("--version").strip()
     customer = stripe_thread.create_customer()
-    assert "succeeded: credit 5.00 usd" in ran("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd")
+    assert "was credited 5.00 usd" in ran("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd")
     assert "credit 5.00 usd" in ran("journal", "list")
