@@ -115,6 +115,7 @@ NEXT = {
 }
 
 
+@pytest.mark.promise("told.next")
 @pytest.mark.parametrize("cls", SCENARIOS)
 async def test_what_to_do_next_is_one_word_of_five(cls: type[errors.ToolError]) -> None:
     """A field of its own: what is not named here stops, and so does whatever nobody thought of."""

@@ -159,6 +159,7 @@ async def test_a_call_that_is_too_old_is_told_where_to_look(
     assert "ocp-stripe-balance" not in json.dumps(told)
 
 
+@pytest.mark.promise("told.own-scope")
 async def test_it_tells_nothing_of_other_accounts_and_modes(tmp_path: Path) -> None:
     """Keys, references and customers may be the same there."""
     settings: dict[str, Any] = {"journal": str(tmp_path / "j"), "allow_live": True}

@@ -58,6 +58,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.promise("told.no-answer-key")
 @pytest.mark.parametrize("stated", REFUSED)
 async def test_what_is_said_otherwise_is_refused_without_the_words_that_would_pass(stated: str) -> None:
     """The refusal says how the two differ; who is handed the text would copy it, and check nothing."""

@@ -42,14 +42,14 @@ async def test_the_snippet_credits_a_customer(stripe: Sandbox, customer: str, mo
     )
     assert result.transaction
     assert -500 == result.transaction.ending_balance
-    assert ("succeeded", 200, True, 1, False, ()) == (
+    assert ("succeeded", 200, True, 1, False) == (
         result.outcome,
         result.status_code,
         result.ok,
         result.attempts,
         result.replayed,
-        result.warnings,
     )
+    assert [f"{customer} had no currency, and this entry made it usd for good"] == list(result.warnings)
     assert result.json() == result.data == (await ledger(stripe, customer))[0]
     assert result.request_id == result.headers["REQUEST-ID"]
     await agent.aclose()
@@ -129,11 +129,11 @@ async def test_documentation_says_what_a_model_must_know() -> None:
         text = agent.get_tool_documentation(TOOL)
         assert "Tool 'nope' not found" == agent.get_tool_documentation("nope")
     for words in (
-        "A negative amount is a credit",
+        "Negative credits the customer, who then owes less; positive debits",
         "smallest unit of the currency",
-        "credit 5.00 usd pass amount -500",
-        "credit 500 jpy pass -500",
-        "credit 0.500 kwd pass -500",
+        "-500 with usd is a credit of 5.00 usd",
+        "-500 with jpy is a credit of 500 jpy",
+        "-500 with kwd is a credit of 0.500 kwd",
         "**customer** (string, required, path)",
         "**idempotency_key** (string, optional, header)",
         "**ending_balance** (integer)",
