@@ -28,9 +28,10 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
 	build/floors/bin/pytest -n 2
 
-chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
+chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; 16 processes race for one key; MCP servers that are killed
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
+	$(BIN)/python tests/chaos_mcp.py --sessions 20 --seconds 60
 
 bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py
