@@ -282,6 +282,7 @@ async def test_a_lost_call_made_again_joins_the_one_under_way(
 async def test_a_call_that_is_being_stopped_is_not_joined() -> None:
     """A client cancels a call and makes it again at once: the second one is not told of the first one's end."""
     flights, begun, written_down = Flights(), asyncio.Event(), asyncio.Event()
+    result: Any = object()
 
     async def stopped(_: Flight) -> Any:
         begun.set()
@@ -291,7 +292,7 @@ async def test_a_call_that_is_being_stopped_is_not_joined() -> None:
             await written_down.wait()
 
     async def made(_: Flight) -> Any:
-        return "made"
+        return result
 
     first = asyncio.create_task(flights.join("call", stopped).result())
     await begun.wait()
@@ -299,7 +300,7 @@ async def test_a_call_that_is_being_stopped_is_not_joined() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await first
     second = flights.join("call", made)
-    assert "made" == await second.result()
+    assert result is await second.result()
     written_down.set()
     await flights.land()
 
@@ -326,7 +327,7 @@ async def test_what_is_no_message_ends_no_connection(version: str, stripe: Sandb
         if version != "legacy" and isinstance(message.get("params", {}), dict):
             message["params"] = {"_meta": meta, **message.get("params", {})}
         lines.insert(0 if each is opening else len(lines), json.dumps(message))
-    written = Written(lines)
+    written: Any = Written(lines)
     async with stdio_server(stdin=written, stdout=written) as (incoming, outgoing):
         a_server = served(stripe)
         await a_server.run(incoming, outgoing, a_server.create_initialization_options())
