@@ -1,244 +1,261 @@
 """
-The chaos run of the MCP server: sessions over HTTP that are killed in the middle of their calls, a server that is
-killed and started again, and a Stripe that fails.
+Many MCP sessions, each with a server process of its own, over one journal and a Stripe that fails: every second one is
+killed and started again. They make the same decisions, and many calls are sent twice at once.
 
-What a killed session left, another one calls again, for the same reason; now and then two do at once. At the end, the
-three witnesses of `chaos.py` must agree on every call.
+At the end, what clients were told, the journal and the ledger must agree on every decision.
 
-    python tests/chaos_mcp.py --sessions 100 --seconds 60
+    python tests/chaos_mcp.py --sessions 20 --seconds 60
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import itertools
 import json
 import os
-import subprocess
+import random
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import aiohttp
-import chaos
+from ocp_stripe_balance import OCPAgent, Settings
+from ocp_stripe_balance.backoffice import BackOffice
+from ocp_stripe_balance.errors import ToolError
+from ocp_stripe_balance.sandbox import Sandbox
 
-if TYPE_CHECKING:
-    import httpx
-
-_PATH = "/mcp"
-_TOOL = "create_balance_transaction"
-_VERSIONS = ["2025-11-25", "2026-07-28"]
-_POLICY = """duplicate_window = "off"
-[[budgets]]
-per = "user"
-window = "1h"
-credit = { usd = "999999999.00" }
-"""
+CUSTOMERS, LEAST_DECISIONS = 10, 20
+_META = "io.modelcontextprotocol"
 
 
-class Sessions(chaos.Run):
+class GoneError(Exception):
+    """
+    The server was killed.
+    """
+
+
+class Session:
+    """
+    A host's session with a server process, in one of the two versions.
+    """
+
+    def __init__(self, environment: dict[str, str], *, is_modern: bool) -> None:
+        self._environment, self._is_modern = environment, is_modern
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """
+        Start a server, and another one where it is killed before it answers.
+        """
+        while True:
+            try:
+                return await self._start()
+            except GoneError:
+                continue
+
+    async def _start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).parent / "ocp-stripe-balance"), "mcp",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **self._environment},
+        )  # fmt: skip
+        self._reading = asyncio.ensure_future(self._read(self.process))
+        if not self._is_modern:
+            about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+            await self._ask("initialize", about)
+            self._write({"method": "notifications/initialized"})
+
+    async def call(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """
+        What the client is told.
+
+        Raises:
+            GoneError: nothing.
+        """
+        answer = await self._ask("tools/call", {"name": "create_balance_transaction", "arguments": arguments})
+        told: dict[str, Any] = answer["result"]["structuredContent"]
+        return told
+
+    def kill(self) -> None:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.kill()
+
+    async def close(self) -> int:
+        """
+        Close the connection, as a host does; the server's exit code.
+        """
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return await self.process.wait()
+
+    async def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        assert self._reading is not None
+        if self._reading.done():
+            raise GoneError
+        number = next(self._numbers)
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        if self._is_modern:
+            version = {f"{_META}/protocolVersion": "2026-07-28", f"{_META}/clientCapabilities": {}}
+            params = {**params, "_meta": version}
+        self._write({"id": number, "method": method, "params": params})
+        heard: dict[str, Any] = await answer
+        return heard
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            message = json.loads(line)
+            if "id" in message:
+                self._waiting.pop(message["id"]).set_result(message)
+        await process.wait()
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting.values():
+            each.set_exception(GoneError())
+
+
+class Chaos:
     """
     One run.
     """
 
-    def __init__(self, options: argparse.Namespace, seed: int, folder: Path) -> None:
-        """
-        Make up calls, for their customers' sake: those of the sessions are made up as time goes.
-        """
-        options.calls = 2 * chaos.CUSTOMERS
-        super().__init__(options, seed, folder)
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.chance = random.Random(options.seed)
+        self.told: dict[str, list[dict[str, Any]]] = {}
+        self.customers: list[str] = []
+        self.kills = self.twice = 0
+        self.until = 0.0
 
-    async def drive(self, http: httpx.AsyncClient) -> None:
+    async def main(self, folder: Path) -> dict[str, Any]:
+        (folder / "policy.toml").write_text('duplicate_window = "off"\n')
+        journal = str(folder / "journal.sqlite3")
+        async with Sandbox(seed=self.options.seed) as stripe:
+            self.customers = [stripe.create_customer() for _ in range(CUSTOMERS)]
+            environment = {"STRIPE_API_BASE": stripe.url, "STRIPE_SECRET_KEY": stripe.api_key}
+            environment |= {"OCP_STRIPE_JOURNAL": journal, "OCP_STRIPE_POLICY": str(folder / "policy.toml")}
+            environment |= {"OCP_STRIPE_RATE_LIMIT": "off", "OCP_STRIPE_TIMEOUT": "8"}
+            for kind in ("reset", "stall", "server_error", "bad_gateway"):
+                faulty = f"{kind}:times=all,path=balance,probability=0.05,seconds=0.2,executed="
+                for executed in ("true", "false"):
+                    stripe.faults.add_text(faulty + executed)
+            sessions = [Session(environment, is_modern=bool(number % 2)) for number in range(self.options.sessions)]
+            await asyncio.gather(*(each.start() for each in sessions))
+            self.until = time.monotonic() + self.options.seconds
+            harm = asyncio.ensure_future(self.kill(sessions))
+            await asyncio.gather(*map(self.use, sessions))
+            await harm
+            codes = Counter(await asyncio.gather(*(each.close() for each in sessions)))
+            stripe.faults.clear()
+            found = await self.find_out(stripe, journal)
+            entries = await self.ledger(stripe)
+        return {**self.report(entries), "found out later": found, "exit codes": dict(codes)}
+
+    async def use(self, session: Session) -> None:
         """
-        Let sessions call until the time is over, and others finish what killed ones left.
+        Make calls until the time is over, each of them until it is settled, whatever happens to the server.
         """
-        del http
-        (self.folder / "policy.toml").write_text(_POLICY)
-        self.is_over, self.waiting, self.server_kills = False, [], 0
-        named = {job.parameters["customer"] for job in self.jobs}
-        self.customers = sorted(each for each in named if "none" not in each)
-        self.jobs = []
-        server = await self.serve(0)
-        sessions = [asyncio.create_task(self.session()) for _ in range(self.options.sessions)]
-        began = time.monotonic()
-        for kill in range(1, int(self.options.seconds / self.options.every) + 1):
-            await asyncio.sleep(began + kill * self.options.every - time.monotonic())
-            victim = self.chance.choice([each for each in sessions if not each.done()])
-            victim.cancel()
-            sessions.append(asyncio.create_task(self.session()))
+        while time.monotonic() < self.until:
+            await self.settle(session, self.decision())
+
+    def decision(self) -> dict[str, Any]:
+        """
+        A new one, or one that any session has made before.
+        """
+        number = self.chance.randrange(max(LEAST_DECISIONS, len(self.told) * 2))
+        said = {"customer": self.customers[number % CUSTOMERS], "amount": -1 - number % 9, "currency": "usd"}
+        return {**said, "reference": f"ticket-{number}"}
+
+    async def settle(self, session: Session, said: dict[str, Any]) -> None:
+        told = self.told.setdefault(said["reference"], [])
+        is_twice = self.chance.random() < 0.3
+        self.twice += is_twice
+        for _ in range(4):
+            answers = await asyncio.gather(*(session.call(said) for _ in range(1 + is_twice)), return_exceptions=True)
+            heard = [each for each in answers if isinstance(each, dict)]
+            told += heard
+            if len(heard) < len(answers):
+                await session.start()
+            elif all(each["outcome"] in {"succeeded", "rejected"} for each in heard):
+                return
+
+    async def kill(self, sessions: list[Session]) -> None:
+        while time.monotonic() < self.until:
+            await asyncio.sleep(1)
+            self.chance.choice(sessions).kill()
             self.kills += 1
-            if kill % self.options.server_every == 0:
-                server.kill()
-                self.ended(server)
-                server = await self.serve(int(self.url.split(":")[2].split("/")[0]))
-                self.server_kills += 1
-        self.is_over = True
-        done, _ = await asyncio.wait(sessions)
-        assert [] == [each for each in done if not each.cancelled() and each.exception()]
-        await self.session()
-        server.terminate()
-        assert 0 == self.ended(server)
 
-    async def serve(self, port: int) -> subprocess.Popen[str]:
+    async def find_out(self, stripe: Sandbox, journal: str) -> dict[str, int]:
         """
-        A server process, once it listens.
+        What became of calls that nobody was told the end of: by reading, then by resuming.
         """
-        command = [str(Path(sys.executable).parent / "ocp-stripe-balance"), "mcp", "--http", "--port", str(port)]
-        settings = {
-            "STRIPE_SECRET_KEY": self.stripe["api_key"],
-            "STRIPE_API_BASE": self.stripe["url"],
-            "OCP_STRIPE_JOURNAL": str(self.journal),
-            "OCP_STRIPE_POLICY": str(self.folder / "policy.toml"),
-            "OCP_STRIPE_TIMEOUT": "8",
-            "OCP_STRIPE_RATE_LIMIT": "off",
+        outcomes: Counter[str] = Counter()
+        settings = Settings(api_key=stripe.api_key, api_base=stripe.url, journal=journal, rate_limit="off")
+        async with BackOffice(settings) as office:
+            for finding in await office.reconcile():
+                outcomes[f"by reading: {finding.outcome}"] += 1
+                if finding.outcome == "unknown":
+                    try:
+                        outcomes[f"by resuming: {(await office.resume(finding.key)).outcome}"] += 1
+                    except ToolError as error:
+                        outcomes[f"by resuming: {error.outcome}"] += 1
+        return dict(outcomes)
+
+    async def ledger(self, stripe: Sandbox) -> list[dict[str, Any]]:
+        settings = Settings(api_key=stripe.api_key, api_base=stripe.url, journal="off", rate_limit="off")
+        async with OCPAgent(settings=settings) as agent:
+            await agent.register_api("stripe")
+            pages = [agent.iterate_tool("list_balance_transactions", {"customer": each}) for each in self.customers]
+            return [entry for page in pages async for entry in page]
+
+    def report(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """
+        The ledger, and what is wrong with what was told of it.
+        """
+        made: dict[str, set[str]] = {}
+        for entry in entries:
+            made.setdefault(entry["metadata"]["ocp_reference"], set()).add(entry["id"])
+        wrong = []
+        for reference, told in self.told.items():
+            ids, outcomes = made.get(reference, set()), {each["outcome"] for each in told}
+            said = {each["data"]["id"] for each in told if each["outcome"] == "succeeded"}
+            if said - ids or (ids and outcomes and outcomes <= {"rejected", "not_sent"}):
+                wrong.append(reference)
+        return {
+            "sessions": self.options.sessions,
+            "SIGKILLs": self.kills,
+            "decisions": len(self.told),
+            "calls answered": sum(map(len, self.told.values())),
+            "sent twice at once": self.twice,
+            "told": dict(Counter(each["outcome"] for told in self.told.values() for each in told)),
+            "entries": len(entries),
+            "double": [reference for reference, ids in made.items() if len(ids) > 1],
+            "wrong": wrong,
         }
-        server = subprocess.Popen(  # noqa: S603  our own program
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **settings}
-        )
-        assert server.stdout is not None
-        self.url = (await asyncio.to_thread(server.stdout.readline)).strip()
-        return server
-
-    def ended(self, server: subprocess.Popen[str]) -> int:
-        """
-        The exit code of a server that was told to end.
-        """
-        assert server.stdout is not None
-        server.stdout.close()
-        return server.wait(timeout=60)
-
-    async def session(self) -> None:
-        """
-        Call until there is nothing left; connect again where the connection is lost.
-        """
-        while not (self.is_over and not self.waiting):
-            # Whatever a lost connection becomes, and a session that a new server does not know.
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, LookupError):
-                timeout = aiohttp.ClientTimeout(total=15)
-                async with aiohttp.ClientSession(
-                    self.url.removesuffix(_PATH), headers=_HEADERS, timeout=timeout
-                ) as http:
-                    version = self.chance.choice(_VERSIONS)
-                    known = {"MCP-Protocol-Version": version}
-                    if version == _VERSIONS[0]:
-                        known["Mcp-Session-Id"] = await opened(http, version)
-                    while (job := self.next_job()) is not None:
-                        await self.call(http, known, job)
-                        await asyncio.sleep(self.chance.random() * 0.2)
-            await asyncio.sleep(0.2)
-
-    def next_job(self) -> chaos.Job | None:
-        """
-        What was left, or something new while there is time; now and then also for a second session.
-        """
-        if self.waiting:
-            return self.waiting.pop(0)
-        if self.is_over:
-            return None
-        (job,) = chaos.make_jobs(1, self.customers, self.chance)
-        job.number, job.key = len(self.jobs), None
-        job.parameters["reference"] = job.parameters["description"] = f"ticket-{job.number}"
-        self.jobs.append(job)
-        if self.chance.random() < 0.1:
-            self.waiting.append(job)
-            self.duplicates += 1
-        return job
-
-    async def call(self, http: aiohttp.ClientSession, known: dict[str, str], job: chaos.Job) -> None:
-        """
-        Make a call, and note what was told; what ended without an answer waits for another session.
-        """
-        job.issues += 1
-        try:
-            told = await answer_to(http, known, "tools/call", name=_TOOL, arguments=job.parameters)
-        except BaseException:
-            self.waiting.append(job)
-            raise
-        about = str(told.get("message", ""))
-        job.told.append(
-            {
-                "outcome": told["outcome"],
-                "id": told.get("data", {}).get("id"),
-                "key": told.get("idempotency_key"),
-                "is_about_journal": about.startswith("The journal at"),
-            }
-        )
-        if (told["outcome"] == "unknown" or told.get("retryable")) and len(job.told) < chaos.MAX_ISSUES:
-            self.waiting.append(job)
-
-    async def compare(self, ledger: list[dict[str, Any]]) -> dict[str, Any]:
-        """
-        By the keys, as in the other run; and by the reason, which each entry has in its description.
-        """
-        report = await super().compare(ledger)
-        made = Counter(entry["description"] for entry in ledger)
-        report["violations"]["double"] += [reason for reason, times in made.items() if times > 1]
-        return report
-
-
-# As little of a client as it takes: a hundred of the SDK's keep two cores busy by themselves.
-
-_HEADERS = {"Accept": "application/json, text/event-stream"}
-
-
-async def opened(http: aiohttp.ClientSession, version: str) -> str:
-    """
-    The ID of a new session of the older protocol.
-
-    Raises:
-        aiohttp.ClientError: the server is gone.
-    """
-    about = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "chaos", "version": "1"}}
-    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about}
-    async with http.post(_PATH, json=hello) as answer:
-        answer.raise_for_status()
-        await answer.read()
-        return answer.headers["Mcp-Session-Id"]
-
-
-async def answer_to(http: aiohttp.ClientSession, known: dict[str, str], method: str, **params: Any) -> dict[str, Any]:
-    """
-    What a tool call was answered.
-
-    Raises:
-        aiohttp.ClientError: the server is gone, or does not know the session.
-        LookupError: there was no result.
-    """
-    if "Mcp-Session-Id" not in known:
-        known = known | {"Mcp-Method": method, "Mcp-Name": params["name"]}
-        prefix = "io.modelcontextprotocol/"
-        version = known["MCP-Protocol-Version"]
-        params["_meta"] = {f"{prefix}protocolVersion": version, f"{prefix}clientCapabilities": {}}
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    async with http.post(_PATH, json=body, headers=known) as answer:
-        answer.raise_for_status()
-        text = await answer.text()
-    messages = (
-        [text] if text.startswith("{") else [line[6:] for line in text.splitlines() if line.startswith("data: {")]
-    )
-    told: dict[str, Any] = json.loads(messages[-1])["result"]["structuredContent"]
-    return told
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="MCP sessions that are killed, a Stripe that fails, three witnesses")
-    parser.add_argument("--sessions", type=int, default=100)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--every", type=float, default=1, help="seconds between two sessions that are killed")
-    parser.add_argument("--server-every", type=int, default=20, help="after how many of those the server is killed")
-    parser.add_argument("--faults", type=float, default=0.1, help="share of faulty exchanges")
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = Sessions(options, options.seed, Path(folder))
-        report = asyncio.run(run.main())
-    sys.stdout.write("\nMCP sessions\n")
-    chaos.show(report | {"server killed": run.server_kills})
-    return 1 if any(report["violations"].values()) else 0
+        report = asyncio.run(Chaos(parser.parse_args()).main(Path(folder)))
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    return 1 if report["double"] or report["wrong"] else 0
 
 
 if __name__ == "__main__":
