@@ -36,7 +36,7 @@ chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
 
 chaos-mcp: .venv/tools .venv/wheel ## 100 MCP sessions over HTTP, one killed each second for a minute, the server now and then
-	$(BIN)/python tests/chaos_mcp.py --sessions 100 --seconds 60
+	$(BIN)/python tests/chaos_mcp_http.py --sessions 100 --seconds 60
 
 bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py

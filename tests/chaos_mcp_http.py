@@ -5,7 +5,7 @@ killed and started again, and a Stripe that fails.
 What a killed session left, another one calls again, for the same reason; now and then two do at once. At the end, the
 three witnesses of `chaos.py` must agree on every call.
 
-    python tests/chaos_mcp.py --sessions 100 --seconds 60
+    python tests/chaos_mcp_http.py --sessions 100 --seconds 60
 """
 
 from __future__ import annotations
