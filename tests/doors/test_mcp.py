@@ -142,6 +142,22 @@ async def test_two_callers_who_ask_for_the_same_are_two(version: str, stripe: Sa
     assert 2 == len(await ledger(stripe, customer))
 
 
+async def test_many_sessions_make_each_decision_once(stripe: Sandbox) -> None:
+    """In both versions, over one journal, each call twice: all are told of the same entry."""
+    calls = [order(stripe.create_customer(), -100, reference=f"t-{number}") for number in range(3)]
+    async with contextlib.AsyncExitStack() as open_sessions:
+        clients = [
+            await open_sessions.enter_async_context(Client(served(stripe, f"{number}@host"), mode=VERSIONS[number % 2]))
+            for number in range(6)
+        ]
+        every = [client.call_tool(CREATE, call) for call in calls for client in clients for _ in range(2)]
+        told = [facts(result) for result in await asyncio.gather(*every)]
+    assert {"succeeded"} == {each["outcome"] for each in told}
+    made = [entry["id"] for call in calls for entry in await ledger(stripe, call["customer"])]
+    assert 3 == len(made)
+    assert set(made) == {each["data"]["id"] for each in told}
+
+
 @both
 async def test_a_question_shows_what_it_is_about(version: str, stripe: Sandbox, customer: str) -> None:
     """Who, what, the balance before and after, why; and the model's words as such, in lines that they cannot leave."""
@@ -331,7 +347,7 @@ async def test_a_process_serves_a_host(version: str, stripe: Sandbox, customer: 
 @contextlib.asynccontextmanager
 async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
     """
-    Our program, serving somebody who writes lines.
+    Our program, to which somebody writes lines.
     """
     variables = {**os.environ, "STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
     begun = await asyncio.create_subprocess_exec(
@@ -343,8 +359,6 @@ async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
     await begun.stdout.readline()
     await written(begun, method="notifications/initialized")
     yield begun
-    async with asyncio.timeout(20):
-        assert 0 == await begun.wait()
 
 
 async def written(begun: asyncio.subprocess.Process, **message: Any) -> None:
@@ -356,13 +370,24 @@ async def written(begun: asyncio.subprocess.Process, **message: Any) -> None:
     await begun.stdin.drain()
 
 
-async def test_a_host_that_has_no_patience_leaves_a_truthful_row(stripe: Sandbox, customer: str) -> None:
-    """It ends the process while the call that was sent has no answer, and standard input stays open."""
+@pytest.mark.parametrize(
+    ("number", "code", "state"), [(signal.SIGTERM, 0, State.UNKNOWN), (signal.SIGKILL, -9, State.SENDING)]
+)
+async def test_a_host_that_has_no_patience_leaves_a_truthful_row(
+    stripe: Sandbox, customer: str, number: signal.Signals, code: int, state: State
+) -> None:
+    """It ends the process, whose input stays open, while the call has no answer; the next session is told the truth."""
     stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=30)
+    call = order(customer, reference="t-1")
     async with process(stripe) as begun:
-        await written(begun, method="tools/call", id=2, params={"name": CREATE, "arguments": order(customer)})
+        await written(begun, method="tools/call", id=2, params={"name": CREATE, "arguments": call})
         while not stripe.faults.met["stall"]:
             await asyncio.sleep(0.01)
-        begun.send_signal(signal.SIGTERM)
+        begun.send_signal(number)
+        async with asyncio.timeout(20):
+            assert code == await begun.wait()
     async with usual_journal() as journal:
-        assert [State.UNKNOWN] == [record.state for record in await records(journal)]
+        assert [state] == [record.state for record in await records(journal)]
+    async with Client(served(stripe)) as client:
+        assert facts(await client.call_tool(CREATE, call))["replayed"]
+    assert 1 == len(await ledger(stripe, customer))

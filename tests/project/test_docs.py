@@ -239,6 +239,26 @@ async def test_mcp_example_lists_and_calls(stripe: Sandbox, customer: str) -> No
     assert not result["isError"]
 
 
+async def test_mcp_host_example_starts_a_server(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+    """As a host does, with the page's policy: what it shows is asked about, and counts."""
+    pytest.importorskip("mcp")
+    from mcp import Client, StdioServerParameters  # noqa: PLC0415  of an extra
+    from mcp_host import facts, saying  # noqa: PLC0415  as above
+
+    asked: list[str] = []
+    (tmp_path / "policy.toml").write_text(block(DOCS / "mcp.md", "mcp-policy"))
+    (host,) = json.loads(block(DOCS / "mcp.md", "mcp-host"))["mcpServers"].values()
+    real = {"STRIPE_API_BASE": stripe.url, "STRIPE_SECRET_KEY": stripe.api_key}
+    assert set(real) == set(host["env"])
+    more = {"OCP_STRIPE_POLICY": str(tmp_path / "policy.toml"), "PATH": str(BIN)}
+    started = StdioServerParameters(**{**host, "env": {**real, **more}})
+    async with Client(started, elicitation_callback=saying(asked)) as mcp_client:
+        assert 3 == len((await mcp_client.list_tools()).tools)
+        result = await mcp_client.call_tool("create_balance_transaction", order(customer, -2500))
+    assert "succeeded" == facts(result)["outcome"]
+    assert 1 == len(asked)
+
+
 def anchors(page: Path) -> set[str]:
     """
     The names of a page's headings, as GitHub and the site make them.
