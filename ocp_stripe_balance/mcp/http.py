@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PATH = "/mcp"
 _MAX_BODY = 1024 * 1024  # a call has a hundredth of it
 _MAX_SESSIONS = 1000  # of one caller
-_GRACE_S = 3.0
+_GRACE_S = 3
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -174,9 +174,15 @@ async def serve(app: Starlette, listener: socket.socket) -> None:
         asyncio.CancelledError: it was.
     """
     config = uvicorn.Config(
-        app, lifespan="on", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False
+        app,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
     )
-    config.timeout_graceful_shutdown = int(_GRACE_S)
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:

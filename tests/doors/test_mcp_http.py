@@ -324,6 +324,24 @@ async def test_what_was_not_sent_when_the_client_went_is_not_sent(stripe: Sandbo
 
 
 @pytest.mark.parametrize("mode", VERSIONS)
+async def test_a_server_that_is_ended_still_tells_what_became_of_a_call(
+    stripe: Sandbox, customer: str, mode: Any
+) -> None:
+    stripe.faults.add("stall", executed=True, path="balance_transactions$", seconds=0.5)
+    async with plain() as http:
+        async with served(settings_for(stripe)) as url:
+            session = (await http.post(url, json=hello())).headers["mcp-session-id"]
+            headers, body = call_in(mode, session, CREATE, **order(customer, reference="ticket-1"))
+            calling = asyncio.create_task(http.post(url, json=body, headers=headers))
+            while not stripe.faults.met["stall"]:
+                await asyncio.sleep(0.01)
+        answer = await calling
+    (entry,) = await ledger(stripe, customer)
+    assert entry["id"] in answer.text
+    assert [State.SUCCEEDED] == [row.state for row in await rows()]
+
+
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_many_sessions_with_one_reason_pay_once(stripe: Sandbox, customer: str, mode: Any) -> None:
     async with served(settings_for(stripe)) as url:
 
