@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
     from mcp.server import Server
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from ocp_stripe_balance.mcp.tokens import Tokens
 
@@ -104,6 +104,23 @@ class _Verifier:
         return None if caller is None else AccessToken(token="", client_id=caller, scopes=[])
 
 
+class _Gate:
+    """
+    Lets in everybody, until a token was made; from then on only who has one, also where that folder is taken away.
+    """
+
+    def __init__(self, callers: Callers, tokens: Tokens) -> None:
+        self._tokens, self._open = tokens, callers
+        self._guarded = AuthenticationMiddleware(
+            RequireAuthMiddleware(callers, []), BearerAuthBackend(_Verifier(tokens))
+        )
+        self._is_closed = tokens.is_used
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._is_closed = self._is_closed or self._tokens.is_used
+        await (self._guarded if self._is_closed else self._open)(scope, receive, send)
+
+
 def application(
     server_of: Callable[[str], Server[Any]], *, names: Sequence[str], tokens: Tokens | None, user: str
 ) -> Starlette:
@@ -113,7 +130,7 @@ def application(
     Args:
         server_of: makes the server of a caller.
         names: the hosts that requests may be sent to.
-        tokens: of which each request must have one; None where everybody is let in, as *user*.
+        tokens: of which each request must have one, once there is any; None where none can be kept.
         user: the caller where no token names one.
     """
     security = TransportSecuritySettings(
@@ -123,9 +140,7 @@ def application(
         ],
     )
     callers = Callers(server_of, security, user)
-    endpoint: ASGIApp = callers
-    if tokens is not None:
-        endpoint = AuthenticationMiddleware(RequireAuthMiddleware(callers, []), BearerAuthBackend(_Verifier(tokens)))
+    endpoint = callers if tokens is None else _Gate(callers, tokens)
     return Starlette(routes=[Route(PATH, endpoint=endpoint)], lifespan=callers.run)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -377,6 +378,20 @@ def test_the_command_serves_until_it_is_ended(stripe_thread: Sandbox) -> None:
     assert ["get_customer"] == re.findall(r'"name":"(\w+)"', listed.text)
     assert "No token was ever made" in said
     assert "Traceback" not in said
+
+
+async def test_the_first_token_closes_an_open_server(stripe: Sandbox, tokens: Tokens) -> None:
+    """At once, with the sessions that were begun without one; and it stays closed whatever becomes of the folder."""
+    async with served(settings_for(stripe), tokens) as url, plain() as http:
+        session = (await http.post(url, json=hello())).headers["mcp-session-id"]
+        headers, body = call_in("legacy", session, "get_customer", customer="cus_1")
+        assert 200 == (await http.post(url, json=body, headers=headers)).status_code
+        let_in = {"Authorization": f"Bearer {tokens.create('bot')}"}
+        assert 401 == (await http.post(url, json=body, headers=headers)).status_code
+        assert 404 == (await http.post(url, json=body, headers=headers | let_in)).status_code
+        assert 200 == (await http.post(url, json=hello(), headers=let_in)).status_code
+        shutil.rmtree(tokens.folder)
+        assert 401 == (await http.post(url, json=hello())).status_code
 
 
 async def test_a_token_is_wanted_once_one_was_made(
