@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
     from mcp.server import Server
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from ocp_stripe_balance.mcp.tokens import Tokens
 
 PATH = "/mcp"
 _MAX_BODY = 1024 * 1024  # a call has a hundredth of it
 _MAX_SESSIONS = 1000  # of one caller
-_GRACE_S = 3.0
+_GRACE_S = 3
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -104,6 +104,23 @@ class _Verifier:
         return None if caller is None else AccessToken(token="", client_id=caller, scopes=[])
 
 
+class _Gate:
+    """
+    Lets in everybody, until a token was made; from then on only who has one, also where that folder is taken away.
+    """
+
+    def __init__(self, callers: Callers, tokens: Tokens) -> None:
+        self._tokens, self._open = tokens, callers
+        self._guarded = AuthenticationMiddleware(
+            RequireAuthMiddleware(callers, []), BearerAuthBackend(_Verifier(tokens))
+        )
+        self._is_closed = tokens.is_used
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._is_closed = self._is_closed or self._tokens.is_used
+        await (self._guarded if self._is_closed else self._open)(scope, receive, send)
+
+
 def application(
     server_of: Callable[[str], Server[Any]], *, names: Sequence[str], tokens: Tokens | None, user: str
 ) -> Starlette:
@@ -113,7 +130,7 @@ def application(
     Args:
         server_of: makes the server of a caller.
         names: the hosts that requests may be sent to.
-        tokens: of which each request must have one; None where everybody is let in, as *user*.
+        tokens: of which each request must have one, once there is any; None where none can be kept.
         user: the caller where no token names one.
     """
     security = TransportSecuritySettings(
@@ -123,9 +140,7 @@ def application(
         ],
     )
     callers = Callers(server_of, security, user)
-    endpoint: ASGIApp = callers
-    if tokens is not None:
-        endpoint = AuthenticationMiddleware(RequireAuthMiddleware(callers, []), BearerAuthBackend(_Verifier(tokens)))
+    endpoint = callers if tokens is None else _Gate(callers, tokens)
     return Starlette(routes=[Route(PATH, endpoint=endpoint)], lifespan=callers.run)
 
 
@@ -174,9 +189,15 @@ async def serve(app: Starlette, listener: socket.socket) -> None:
         asyncio.CancelledError: it was.
     """
     config = uvicorn.Config(
-        app, lifespan="on", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False
+        app,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
     )
-    config.timeout_graceful_shutdown = int(_GRACE_S)
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:

@@ -58,8 +58,17 @@ class Tokens:
     def is_used(self) -> bool:
         """
         Whether a token was ever made here. Where all were revoked, nobody is let in, rather than everybody.
+
+        Raises:
+            ConfigurationError: nobody can say, because the folder cannot be read.
         """
-        return self.folder.is_dir()
+        try:
+            self.folder.stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unusable(error) from error
+        return True
 
     def create(self, name: str) -> str:
         """

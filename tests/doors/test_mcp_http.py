@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -325,6 +326,24 @@ async def test_what_was_not_sent_when_the_client_went_is_not_sent(stripe: Sandbo
 
 
 @pytest.mark.parametrize("mode", VERSIONS)
+async def test_a_server_that_is_ended_still_tells_what_became_of_a_call(
+    stripe: Sandbox, customer: str, mode: Any
+) -> None:
+    stripe.faults.add("stall", executed=True, path="balance_transactions$", seconds=0.5)
+    async with plain() as http:
+        async with served(settings_for(stripe)) as url:
+            session = (await http.post(url, json=hello())).headers["mcp-session-id"]
+            headers, body = call_in(mode, session, CREATE, **order(customer, reference="ticket-1"))
+            calling = asyncio.create_task(http.post(url, json=body, headers=headers))
+            while not stripe.faults.met["stall"]:
+                await asyncio.sleep(0.01)
+        answer = await calling
+    (entry,) = await ledger(stripe, customer)
+    assert entry["id"] in answer.text
+    assert [State.SUCCEEDED] == [row.state for row in await rows()]
+
+
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_many_sessions_with_one_reason_pay_once(stripe: Sandbox, customer: str, mode: Any) -> None:
     async with served(settings_for(stripe)) as url:
 
@@ -360,6 +379,20 @@ def test_the_command_serves_until_it_is_ended(stripe_thread: Sandbox) -> None:
     assert ["get_customer"] == re.findall(r'"name":"(\w+)"', listed.text)
     assert "No token was ever made" in said
     assert "Traceback" not in said
+
+
+async def test_the_first_token_closes_an_open_server(stripe: Sandbox, tokens: Tokens) -> None:
+    """At once, with the sessions that were begun without one; and it stays closed whatever becomes of the folder."""
+    async with served(settings_for(stripe), tokens) as url, plain() as http:
+        session = (await http.post(url, json=hello())).headers["mcp-session-id"]
+        headers, body = call_in("legacy", session, "get_customer", customer="cus_1")
+        assert 200 == (await http.post(url, json=body, headers=headers)).status_code
+        let_in = {"Authorization": f"Bearer {tokens.create('bot')}"}
+        assert 401 == (await http.post(url, json=body, headers=headers)).status_code
+        assert 404 == (await http.post(url, json=body, headers=headers | let_in)).status_code
+        assert 200 == (await http.post(url, json=hello(), headers=let_in)).status_code
+        shutil.rmtree(tokens.folder)
+        assert 401 == (await http.post(url, json=hello())).status_code
 
 
 async def test_a_token_is_wanted_once_one_was_made(

@@ -77,6 +77,13 @@ def test_a_revoked_token_is_good_for_nothing_and_tokens_stay_wanted(tokens: Toke
     assert tokens.caller_of(token) is None
 
 
+def test_where_nobody_can_say_whether_there_are_tokens_the_server_does_not_start(tokens: Tokens) -> None:
+    tokens.folder.parent.write_text("a file in the folder's place")
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        _ = tokens.is_used
+    assert tokens.caller_of("bot.secret") is None
+
+
 def test_a_name_is_one_callers(tokens: Tokens) -> None:
     token = tokens.create("bot")
     with pytest.raises(ConfigurationError, match="token named bot already"):

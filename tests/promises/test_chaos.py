@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import chaos
-import chaos_mcp
+import chaos_mcp_http
 import pytest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> No
     """Some seconds of it, in which the server lives; `make chaos-mcp` kills that too."""
     pytest.importorskip("mcp", reason="the extra mcp is not installed")
     options = argparse.Namespace(sessions=12, seconds=5, every=0.5, server_every=99, faults=0.2)
-    report = asyncio.run(chaos_mcp.Sessions(options, 5, tmp_path).main())
+    report = asyncio.run(chaos_mcp_http.Sessions(options, 5, tmp_path).main())
     assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": [], "wrong total": []} == report[
         "violations"
     ]
