@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 PAGE = DOCS / "agents.md"
-TEXT = "Credit what tickets 811 and 812 say."
+TEXT = "Credit what the tickets say."
 TOOL = "postCustomersCustomerBalanceTransactions"
 FUNCTION = "credit_customer"
 
@@ -37,7 +37,7 @@ FUNCTION = "credit_customer"
 @dataclass
 class Script:
     """
-    A model that reads what it is told: it errs, corrects itself with two calls at once, and then says how they ended.
+    A model that reads what it is told: it errs, corrects itself with three calls at once, and then says how they ended.
 
     It remembers nothing, as a model does not, so that it can go on in another process.
     """
@@ -56,7 +56,7 @@ class Script:
         """
         self.told += answers
         if any(answer.get("error") == "invalid_parameters" for answer in answers):
-            return [self.call("1.00", "ticket-811"), self.call("5.00", "ticket-812")]
+            return [self.call(f"{n}.00", f"ticket-{n}") for n in (1, 5, 6)]
         return ", ".join(answer.get("error", answer["outcome"]) for answer in answers) or [self.call("five", "x")]
 
     def call(self, amount: str, reference: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import frameworks
 import pytest
@@ -37,6 +37,16 @@ async def amounts(stripe: Sandbox, customer: str) -> list[int]:
     return sorted(entry["amount"] for entry in await ledger(stripe, customer))
 
 
+async def decide(amount: int, is_yes: dict[str, bool]) -> None:
+    """
+    A person decides on that amount for each customer, with the page's program.
+    """
+    async with BackOffice() as office:
+        waiting = {each.customer: each for each in await office.proposals() if each.amount == -amount}
+    for customer, said in is_yes.items():
+        await names_of(PAGE, "decide")["decide"](waiting[customer].id, "ana@example.com", said)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_an_approval_outlives_the_process(
     loop: str, stripe: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -58,21 +68,16 @@ async def test_an_approval_outlives_the_process(
     _, errors = await first.communicate()
     assert -signal.SIGKILL == first.returncode, errors.decode()
 
+    await decide(500, {yes: True, no: False})
     too_early, _ = await go(loop, yes)
-    assert too_early == ("succeeded, approval_required" if loop in RUNNERS else None)
-    assert [[-100], [-100]] == [await amounts(stripe, customer) for customer in (yes, no)]
+    assert too_early == ("succeeded, succeeded, approval_required" if loop in RUNNERS else None)
+    assert [[-500, -100], [-100]] == [await amounts(stripe, customer) for customer in (yes, no)]
 
-    async with BackOffice() as office:
-        proposals = await office.proposals()
-    assert {yes, no} == {proposal.customer for proposal in proposals}
-    decide: Any = names_of(PAGE, "decide")["decide"]
-    for proposal in proposals:
-        await decide(proposal.id, "ana@example.com", proposal.customer == yes)
-
+    await decide(600, {yes: True, no: False})
     for _ in range(2):
         said, _ = await go(loop, yes)
-        assert "succeeded, succeeded" == said
+        assert "succeeded, succeeded, succeeded" == said
     said, told = await go(loop, no)
-    assert "succeeded, policy_refused" == said
+    assert "succeeded, policy_refused, policy_refused" == said
     assert "ana@example.com" in told[-1]["message"]
-    assert [[-500, -100], [-100]] == [await amounts(stripe, customer) for customer in (yes, no)]
+    assert [[-600, -500, -100], [-100]] == [await amounts(stripe, customer) for customer in (yes, no)]
