@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance.cli.output import print_json, sentence_of, show_result
+from ocp_stripe_balance.cli.output import print_json, say, sentence_of, show_result, show_table
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,6 +72,19 @@ class Run:
         """
         sys.stdout.flush()
         self.is_shown = True
+
+    def show_list(
+        self, name: str, facts: list[Any], headers: Sequence[str], rows: list[tuple[str, ...]], nothing: str
+    ) -> None:
+        """
+        Print a list: as a JSON document, or as a table, and *nothing* where it is empty.
+        """
+        if self.as_json:
+            self.print_list(name, facts)
+            return
+        show_table(headers, rows)
+        if not rows:
+            say(nothing)
 
     def print_list(self, name: str, items: list[Any]) -> None:
         """
