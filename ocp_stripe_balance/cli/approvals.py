@@ -2,7 +2,6 @@
 Approval by a person: at the terminal, and over the queue in the journal.
 """
 
-import asyncio
 import contextlib
 import getpass
 import socket
@@ -120,7 +119,9 @@ async def ask_at_terminal(proposal: "Proposal", emails: "Mapping[str, str]") -> 
     try:
         said = ask_at(f"{proposal.describe()}{email}\nSend it? {choices}")
     except KeyboardInterrupt:
-        raise asyncio.CancelledError from None  # which a task can end with
+        from asyncio import CancelledError  # which a task can end with
+
+        raise CancelledError from None
     if said in _YES:
         return proposal.approve(by=by)
     return proposal.deny(by=by) if said in _NO or is_own_command else None

@@ -2,7 +2,6 @@
 The calls on record: list, show, reconcile, resume, export, backup and prune.
 """
 
-import asyncio
 import contextlib
 import json
 import re
@@ -134,8 +133,7 @@ async def resume(ctx: typer.Context, key: Key, *, as_json: Json = False) -> int:
     from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
 
     async with BackOffice() as office:
-        ctx.obj.calling = asyncio.ensure_future(office.resume(key))
-        ctx.obj.show(await ctx.obj.calling)
+        await ctx.obj.make(office.resume(key))
     return 0
 
 

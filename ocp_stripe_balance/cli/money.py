@@ -2,7 +2,6 @@
 The verbs: crediting, debiting and undoing, what a customer has, and calling a tool by its name.
 """
 
-import asyncio
 import functools
 import re
 import sys
@@ -179,8 +178,7 @@ async def _make_call(
             )
         if dry_run:
             return show_dry_run(await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True), run)
-        run.calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=key))
-        run.show(await run.calling)
+        await run.make(agent.call_tool(tool.name, parameters, idempotency_key=key))
         return 0
 
 

@@ -17,7 +17,7 @@ from ocp_stripe_balance.cli.output import print_json, say, sentence_of, show_res
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ocp_stripe_balance.models import ToolResult
 
@@ -58,10 +58,14 @@ class Run:
         """
         return self.words[0] if self.words else ""
 
-    def show(self, result: ToolResult) -> None:
+    async def make(self, call: Coroutine[Any, Any, ToolResult]) -> None:
         """
-        Print the result of a call.
+        Make a call that may move money, and print its result.
         """
+        import asyncio  # that --help does not need
+
+        self.calling = asyncio.ensure_future(call)
+        result = await self.calling
         self.done = sentence_of(result)
         show_result(result, self)
         self.flush()
