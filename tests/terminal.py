@@ -8,6 +8,7 @@ import fcntl
 import io
 import os
 import pty
+import signal
 import struct
 import termios
 import threading
@@ -39,11 +40,14 @@ def at_terminal(
     stripe: Sandbox | None = None,
     answer: str = "",
     typed_ahead: str = "",
+    interrupt_at: str = "",
     columns: int = 80,
     **environment: str,
 ) -> Done:
     """
     A command on a terminal of its own: *answer* is typed once a question is shown, *typed_ahead* before.
+
+    Ctrl-C comes where *interrupt_at* is shown.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -51,7 +55,7 @@ def at_terminal(
     shown: list[bytes] = []
 
     def sit_there() -> None:
-        rest = answer
+        rest, last = answer, interrupt_at
         while True:
             try:
                 shown.append(os.read(ours, 65536))
@@ -60,6 +64,9 @@ def at_terminal(
             if rest and b"".join(shown).rstrip().endswith(_ASKING):
                 os.write(ours, rest.encode())
                 rest = ""
+            if last and last.encode() in b"".join(shown):
+                os.kill(os.getpid(), signal.SIGINT)
+                last = ""
 
     person = threading.Thread(target=sit_there)
     person.start()

@@ -2,7 +2,6 @@
 Approval by a person: at the terminal, and over the queue in the journal.
 """
 
-import asyncio
 import contextlib
 import getpass
 import socket
@@ -14,7 +13,7 @@ import typer
 from ocp_stripe_balance._text.plain import escaped
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import FACT_INDENT, fitted, local, printable, say, show_fact, show_table, show_text
+from ocp_stripe_balance.cli.output import FACT_INDENT, fitted, local, printable, say, show_fact, show_text
 from ocp_stripe_balance.cli.running import Run
 from ocp_stripe_balance.errors import NotSentError
 
@@ -48,15 +47,12 @@ async def list_proposals(
     async with BackOffice() as office:
         proposals = await office.proposals()
     shown = [each for each in proposals if everything or each.state == "waiting"]
-    if as_json:
-        ctx.obj.print_list("proposals", [facts_of_proposal(each) for each in shown])
-        return 0
+    facts = [facts_of_proposal(each) for each in shown]
     rows = [
         (each.id, each.state, each.effect, each.customer, local(each.asked_at), each.reference or "") for each in shown
     ]
-    show_table(("proposal", "state", "effect", "customer", "asked", "reference"), rows)
-    if not shown:
-        say("Nothing waits for approval.")
+    headers = ("proposal", "state", "effect", "customer", "asked", "reference")
+    ctx.obj.show_list("proposals", facts, headers, rows, "Nothing waits for approval.")
     return 0
 
 
@@ -123,7 +119,9 @@ async def ask_at_terminal(proposal: "Proposal", emails: "Mapping[str, str]") -> 
     try:
         said = ask_at(f"{proposal.describe()}{email}\nSend it? {choices}")
     except KeyboardInterrupt:
-        raise asyncio.CancelledError from None  # which a task can end with
+        from asyncio import CancelledError  # which a task can end with
+
+        raise CancelledError from None
     if said in _YES:
         return proposal.approve(by=by)
     return proposal.deny(by=by) if said in _NO or is_own_command else None

@@ -2,7 +2,6 @@
 The calls on record: list, show, reconcile, resume, export, backup and prune.
 """
 
-import asyncio
 import contextlib
 import json
 import re
@@ -17,7 +16,7 @@ import typer
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance.cli.options import TIME_HELP, Json, OfCustomer, Since
-from ocp_stripe_balance.cli.output import is_plain, local, say, show_fact, show_table, show_text
+from ocp_stripe_balance.cli.output import is_plain, local, say, show_fact, show_text
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -48,19 +47,12 @@ async def list_calls(
     after = _moment(since, "--since") if since else 0.0
     async with BackOffice() as office:
         calls = await office.calls(states=states, since=after, customer=customer)
-    if as_json:
-        ctx.obj.print_list("calls", [facts_of_call(call) for call in calls])
-        return 0
-    headers = ("time", "outcome", "effect", "customer", "key")
-    show_table(
-        headers,
-        [
-            (local(call.created_at), str(call.state), call.intent.effect, call.intent.customer or "", call.key)
-            for call in calls
-        ],
-    )
-    if not calls:
-        say("No calls.")
+    facts = [facts_of_call(call) for call in calls]
+    rows = [
+        (local(call.created_at), str(call.state), call.intent.effect, call.intent.customer or "", call.key)
+        for call in calls
+    ]
+    ctx.obj.show_list("calls", facts, ("time", "outcome", "effect", "customer", "key"), rows, "No calls.")
     return 0
 
 
@@ -101,13 +93,10 @@ async def decisions(
     after = _moment(since, "--since") if since else 0.0
     async with BackOffice() as office:
         found = await office.decisions(since=after, customer=customer)
-    if as_json:
-        ctx.obj.print_list("decisions", [facts_of_decision(each) for each in found])
-        return 0
+    facts = [facts_of_decision(each) for each in found]
     rows = [(local(each.at), each.decision, each.effect, each.customer, _by(each), each.key) for each in found]
-    show_table(("time", "decision", "effect", "customer", "by", "key"), rows)
-    if not found:
-        say("No decisions.")
+    headers = ("time", "decision", "effect", "customer", "by", "key")
+    ctx.obj.show_list("decisions", facts, headers, rows, "No decisions.")
     return 0
 
 
@@ -125,19 +114,15 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     async with BackOffice() as office:
         with _progress() as progress:
             findings = await office.reconcile(progress)
-    is_settled = all(finding.outcome != "unknown" for finding in findings)
-    if as_json:
-        ctx.obj.print_list("findings", [facts_of_finding(finding) for finding in findings])
-        return 0 if is_settled else 4
     rows = []
     for finding in findings:
         found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice
         told = {"not_sent": "never applied; nothing moved"}.get(finding.outcome, found)
         rows.append((finding.outcome, finding.key, finding.customer, told))
-    show_table(("outcome", "key", "customer", "found"), rows)
-    if not findings:
-        say(f"No call is open at {office.settings.api_base} in this mode.")
-    return 0 if is_settled else 4
+    facts = [facts_of_finding(finding) for finding in findings]
+    nothing = f"No call is open at {office.settings.api_base} in this mode."
+    ctx.obj.show_list("findings", facts, ("outcome", "key", "customer", "found"), rows, nothing)
+    return 0 if all(finding.outcome != "unknown" for finding in findings) else 4
 
 
 @app.command()
@@ -148,8 +133,7 @@ async def resume(ctx: typer.Context, key: Key, *, as_json: Json = False) -> int:
     from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
 
     async with BackOffice() as office:
-        ctx.obj.calling = asyncio.ensure_future(office.resume(key))
-        ctx.obj.show(await ctx.obj.calling)
+        await ctx.obj.make(office.resume(key))
     return 0
 
 

@@ -2,11 +2,10 @@
 The verbs: crediting, debiting and undoing, what a customer has, and calling a tool by its name.
 """
 
-import asyncio
 import functools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,54 +34,31 @@ def add_to(app: typer.Typer) -> None:
     """
     Add the verbs to the commands.
     """
-    for verb in (credit, debit, reverse, balance, history, find, call):
+    app.command("credit", help="Lower what a customer owes, once.")(_entry_of("credit"))
+    app.command("debit", help="Raise what a customer owes, once.")(_entry_of("debit"))
+    for verb in (reverse, balance, history, find, call):
         app.command(verb.__name__)(verb)
 
 
-async def credit(
-    ctx: typer.Context,
-    customer: Customer,
-    amount: Amount,
-    currency: Currency,
-    *,
-    reference: Reference,
-    description: Description = None,
-    metadata: Metadata = None,
-    idempotency_key: Key = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> int:
-    """
-    Lower what a customer owes, once.
-    """
-    parameters = _entry("credit", amount, currency, reference, description, metadata)
-    return await _make_call(
-        ctx.obj, CREATE, {"customer": customer, **parameters}, key=idempotency_key, yes=yes, dry_run=dry_run
-    )
+def _entry_of(verb: Literal["credit", "debit"]) -> Callable[..., Coroutine[Any, Any, int]]:
+    async def make(
+        ctx: typer.Context,
+        customer: Customer,
+        amount: Amount,
+        currency: Currency,
+        *,
+        reference: Reference,
+        description: Description = None,
+        metadata: Metadata = None,
+        idempotency_key: Key = None,
+        yes: Yes = False,
+        dry_run: DryRun = False,
+        as_json: Json = False,
+    ) -> int:
+        given = {"customer": customer, **_entry(verb, amount, currency, reference, description, metadata)}
+        return await _make_call(ctx.obj, CREATE, given, key=idempotency_key, yes=yes, dry_run=dry_run)
 
-
-async def debit(
-    ctx: typer.Context,
-    customer: Customer,
-    amount: Amount,
-    currency: Currency,
-    *,
-    reference: Reference,
-    description: Description = None,
-    metadata: Metadata = None,
-    idempotency_key: Key = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> int:
-    """
-    Raise what a customer owes, once.
-    """
-    parameters = _entry("debit", amount, currency, reference, description, metadata)
-    return await _make_call(
-        ctx.obj, CREATE, {"customer": customer, **parameters}, key=idempotency_key, yes=yes, dry_run=dry_run
-    )
+    return make
 
 
 async def reverse(
@@ -202,8 +178,7 @@ async def _make_call(
             )
         if dry_run:
             return show_dry_run(await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True), run)
-        run.calling = asyncio.ensure_future(agent.call_tool(tool.name, parameters, idempotency_key=key))
-        run.show(await run.calling)
+        await run.make(agent.call_tool(tool.name, parameters, idempotency_key=key))
         return 0
 
 

@@ -18,7 +18,7 @@ from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ocp_stripe_balance.cli.running import Run
     from ocp_stripe_balance.errors import ToolError
@@ -78,22 +78,20 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     Aligned columns, on a terminal under a heading; those that do not fit beside each other go below, whole.
     """
-    cells = [[printable(cell) for cell in row] for row in rows]
-    if not cells:
-        return
     room = _columns(sys.stdout)
-    if room is None:
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for row in cells:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    width_of: Callable[[str], int] = len
+    table = [[printable(cell) for cell in row] for row in rows]
+    if not table:
         return
-    from rich.cells import cell_len  # only a terminal needs it
+    if room is not None:
+        from rich.cells import cell_len  # only a terminal needs it
 
-    table = [*headers], *cells
-    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+        width_of = cell_len
+        table.insert(0, [*headers])
+    widths = [max(map(width_of, column)) for column in zip(*table, strict=True)]
     below, used = set(), 0
     for number, width in enumerate(widths):
-        if used and used + width > room:
+        if room is not None and used and used + width > room:
             below.add(number)
             used = len(_BELOW)
         used += width + 2
@@ -101,8 +99,9 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         line = ""
         for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
             line += f"\n{_BELOW}" if number in below else "  " if number else ""
-            style = "bold" if row is table[0] else _STYLES.get(cell, "")
-            line += painted(_filled(cell, room - 2, "", _BELOW), style, sys.stdout) + " " * (width - cell_len(cell))
+            style = "bold" if room and row is table[0] else _STYLES.get(cell, "")
+            text = _filled(cell, (room or sys.maxsize) - len(_BELOW), "", _BELOW)
+            line += painted(text, style, sys.stdout) + " " * (width - width_of(cell))
         print("\n".join(each.rstrip() for each in line.split("\n")))
 
 

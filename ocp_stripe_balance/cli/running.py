@@ -13,11 +13,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance.cli.output import print_json, sentence_of, show_result
+from ocp_stripe_balance.cli.output import print_json, say, sentence_of, show_result, show_table
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ocp_stripe_balance.models import ToolResult
 
@@ -58,10 +58,14 @@ class Run:
         """
         return self.words[0] if self.words else ""
 
-    def show(self, result: ToolResult) -> None:
+    async def make(self, call: Coroutine[Any, Any, ToolResult]) -> None:
         """
-        Print the result of a call.
+        Make a call that may move money, and print its result.
         """
+        import asyncio  # that --help does not need
+
+        self.calling = asyncio.ensure_future(call)
+        result = await self.calling
         self.done = sentence_of(result)
         show_result(result, self)
         self.flush()
@@ -72,6 +76,19 @@ class Run:
         """
         sys.stdout.flush()
         self.is_shown = True
+
+    def show_list(
+        self, name: str, facts: list[Any], headers: Sequence[str], rows: list[tuple[str, ...]], nothing: str
+    ) -> None:
+        """
+        Print a list: as a JSON document, or as a table, and *nothing* where it is empty.
+        """
+        if self.as_json:
+            self.print_list(name, facts)
+            return
+        show_table(headers, rows)
+        if not rows:
+            say(nothing)
 
     def print_list(self, name: str, items: list[Any]) -> None:
         """

@@ -2,7 +2,6 @@
 The embedded Stripe, run until Ctrl-C.
 """
 
-import asyncio
 import json
 from typing import Annotated
 
@@ -39,6 +38,8 @@ async def sandbox(
     """
     Run an embedded Stripe until Ctrl-C.
     """
+    import asyncio  # that --help does not need
+
     from ocp_stripe_balance.sandbox import Sandbox  # a server that few commands need
 
     try:

@@ -10,7 +10,7 @@ import typer
 from ocp_stripe_balance.cli.given import fail
 from ocp_stripe_balance.cli.money import tool_named
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import print_json, wrap
+from ocp_stripe_balance.cli.output import print_json, show_text, wrap
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._tools.manifest import ToolSpec
@@ -44,7 +44,7 @@ async def tools(
             if as_json:
                 ctx.obj.print_facts(_definition(tool))
             else:
-                print(agent.get_tool_documentation(tool.name))
+                show_text(agent.get_tool_documentation(tool.name), keep="\n")
         elif as_json:
             ctx.obj.print_list("tools", [_definition(tool) for tool in agent.list_tools()])
         else:

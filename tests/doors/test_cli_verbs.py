@@ -106,7 +106,8 @@ def test_a_terminal_gets_a_table_in_colour_and_text_as_it_is(stripe_thread: Sand
     code, shown, _ = at_terminal("history", customer, stripe=stripe_thread, columns=columns)
     assert (0, True, True) == (code, "balance after" in shown or "balance" in shown, "[red]" in shown)
     assert "\x1b[2J" not in shown
-    assert "\x1b[" in at_terminal("calls", "list", stripe=stripe_thread, columns=columns).out
+    listed = at_terminal("calls", "list", stripe=stripe_thread, columns=columns).out
+    assert ("\x1b[1mtime" in listed, "\x1b[32msucceeded" in listed) == (True, True)
     for plain in ({"TERM": "dumb"}, {"NO_COLOR": "1"}):
         text = at_terminal("doctor", stripe=stripe_thread, columns=columns, **plain).out
         assert "\x1b[3" not in text

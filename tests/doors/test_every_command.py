@@ -27,7 +27,6 @@ POLICY = """
 above = { usd = "20.00" }
 queue = true
 """
-ENDLESS = {"sandbox"}  # runs until Ctrl-C, and is tested in a process of its own
 
 
 def names(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -209,6 +208,7 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("is valid", ("policy", "check", str(tmp_path / "policy.toml"))),
         ("would be sent", ("policy", "explain", str(tmp_path / "order.json"))),
         (TOOL, ("tools",)),
+        ("Credit or debit a Stripe customer's balance", ("tools", TOOL)),
         ("ledger has one entry", ("demo",)),
         ("Every total is", ("calls", "check")),
         ("Copied to", ("calls", "backup", str(tmp_path / "copy"))),
@@ -219,4 +219,6 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         assert said in " ".join(desk.shown(*command).split()), command
     assert "━" in desk.shown("calls", "check"), "a bar, while it reads"
     assert "decision" in at_terminal("calls", "export").out
+    assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
+    assert "Interrupted." in done.out
     assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",), ("calls", "export")}
