@@ -203,7 +203,7 @@ async def _run(form: Format, agent: Any, name: str, arguments: Any, how: dict[st
         return _renamed(form, error.to_dict()), True
     except ToolError as error:
         return _renamed(form, error.to_dict()), True
-    told: dict[str, Any] = result.for_model()
+    told: dict[str, Any] = result.to_dict() if how.get("dry_run") else result.for_model()
     return told, False
 
 

@@ -231,7 +231,7 @@ class Chaos:
         wrong = []
         for reference, told in self.told.items():
             ids, outcomes = made.get(reference, set()), {each["outcome"] for each in told}
-            said = {each["data"]["id"] for each in told if each["outcome"] == "succeeded"}
+            said = {each["entry"]["id"] for each in told if each["outcome"] == "succeeded"}
             if said - ids or (ids and outcomes and outcomes <= {"rejected", "not_sent"}):
                 wrong.append(reference)
         return {

@@ -162,12 +162,12 @@ class Sessions(chaos.Run):
         job.told.append(
             {
                 "outcome": told["outcome"],
-                "id": told.get("data", {}).get("id"),
+                "id": told.get("entry", {}).get("id"),
                 "key": told.get("idempotency_key"),
                 "is_about_journal": about.startswith("The journal at"),
             }
         )
-        if (told["outcome"] == "unknown" or told.get("retryable")) and len(job.told) < chaos.MAX_ISSUES:
+        if (told["outcome"] == "unknown" or told.get("next") == "call_again") and len(job.told) < chaos.MAX_ISSUES:
             self.waiting.append(job)
 
     async def compare(self, ledger: list[dict[str, Any]]) -> dict[str, Any]:

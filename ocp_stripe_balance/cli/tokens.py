@@ -45,12 +45,15 @@ async def list_(ctx: typer.Context, *, as_json: Json = False) -> int:
 
 
 @app.command()
-async def revoke(name: Name) -> int:
+async def revoke(ctx: typer.Context, name: Name, *, as_json: Json = False) -> int:
     """
     Let a token be good for nothing, at once.
     """
     _tokens().revoke(name)
-    say(f"Revoked: {name}.")
+    if as_json:
+        ctx.obj.print_facts({"name": name, "revoked": True})
+    else:
+        say(f"Revoked: {name}.")
     return 0
 
 

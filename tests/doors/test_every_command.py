@@ -98,7 +98,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
         *(newest["amount"], oldest["amount"], oldest["metadata"]["order"], oldest["description"]),
     )
     desk.told("reverse", newest["id"])
-    assert "the balance is 2.50 usd" in desk.told("balance", customer)["summary"]
+    assert "owes 2.50 usd" in desk.told("balance", customer)["summary"]
     assert "3 entries" in desk.told("history", "a@b.test")["summary"]
     assert "1 customer" in desk.told("find", "a@b.test")["summary"]
     order = json.dumps({"customer": customer, "amount": -1, "currency": "usd"})
@@ -141,6 +141,9 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert True is desk.told("doctor")["may_read_customers"]
     steps = desk.told("demo")["steps"]
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
+    assert desk.told("mcp", "tokens", "create", "laptop")["token"]
+    assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
+    assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
     assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",)}
 
 
@@ -214,6 +217,9 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("Copied to", ("calls", "backup", str(tmp_path / "copy"))),
         ("Deleted 0", ("calls", "prune", "--before", "1d")),
         ("✓ may read customers", ("doctor",)),
+        ("The header is 'Authorization: Bearer …'", ("mcp", "tokens", "create", "laptop")),
+        ("laptop", ("mcp", "tokens", "list")),
+        ("Revoked: laptop.", ("mcp", "tokens", "revoke", "laptop")),
     ]
     for said, command in others:
         assert said in " ".join(desk.shown(*command).split()), command

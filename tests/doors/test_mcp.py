@@ -130,7 +130,7 @@ async def test_a_call_sent_twice_is_one(version: str, stripe: Sandbox, customer:
     async with Client(served(stripe), mode=version) as client:
         calls = [order(customer, **more), order(customer, -500.0, "USD", **more)]
         first, second = await asyncio.gather(*(client.call_tool(CREATE, each) for each in calls))
-        assert facts(first)["data"]["id"] == facts(second)["data"]["id"]
+        assert facts(first)["entry"]["id"] == facts(second)["data"]["id"]
         later = await client.call_tool(CREATE, calls[0])
     assert later.is_error is not bool(more)
     assert 1 == len(await ledger(stripe, customer))
@@ -161,7 +161,7 @@ async def test_many_sessions_make_each_decision_once(stripe: Sandbox) -> None:
     assert {"succeeded"} == {each["outcome"] for each in told}
     made = [entry["id"] for call in calls for entry in await ledger(stripe, call["customer"])]
     assert 3 == len(made)
-    assert set(made) == {each["data"]["id"] for each in told}
+    assert set(made) == {each["entry"]["id"] for each in told}
 
 
 @both
@@ -202,7 +202,7 @@ async def test_a_question_sent_twice_is_asked_once(version: str, stripe: Sandbox
     asked: list[str] = []
     async with Client(served(stripe, policy=ASKS), mode=version, elicitation_callback=saying(asked)) as client:
         results = await asyncio.gather(*(client.call_tool(CREATE, order(customer)) for _ in range(2)))
-    assert 1 == len({facts(result)["data"]["id"] for result in results})
+    assert 1 == len({facts(result)["entry"]["id"] for result in results})
     assert 1 == len(set(asked))
     assert 1 == len(asked) or version != "legacy"
     assert 1 == len(await ledger(stripe, customer))

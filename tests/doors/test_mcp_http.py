@@ -302,7 +302,7 @@ async def test_a_client_that_goes_leaves_a_truthful_row_and_joins_when_it_is_bac
         async with connected(url, mode=mode) as client:
             again = told(await client.call_tool(CREATE, order(customer, reference="ticket-1")))
     (entry,) = await ledger(stripe, customer)
-    assert ("succeeded", entry["id"]) == (again["outcome"], again["data"]["id"])
+    assert ("succeeded", entry["id"]) == (again["outcome"], again["entry"]["id"])
     (row,) = await rows()
     assert (State.SUCCEEDED, entry["id"]) == (row.state, row.transaction_id)
 
@@ -350,7 +350,7 @@ async def test_many_sessions_with_one_reason_pay_once(stripe: Sandbox, customer:
         async def call() -> str:
             async with connected(url, mode=mode) as client:
                 result = await client.call_tool(CREATE, order(customer, reference="ticket-1"))
-                return str(told(result)["data"]["id"])
+                return str(told(result)["entry"]["id"])
 
         ids = await asyncio.gather(*(call() for _ in range(5)))
     (entry,) = await ledger(stripe, customer)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
-from helpers import CLI
 from pages import DOCS, README, ROOT, block
+from programs import CLI
 
 from ocp_stripe_balance import ConfigurationError
 from ocp_stripe_balance._text.secrets import holds_key

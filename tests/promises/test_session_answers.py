@@ -102,7 +102,7 @@ async def test_a_yes_moves_the_money_once_however_often_it_is_handed_in(stripe: 
         state = await question(client, call)
         told = await asyncio.gather(*(sent(client, call, state=state, answers=yes()) for _ in range(3)))
         told.append(await sent(client, call, state=state, answers=yes()))
-    made = {facts(each)["data"]["id"] for each in told if isinstance(each, CallToolResult)}
+    made = {facts(each)["entry"]["id"] for each in told if isinstance(each, CallToolResult)}
     assert [made.pop()] == [entry["id"] for entry in await ledger(stripe, customer)]
     assert not made
 
