@@ -46,9 +46,12 @@ def run() -> int:
     Be the program, as far as who started this one can see.
     """
     started = Started(sys.argv[1], sys.argv[2:], dict(os.environ), [0, 1, 2])
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+    signals = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+    for number in signals:
         _signal.signal(number, started.pass_on)
     code = started.wait()
+    for number in signals:
+        _signal.signal(number, _signal.SIG_IGN)  # one that comes too late changes nothing
     return code if code >= 0 else 128 - code
 
 
