@@ -16,12 +16,12 @@ Every way a call can fail, branched by what the caller may do next.
     │   └── RateLimitError            429, wait and call again with the same key
     └── OutcomeUnknownError           unknown: it may have moved; find out with the same key
 
-`next` says in one word what to do:
+`next` says what to do, in one word of five:
 
     mend_and_call_again       mend what is named, or use what is named, and call again
-    call_again                the same call, at once or after ``after_seconds``
+    call_again                the same call, at once or after so many seconds (after_seconds)
     call_again_once_approved  the same call, once a person approved
-    wait_until                the same call, at ``free_at``
+    wait_until                the same call, at the time that is named (free_at)
     stop_and_tell             nothing more; tell whoever asked
 
 Cancelling a call before anything was sent raises `asyncio.CancelledError` as usual; cancelling it
@@ -92,6 +92,7 @@ class ToolError(Exception):
         next: Next | None = None,  # noqa: A002  the word of the answer
         hint: str = "",
         for_people: str = "",
+        after_seconds: float | None = None,
         attempts: int = 0,
     ) -> None:
         # What others wrote stands in messages, and must not look like a line of ours.
@@ -101,6 +102,8 @@ class ToolError(Exception):
         self.idempotency_key = idempotency_key
         if next is not None:
             self.next = next
+        if after_seconds is not None:
+            self.after_seconds = after_seconds
         self.hint = _line(hint)
         """What to do next, in a sentence for a model or a person."""
         self.for_people = _line(for_people)
@@ -350,7 +353,9 @@ class RejectedError(ToolError):
         stop = "" if self.message.endswith((".", "!", "?")) else "."
         # Another request stands under the key of an idempotency_error, so only this one moved nothing.
         said = "This request moved nothing" if type == "idempotency_error" else "Nothing moved"
-        super().__init__(f"{said}: Stripe rejected the call ({status}): {self.message}{stop}", **facts)
+        super().__init__(
+            f"{said}: Stripe rejected the call ({status}): {self.message}{stop}", after_seconds=retry_after_s, **facts
+        )
         self.status = status
         self.type = type
         self.code = code
@@ -358,8 +363,6 @@ class RejectedError(ToolError):
         self.request_id = request_id
         self.doc_url = doc_url
         self.retry_after_s = retry_after_s
-        if retry_after_s is not None:
-            self.after_seconds = retry_after_s
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -449,6 +452,7 @@ class OutcomeUnknownError(ToolError):
         *,
         status: int | None = None,
         request_id: str | None = None,
+        free_at: str | None = None,
         **facts: Any,
     ) -> None:
         """
@@ -463,10 +467,12 @@ class OutcomeUnknownError(ToolError):
         super().__init__(f"The outcome is unknown: the call may have taken effect. {message}", **facts)
         self.status = status
         self.request_id = request_id
+        self.free_at = free_at
+        """Where a rule stands in the way of finding out: when it would not any more (ISO 8601, UTC)."""
 
     def to_dict(self) -> dict[str, Any]:
         """
-        As for every error, with ``status`` and ``request_id`` where Stripe answered.
+        As for every error, with ``status`` and ``request_id`` where Stripe answered, and ``free_at``.
         """
-        seen = {"status": self.status, "request_id": self.request_id}
+        seen = {"status": self.status, "request_id": self.request_id, "free_at": self.free_at}
         return {**super().to_dict(), **{name: value for name, value in seen.items() if value is not None}}

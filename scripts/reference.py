@@ -175,14 +175,22 @@ def _errors() -> str:
             fields = "".join(f"<br>`.{field}` {text}" for field, text in _words(cls).items())
             rows.append((f"`{cls.outcome}`", f"`{name}`", f"{_sentence(cls)}{fields}"))
     fields = "\n".join(f"- `.{name}`: {text}" for name, text in _words(errors.ToolError).items())
-    drawing = "\n".join(line[4:] for line in tree.splitlines() if line.startswith("    "))
-    after = _plain(tree.rsplit("\n\n", 1)[1])
+    drawing, words = (
+        "\n".join(line[4:] for line in part.splitlines()) for part in re.findall(r"(?m)(?:^    .*\n)+", tree)
+    )
+    what, after = (_plain(part) for part in tree.rsplit("\n\n", 3)[1::2])
     return f"""# Errors
 
 All are in `ocp_stripe_balance.errors`. [The outcome](../outcomes.md) says what to do.
 
 ```text
 {drawing}
+```
+
+{what}
+
+```text
+{words}
 ```
 
 {after}

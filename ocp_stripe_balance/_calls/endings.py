@@ -354,6 +354,7 @@ class Held:
             hint=f"{words.hint} {_LOOK}",
             for_people=_RECONCILE,
             next=self.finding.next,
+            free_at=None if self.finding.free_at is None else moment(self.finding.free_at),
             tool=intent.tool,
             idempotency_key=intent.key.text,
         )

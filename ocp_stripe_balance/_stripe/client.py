@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 _BACKOFF_BASE_S = 0.5
 _LEAST_SHARE, _LEAST_S = 0.1, 1.0
 _BACKOFF_CAP_S = 8.0
+_LATER_S = 5.0
 
 
 _TOO_LATE = Attempt(Seen.UNSENT, failure=NoTurnError("the call's deadline had passed when its turn came"))
@@ -379,6 +380,7 @@ class _Call:
             f"Nothing moved: the request was not sent{before}, because {why}.",
             hint="Call again later, with the same parameters and idempotency key.",
             next="call_again",
+            after_seconds=_LATER_S,
             attempts=self._attempts,
             **self._facts,
         )

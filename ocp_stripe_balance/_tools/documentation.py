@@ -15,7 +15,10 @@ def documentation(tool: ToolSpec) -> str:
     """
     What it does, every parameter with an example, the response, and what a call can end with.
     """
-    lines = [f"## {tool.name}", "", tool.description, "", f"`{tool.method} {tool.path}`", "", "### Parameters", ""]
+    where = f"`{tool.method} {tool.path}`"
+    if tool.effect.source == "journal":
+        where = "Answered from the journal; Stripe is only read."
+    lines = [f"## {tool.name}", "", tool.description, "", where, "", "### Parameters", ""]
     for name, spec in tool.parameters.items():
         required = "required" if spec["required"] else "optional"
         example = json.dumps(spec["schema"]["examples"][0])

@@ -45,7 +45,8 @@ async def pay(name: str) -> str:
         result = await agent.call_tool(TOOL, order(customer, reference=name))
     except ToolError as error:
         return f"{error.reason}: {' '.join(str(error).split())}"
-    return " ".join((result.outcome, *result.warnings))
+    # That a first entry fixes the currency depends on who pays first.
+    return " ".join((result.outcome, *(each for each in result.warnings if "had no currency" not in each)))
 
 
 def forked(name: str, fork: Any = os.fork) -> tuple[int, int]:

@@ -560,7 +560,7 @@ async def test_reconcile_leaves_open_what_may_still_come(
     await unknown_call(agent, stripe, customer, "k", executed=False)
     (finding,) = await agent.reconcile()
     assert "unknown" == finding.outcome
-    assert "calls resume" in finding.advice
+    assert "same call again under its key" in finding.advice
     make_older(path, hours=24.1)
     (finding,) = await agent.reconcile()
     assert "not_sent" == finding.outcome

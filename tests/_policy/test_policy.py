@@ -427,9 +427,11 @@ async def test_a_resend_is_held_to_todays_policy(rule: str, tmp_path: Path) -> N
     made = Clocked()
     made.agent = await scripted(made.handle, policy=NARROWER[rule], journal=path, api_key=key)
     async with made.agent:
-        with pytest.raises(OutcomeUnknownError, match="against the policy"):
+        with pytest.raises(OutcomeUnknownError, match="against the policy") as caught:
             await made.agent.call_tool(TOOL, order(), idempotency_key="k")
-    assert [] == made.sent
+    told = caught.value.to_dict()
+    assert ([], "stop_and_tell", False) == (made.sent, told["next"], "ocp-stripe-balance" in told["hint"])
+    assert "calls reconcile" in str(caught.value), "people are told the command"
 
 
 async def test_resends_count_as_calls_of_the_minute() -> None:
@@ -442,9 +444,9 @@ async def test_resends_count_as_calls_of_the_minute() -> None:
 
     async with await scripted(broken, policy={"calls_per_minute": 3}, max_attempts=1) as agent:
         for _ in range(10):
-            with pytest.raises(OutcomeUnknownError):
+            with pytest.raises(OutcomeUnknownError) as caught:
                 await agent.call_tool(TOOL, order(), idempotency_key="k")
-    assert 3 == len(sent)
+    assert (3, "wait_until", 20) == (len(sent), caught.value.next, len(caught.value.to_dict()["free_at"]))
 
 
 async def test_what_was_paid_is_told_also_where_live_mode_is_switched_off(tmp_path: Path) -> None:

@@ -595,7 +595,8 @@ async def test_a_call_without_a_turn_is_not_sent() -> None:
     """Nothing leaves, it is not tried again by itself, and the caller is told at once to come back."""
     error, script, sleeps = await sent_after()
     assert isinstance(error, NotSentError)
-    assert (0, 0, 0, True) == (len(script.requests), sleeps, error.attempts, error.retryable)
+    assert (0, 0, 0) == (len(script.requests), sleeps, error.attempts)
+    assert ("call_again", 5.0) == (error.next, error.to_dict()["after_seconds"])
     assert fake_loop().time() < START + 0.01
     said = "was not sent, because there was no turn before the call's deadline; 0 requests wait, at 0.01 a second"
     assert said in str(error)
