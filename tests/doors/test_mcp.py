@@ -173,7 +173,7 @@ async def test_a_question_shows_what_it_is_about(version: str, stripe: Sandbox, 
     assert "succeeded" == facts(result)["outcome"]
     (message,) = asked
     lines = message.splitlines()
-    assert f"credit 5.00 usd to {customer} (Ada)" in lines
+    assert f'credit 5.00 usd to {customer} ("Ada")' in lines
     assert "balance 0.00 usd now, -5.00 usd after it" in lines
     assert "asked because 5.00 usd is above the 1.00 usd that go without approval (approval.above.usd)" in lines
     where = lines.index("In the model's own words, which nobody checked:")
@@ -452,7 +452,12 @@ async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
     """
     variables = {**os.environ, "STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
     begun = await asyncio.create_subprocess_exec(
-        CLI, "mcp", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=variables
+        CLI,
+        "mcp",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=variables,
     )
     about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     await written(begun, method="initialize", id=1, params=about)
@@ -487,6 +492,10 @@ async def test_a_host_that_has_no_patience_leaves_a_truthful_row(
         begun.send_signal(number)
         async with asyncio.timeout(20):
             assert code == await begun.wait()
+        assert begun.stderr is not None
+        told = await begun.stderr.read()
+        assert b"Traceback" not in told
+        assert stripe.api_key.encode() not in told
     async with usual_journal() as journal:
         assert [state] == [record.state for record in await records(journal)]
     async with Client(served(stripe)) as client:
