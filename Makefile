@@ -31,13 +31,13 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients that others wrote against our server; needs npm
 	TEST_CLIENTS=1 $(BIN)/pytest tests/doors/test_mcp_clients.py
 
-chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; then 16 processes race for one key
+chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe; 16 processes race for one key; MCP servers that are killed
 	$(BIN)/python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
-
-chaos-mcp: .venv/tools .venv/wheel ## MCP sessions that are killed each second for a minute: 100 over HTTP, then 20 servers
-	$(BIN)/python tests/chaos_mcp_http.py --sessions 100 --seconds 60
 	$(BIN)/python tests/chaos_mcp.py --sessions 20 --seconds 60
+
+chaos-mcp: .venv/tools .venv/wheel ## 100 MCP sessions over HTTP, one killed each second for a minute, the server now and then
+	$(BIN)/python tests/chaos_mcp_http.py --sessions 100 --seconds 60
 
 bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py

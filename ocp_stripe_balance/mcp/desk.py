@@ -103,9 +103,9 @@ class Desk:
                 finally:
                     await self.agent.aclose()
 
-    async def decide(self, proposal_id: str, decision: bool | None) -> Proposal:  # noqa: FBT001  the answer itself
+    async def decide(self, proposal_id: str, *, decision: bool | None = None) -> Proposal:
         """
-        The proposal as it stands once an answer is on record; the first one counts.
+        The proposal as it stands once an answer, if there is one, is on record; the first one counts.
 
         Raises:
             NotSentError: the journal does not have it, or cannot be used.
@@ -160,7 +160,8 @@ class Visit:
         del idempotency_key  # JSON-RPC's IDs name no decision
         tool = self._desk.tools[tool_name]
         if self._state is not None:
-            proposal = await self._desk.decide(self._state, decision_in((self._answers or {}).get(_APPROVAL)))
+            decision = decision_in((self._answers or {}).get(_APPROVAL))
+            proposal = await self._desk.decide(self._state, decision=decision)
             parameters = _again(tool, parameters, proposal)
         flight = self._desk.flights.join(self._name_of(tool, parameters), partial(self._make, tool, parameters))
         ticks = asyncio.create_task(self._tick(flight))
@@ -176,13 +177,13 @@ class Visit:
         except ApprovalRequiredError as waiting:
             if not self._may_ask:
                 raise
-            proposal = await self._desk.decide(waiting.proposal_id, None)
+            proposal = await self._desk.decide(waiting.proposal_id)
         if self._ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             raise AskedError(proposal)
         flight.is_asking = True
         decision = await self._decision_on(proposal)
         flight.is_asking = False
-        proposal = await self._desk.decide(proposal.id, decision)
+        proposal = await self._desk.decide(proposal.id, decision=decision)
         return await agent.call_tool(tool.name, _again(tool, parameters, proposal))
 
     async def _decision_on(self, proposal: Proposal) -> bool | None:
@@ -190,12 +191,11 @@ class Visit:
         What the client answers while the call waits; None where that is nothing, or nothing in time.
         """
         asked, session = question(proposal), self._ctx.session
-        try:
+        with contextlib.suppress(Exception):  # a client that fails, or sends what is no answer, has not approved
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 answer = await session.elicit_form(asked.message, asked.requested_schema, self._ctx.request_id)
-        except Exception:  # noqa: BLE001  a client that fails, or sends what is no answer, has not approved
-            return None
-        return decision_in(answer)
+            return decision_in(answer)
+        return None
 
     async def _tick(self, flight: Flight) -> None:
         """

@@ -5,6 +5,7 @@ Calls under way: the same call made twice at once is one, and what may have been
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import sent
@@ -30,6 +31,8 @@ class Flight:
         """Set while its bytes may have left."""
         self.is_asking = False
         """Whether a person is being asked."""
+        self.is_stopped = False
+        """Whether it ends without being sent: the same call made again is another one."""
         self._waiting = 0
         self.task = asyncio.create_task(self._run(work))
 
@@ -53,7 +56,8 @@ class Flight:
         """
         Stop it unless it may have been sent: that is waited for, so that the journal has its outcome.
         """
-        if not self.sent.is_set():
+        if not self.sent.is_set() and not self.task.done():
+            self.is_stopped = True
             self.task.cancel()
 
     async def _run(self, work: Work) -> ToolResult:
@@ -70,16 +74,18 @@ class Flights:
         """
         Begin with none.
         """
-        self._under_way: dict[Hashable, Flight] = {}
+        self._by_name: dict[Hashable, Flight] = {}
+        self._under_way: set[Flight] = set()
 
     def join(self, name: Hashable, work: Work) -> Flight:
         """
         The call of that name that is under way, or a new one.
         """
-        flight = self._under_way.get(name)
-        if flight is None:
-            flight = self._under_way[name] = Flight(work)
-            flight.task.add_done_callback(lambda task: self._landed(name, task))
+        flight = self._by_name.get(name)
+        if flight is None or flight.is_stopped:
+            flight = self._by_name[name] = Flight(work)
+            self._under_way.add(flight)
+            flight.task.add_done_callback(partial(self._landed, name, flight))
         return flight
 
     async def land(self, patience_s: float | None = None) -> None:
@@ -89,9 +95,9 @@ class Flights:
         Raises:
             asyncio.CancelledError: it was cancelled, and all are over.
         """
-        for flight in self._under_way.values():
+        for flight in self._under_way:
             flight.stop()
-        late = {flight.task for flight in self._under_way.values()}
+        late = {flight.task for flight in self._under_way}
         try:
             if late:
                 _, late = await asyncio.wait(late, timeout=patience_s)
@@ -101,7 +107,9 @@ class Flights:
             if late:
                 await asyncio.wait(late)
 
-    def _landed(self, name: Hashable, task: asyncio.Task[ToolResult]) -> None:
-        del self._under_way[name]
+    def _landed(self, name: Hashable, flight: Flight, task: asyncio.Task[ToolResult]) -> None:
+        self._under_way.discard(flight)
+        if self._by_name.get(name) is flight:
+            del self._by_name[name]
         if not task.cancelled():
             task.exception()  # else asyncio complains where everybody was gone

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,19 +17,23 @@ from helpers import CLI, TOOL, TOOLS, decide, decisions, ledger, order, proposal
 
 from ocp_stripe_balance import errors
 from ocp_stripe_balance._domain import State
+from ocp_stripe_balance.cli import main
 
 pytest.importorskip("mcp")
 from mcp import Client, StdioServerParameters
+from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 from mcp_host import ASKS, CREATE, VERSIONS, Told, facts, saying, served, streamed
 
 from ocp_stripe_balance.mcp import server
+from ocp_stripe_balance.mcp.flights import Flight, Flights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ocp_stripe_balance.sandbox import Sandbox
 
+MODERN = {"protocolVersion": "2026-07-28", "clientCapabilities": {}}
 both = pytest.mark.parametrize("version", VERSIONS)
 
 
@@ -272,6 +277,102 @@ async def test_a_lost_call_made_again_joins_the_one_under_way(
         again = await client.call_tool(CREATE, order(customer))
     assert "succeeded" == facts(again)["outcome"]
     assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_a_call_that_is_being_stopped_is_not_joined() -> None:
+    """A client cancels a call and makes it again at once: the second one is not told of the first one's end."""
+    flights, begun, written_down = Flights(), asyncio.Event(), asyncio.Event()
+    result: Any = object()
+
+    async def stopped(_: Flight) -> Any:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await written_down.wait()
+
+    async def made(_: Flight) -> Any:
+        return result
+
+    first = asyncio.create_task(flights.join("call", stopped).result())
+    await begun.wait()
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await first
+    second = flights.join("call", made)
+    assert result is await second.result()
+    written_down.set()
+    await flights.land()
+
+
+@both
+async def test_what_is_no_message_ends_no_connection(version: str, stripe: Sandbox, customer: str) -> None:
+    """Garbage, the wrong shapes, and hostile values: each is refused or passed over, and the next call is answered."""
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    meta = {f"io.modelcontextprotocol/{name}": value for name, value in MODERN.items()}
+    opening = {"method": "ping"} if version != "legacy" else {"method": "initialize", "params": about}
+    params: list[Any] = [None, [], "x", {"name": 5}, {"name": CREATE, "arguments": [1]}, {"name": CREATE, "_meta": 7}]
+    hostile: list[Any] = [
+        {"amount": 10**400},
+        {"customer": {"id": "cus_1"}},
+        {"currency": "\u0000"},
+        {"metadata": {"": {}}},
+    ]
+    params += [{"name": CREATE, "arguments": {**order(customer), **each}} for each in hostile]
+    messages = [{"method": "tools/call", "params": each} for each in params]
+    last = {"method": "tools/call", "params": {"name": CREATE, "arguments": order(customer)}, "id": "last"}
+    lines = ["", "{", "[" * 99999, "null", "[]", '"\\ud800"', "\ufffd", '{"jsonrpc": "1.0"}']
+    for number, each in enumerate([opening, *messages, last]):
+        message = {"jsonrpc": "2.0", "id": number, **each}
+        if version != "legacy" and isinstance(message.get("params", {}), dict):
+            message["params"] = {"_meta": meta, **message.get("params", {})}
+        lines.insert(0 if each is opening else len(lines), json.dumps(message))
+    written: Any = Written(lines)
+    async with stdio_server(stdin=written, stdout=written) as (incoming, outgoing):
+        a_server = served(stripe)
+        await a_server.run(incoming, outgoing, a_server.create_initialization_options())
+    assert "succeeded" == written.answers["last"]["result"]["structuredContent"]["outcome"]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+class Written:
+    """
+    Standard input of so many lines, and the standard output that answers them; it ends with the last answer.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+        self._is_over = asyncio.Event()
+        self.answers: dict[object, Any] = {}
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for line in self._lines:
+            yield line + "\n"
+        async with asyncio.timeout(20):
+            await self._is_over.wait()
+
+    async def write(self, text: str) -> None:
+        answer = json.loads(text)
+        self.answers[answer.get("id")] = answer
+        if answer.get("id") == "last":
+            self._is_over.set()
+
+    async def flush(self) -> None:
+        """
+        Nothing is kept back.
+        """
+
+
+def test_without_the_extra_it_is_said_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a sentence, with the exit code of what was not sent."""
+    for name in [name for name in sys.modules if name.startswith("ocp_stripe_balance.mcp.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    monkeypatch.setitem(sys.modules, "mcp.server", None)
+    assert 2 == main(["mcp"])
+    assert "pip install 'ocp-stripe-balance[mcp]'" in capsys.readouterr().err
 
 
 @both
