@@ -137,6 +137,25 @@ async def test_a_session_is_its_callers_alone(stripe: Sandbox, customer: str, to
     assert 1 == len(await ledger(stripe, customer))
 
 
+async def test_an_answer_is_good_for_the_caller_who_was_asked(stripe: Sandbox, customer: str, tokens: Tokens) -> None:
+    """The sealed state moves nothing under another token, and the money once under its own, also handed in twice."""
+    ada, bob = ({"Authorization": f"Bearer {tokens.create(name)}"} for name in ("ada", "bob"))
+    async with served(settings_for(stripe, policy=ASKS), tokens) as url, plain() as http:
+        headers, body = call_in("2026-07-28", None, CREATE, **order(customer, reference="ticket-1"))
+        body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {"form": {}}}
+        asked = (await http.post(url, json=body, headers=headers | ada)).json()["result"]
+        yes = {"action": "accept", "content": {"decision": "yes"}}
+        body["params"] |= {
+            "requestState": asked["requestState"],
+            "inputResponses": dict.fromkeys(asked["inputRequests"], yes),
+        }
+        assert "error" in (await http.post(url, json=body, headers=headers | bob)).json()
+        assert [] == await ledger(stripe, customer)
+        answers = [(await http.post(url, json=body, headers=headers | ada)).json()["result"] for _ in range(2)]
+    (entry,) = await ledger(stripe, customer)
+    assert [entry["id"]] * 2 == [each["structuredContent"]["data"]["id"] for each in answers]
+
+
 async def test_a_token_is_in_no_log_no_answer_and_no_row(
     stripe: Sandbox, customer: str, tokens: Tokens, caplog: pytest.LogCaptureFixture
 ) -> None:
