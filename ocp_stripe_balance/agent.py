@@ -60,7 +60,7 @@ class OCPAgent(Verbs):
         *,
         settings: Settings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
-        approver: Callable[[Proposal], Awaitable[Answer]] | None = None,
+        approver: Callable[[Proposal], Awaitable[Answer | None]] | None = None,
         asks_always: bool = False,
         journal: Journal | None = None,
         clock: Callable[[], float] = time.time,
@@ -78,7 +78,8 @@ class OCPAgent(Verbs):
             settings: instead of those from the environment.
             transport: what is under httpx, instead of the default.
             approver: asked where the policy wants a person; it returns ``proposal.approve(by=…)`` or
-                ``proposal.deny(by=…, reason=…)``, and anything else is a no.
+                ``proposal.deny(by=…, reason=…)``, and anything else is no yes. None leaves the call in the queue of the
+                policy, where that has one.
             asks_always: put every call to the approver, also where the policy does not want it.
             journal: instead of the one that the settings name.
             clock: the time in seconds since the Unix epoch, for tests.

@@ -41,7 +41,7 @@ def register(
     sync: bool = False,
     settings: Settings | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
-    approver: Callable[[Proposal], Awaitable[Answer]] | None = None,
+    approver: Callable[[Proposal], Awaitable[Answer | None]] | None = None,
 ) -> Registration:
     """
     Publish the tools to *agent*, an `OCPAgent` of the OCP Python SDK.
@@ -98,7 +98,7 @@ class Registration:
         module: Any,
         settings: Settings,
         transport: httpx.AsyncBaseTransport | None,
-        approver: Callable[[Proposal], Awaitable[Answer]] | None,
+        approver: Callable[[Proposal], Awaitable[Answer | None]] | None,
         *,
         journal: SharedJournal,
         sync: bool,

@@ -146,7 +146,7 @@ class APIOptions:
     headers: Mapping[str, str] = field(repr=False)
     transport: httpx.AsyncBaseTransport | None
     journal: SharedJournal
-    approver: Callable[[Proposal], Awaitable[Answer]] | None = None
+    approver: Callable[[Proposal], Awaitable[Answer | None]] | None = None
     asks_always: bool = False
 
 

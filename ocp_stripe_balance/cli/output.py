@@ -102,7 +102,7 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             style = "bold" if room and row is table[0] else _STYLES.get(cell, "")
             text = _filled(cell, (room or sys.maxsize) - len(_BELOW), "", _BELOW)
             line += painted(text, style, sys.stdout) + " " * (width - width_of(cell))
-        print("\n".join(each.rstrip() for each in line.split("\n")))
+        print("\n".join(each.rstrip() for each in line.split("\n") if not each.isspace()))
 
 
 def show_fact(name: str, text: str) -> None:
@@ -112,16 +112,18 @@ def show_fact(name: str, text: str) -> None:
     show_text(f"{name:<11} {text}", FACT_INDENT)
 
 
-def show_text(text: str, indent: str = "", *, keep: str = "") -> None:
+def show_text(text: str, indent: str = _BELOW, *, keep: str = "") -> None:
     """
     Text on standard output, as it fits.
     """
     print(fitted(printable(text, keep=keep), sys.stdout, indent))
 
 
-def fitted(text: str, stream: TextIO, indent: str = "") -> str:
+def fitted(text: str, stream: TextIO, indent: str = _BELOW) -> str:
     """
     The lines broken between words where the terminal is narrower: it would break them anywhere, IDs and keys too.
+
+    What is continued is set in, so that no text of others begins a line.
     """
     room = _columns(stream)
     return text if room is None else "\n".join(_filled(line, room, "", indent) for line in text.split("\n"))
@@ -229,7 +231,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def say(text: str, indent: str = "", *, keep: str = "") -> None:
+def say(text: str, indent: str = _BELOW, *, keep: str = "") -> None:
     with contextlib.suppress(OSError, ValueError):  # there is no standard error, and this is no data
         print(fitted(printable(text, keep=keep), sys.stderr, indent), file=sys.stderr, flush=True)
 

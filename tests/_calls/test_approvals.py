@@ -7,17 +7,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import pty
 import sqlite3
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import TOOL, age, client, decide, ledger, order, proposals, run
 from helpers import decisions as recorded_decisions
-from programs import CLI, started
+from terminal import at_terminal
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
 from ocp_stripe_balance._journal import Journal
@@ -728,22 +725,10 @@ def test_who_decides_at_a_terminal_is_shown_what(
     """The proposal is printed, and a yes is needed."""
     customer = queued(stripe_thread, path, "a")
     monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(  # noqa: S603  our own program
-        [*started(), CLI, "approvals", "approve", "a"],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ},
-    ) as process:
-        os.close(theirs)
-        os.write(ours, answer.encode())
-        _, stderr = process.communicate(timeout=20)
-    os.close(ours)
-    assert code == process.returncode
-    assert customer in stderr
-    assert "Approve it? [y/N]" in stderr
+    done = at_terminal("approvals", "approve", "a", answer=answer)
+    assert code == done.code
+    assert customer in done.out
+    assert "Approve it? [y/N]" in done.out
     assert state == json.loads(run("approvals", "list", "--all", "--json").stdout)["proposals"][0]["state"]
 
 

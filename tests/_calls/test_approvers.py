@@ -8,9 +8,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, decisions, ledger, order, proposals, usual_journal
+from helpers import TOOL, decide, decisions, ledger, order, proposals, usual_journal
 
-from ocp_stripe_balance import OCPAgent, PolicyRefusedError, Settings, ToolError
+from ocp_stripe_balance import ApprovalRequiredError, OCPAgent, PolicyRefusedError, Settings, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -165,3 +165,24 @@ async def test_a_question_that_was_cancelled_waits_for_nobody(stripe: Sandbox, c
             await agent.call_tool(TOOL, order(customer), idempotency_key="odd")
     async with usual_journal() as journal:
         assert {"waiting"} & {each.state for each in await proposals(journal)} == set()
+
+
+@pytest.mark.parametrize(("meanwhile", "error"), [("nothing", ApprovalRequiredError), ("denied", PolicyRefusedError)])
+async def test_what_an_approver_leaves_open_stays_in_the_queue(
+    stripe: Sandbox, customer: str, meanwhile: str, error: type[ToolError]
+) -> None:
+    """Where the policy has one; who denied it there meanwhile is heard."""
+
+    async def approver(proposal: Proposal) -> None:
+        if meanwhile == "denied":
+            async with usual_journal() as journal:
+                await decide(journal, proposal.deny(by="Bob"))
+
+    policy = {"approval": {"above": {"usd": "3.00"}, "queue": True}}
+    async with await asking(stripe, approver, policy) as agent:
+        with pytest.raises(error) as caught:
+            await agent.call_tool(TOOL, order(customer), idempotency_key="k")
+    async with usual_journal() as journal:
+        (proposal,) = await proposals(journal)
+    assert (error, "denied" if meanwhile == "denied" else "waiting") == (type(caught.value), proposal.state)
+    assert [] == await ledger(stripe, customer)

@@ -199,6 +199,7 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
             assert [each for each in ids if each not in text] == [], command
     assert lost_key in desk.shown("calls", "reconcile", code=4)
     assert lost_key in desk.shown("calls", "resume", lost_key)
+    assert "\r\n\r\n" not in desk.shown("history", customer, columns=120), "one entry has no description"
     assert entry["id"] in desk.shown("reverse", entry["id"], answer="y\n")
     assert "denied: credit" in desk.shown("approvals", "deny", proposal, "--reason", "r", answer="y\n")
     assert "Nothing was decided" in desk.shown("approvals", "approve", proposal, code=2, answer="n\n")
