@@ -197,6 +197,8 @@ async def _run(form: Format, agent: Any, name: str, arguments: Any, how: dict[st
         result = agent.call_tool(tool.name, said, **how)
         if isawaitable(result):  # not of an agent of the SDK that was registered with sync=True
             result = await result
+        if "dry_run" in how:
+            return result.to_dict(), False
     except InvalidParametersError as error:
         if tool is not None and form in _WITH_PAIRS:
             error = reworded(tool, error)
