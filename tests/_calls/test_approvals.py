@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import TOOL, age, client, decide, ledger, order, proposals, run
 from helpers import decisions as recorded_decisions
-from terminal import at_terminal
+from terminal import at_terminal, in_pipe
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, OCPAgent, PolicyRefusedError, Proposal, Settings
 from ocp_stripe_balance._journal import Journal
@@ -647,31 +647,31 @@ def test_the_queue_is_decided_on_the_command_line(
     """List, show, approve and deny; what is decided stays so, and escapes in the model's words are shown."""
     customer = queued(stripe_thread, path, "a", "b")
     monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(path))
-    listed = run("approvals", "list").stdout
+    listed = in_pipe("approvals", "list").out
     assert 2 == len(listed.splitlines())
     assert customer in listed
     assert "credit 5.01 usd" in listed
-    shown = run("approvals", "show", "a").stdout
+    shown = in_pipe("approvals", "show", "a").out
     for words in ("Ada", "0.00 usd when asked, -5.00 usd after", r"\x1b[31mApproved", "above the 3.00 usd", "ann"):
         assert words in shown
     assert "\x1b" not in shown + listed
-    done = run("approvals", "approve", "a", "--by", "Ana")
-    assert (2, "") == (done.returncode, done.stdout), "without a terminal and --yes nothing is decided"
-    assert "0.00 usd when asked" in done.stderr
-    done = run("approvals", "approve", "a", "--by", "Ana", "--yes")
-    assert (0, f"approved: credit 5.00 usd to {customer}, by Ana\n") == (done.returncode, done.stdout)
-    proposal_id = json.loads(run("approvals", "list", "--json").stdout)["proposals"][0]["id"]
-    done = run("approvals", "deny", proposal_id, "--reason", "no", "--yes")
-    assert (0, True) == (done.returncode, f"denied: credit 5.01 usd to {customer}" in done.stdout)
-    done = run("approvals", "approve", "b", "--yes")
-    assert (2, True) == (done.returncode, "is denied by " in done.stderr)
-    assert "Nothing waits" in run("approvals", "list").stderr
-    proposals = json.loads(run("approvals", "list", "--all", "--json").stdout)["proposals"]
+    done = in_pipe("approvals", "approve", "a", "--by", "Ana")
+    assert (2, "") == (done.code, done.out), "without a terminal and --yes nothing is decided"
+    assert "0.00 usd when asked" in done.err
+    done = in_pipe("approvals", "approve", "a", "--by", "Ana", "--yes")
+    assert (0, f"approved: credit 5.00 usd to {customer}, by Ana\n") == (done.code, done.out)
+    proposal_id = json.loads(in_pipe("approvals", "list", "--json").out)["proposals"][0]["id"]
+    done = in_pipe("approvals", "deny", proposal_id, "--reason", "no", "--yes")
+    assert (0, True) == (done.code, f"denied: credit 5.01 usd to {customer}" in done.out)
+    done = in_pipe("approvals", "approve", "b", "--yes")
+    assert (2, True) == (done.code, "is denied by " in done.err)
+    assert "Nothing waits" in in_pipe("approvals", "list").err
+    proposals = json.loads(in_pipe("approvals", "list", "--all", "--json").out)["proposals"]
     assert ["approved", "denied"] == [each["state"] for each in proposals]
-    assert ", approved by Ana at 20" in run("approvals", "show", "a").stdout
-    assert (2, True) == ((done := run("approvals", "show", "c")).returncode, "has no proposal c" in done.stderr)
-    assert "--reason" in run("approvals", "deny", "a").stderr
-    exported = [json.loads(line) for line in run("journal", "export").stdout.splitlines()]
+    assert ", approved by Ana at 20" in in_pipe("approvals", "show", "a").out
+    assert (2, True) == ((done := in_pipe("approvals", "show", "c")).code, "has no proposal c" in done.err)
+    assert "--reason" in in_pipe("approvals", "deny", "a").err
+    exported = [json.loads(line) for line in in_pipe("journal", "export").out.splitlines()]
     assert ["asked", "asked", "approved", "denied"] == [each["decision"] for each in exported]
 
 
