@@ -26,7 +26,7 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 from mcp_host import ASKS, CREATE, VERSIONS, Told, facts, saying, served, streamed
 
-from ocp_stripe_balance.mcp import desk, server
+from ocp_stripe_balance.mcp import server, visit
 from ocp_stripe_balance.mcp.flights import Flight, Flights
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ async def test_a_client_that_reads_no_more_leaves_a_truthful_row(
             if "sent" in text:
                 raise BrokenPipeError
 
-    monkeypatch.setattr(desk, "_TICK_S", 0.01)
+    monkeypatch.setattr(visit, "_TICK_S", 0.01)
     stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=0.3)
     about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     call = {"name": CREATE, "arguments": order(customer), "_meta": {"progressToken": 1}}
