@@ -16,7 +16,7 @@ from mcp.client._memory import InMemoryTransport
 from mcp_types import ElicitResult
 
 from ocp_stripe_balance import Settings
-from ocp_stripe_balance.mcp import desk
+from ocp_stripe_balance.mcp import visit
 from ocp_stripe_balance.mcp.server import server_for
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Told:
         """
         Be told often, and wait for a message with that word.
         """
-        monkeypatch.setattr(desk, "_TICK_S", 0.01)
+        monkeypatch.setattr(visit, "_TICK_S", 0.01)
         self._word, self._heard = word, asyncio.Event()
 
     async def note(self, progress: float, total: float | None, message: str | None) -> None:

@@ -134,8 +134,6 @@ def _approval(policy: Policy) -> Iterator[str]:
         else "There is no queue, so without an approver in the agent's code such calls are refused; a proposal waits"
     )
     yield f"{where} for at most {span(approval.expires)}."
-    if approval.in_session:
-        yield "A yes in an MCP client counts, also of a client that answers by itself."
 
 
 def _gaps(policy: Policy) -> Iterator[str]:
@@ -156,6 +154,8 @@ def _gaps(policy: Policy) -> Iterator[str]:
         missing = [currency for currency in policy.currencies or () if currency not in approval.above]
         if policy.currencies is None or missing:
             yield f"Nobody is asked about calls in {_list(missing) if missing else 'other currencies'}."
+    if approval.in_session:
+        yield "A yes in an MCP client counts, also of a client that answers by itself."
 
 
 def _in_vain(policy: Policy) -> Iterator[str]:

@@ -60,7 +60,7 @@ def _message(proposal: Proposal) -> str:
     Who, what, the balance before and after, and why somebody is asked; the model's words apart from that.
     """
     words = proposal.parameters
-    name = f" ({proposal.customer_name})" if proposal.customer_name else ""
+    name = f" ({_quoted(proposal.customer_name)})" if proposal.customer_name else ""  # which customers choose
     lines = [f"May this be sent to Stripe ({proposal.mode} mode)?", f"{_effect(proposal)} to {proposal.customer}{name}"]
     if words.get("transaction"):
         lines.append(f"for entry {words['transaction']}")

@@ -700,6 +700,7 @@ REMARKS: dict[str, dict[str, Any]] = {
     "No budget covers all calls together": {"budgets": [{"per": "user", "window": "1d", "credit": {"usd": "1"}}]},
     "Nobody is asked about calls in eur.": {"currencies": ["usd", "eur"], "approval": {"above": {"usd": "1"}}},
     "Nobody is asked about calls in other currencies.": {"approval": {"above": {"usd": "1"}}},
+    "A yes in an MCP client counts": {"approval": {"always": True, "queue": True, "in_session": True}},
     "What the policy says of eur has no effect": {"currencies": ["usd"], "limits": {"credit": {"eur": "1"}}},
     "What the policy says of debits has no effect": {"directions": ["credit"], "limits": {"debit": {"usd": "1"}}},
     "approval.above.usd has no effect: limits and budgets allow no call of more than 1,000.00": {

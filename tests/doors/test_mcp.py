@@ -25,7 +25,7 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 from mcp_host import ASKS, CREATE, VERSIONS, Told, facts, saying, served, streamed
 
-from ocp_stripe_balance.mcp import server
+from ocp_stripe_balance.mcp import server, visit
 from ocp_stripe_balance.mcp.flights import Flight, Flights
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ async def test_a_question_shows_what_it_is_about(version: str, stripe: Sandbox, 
     assert "succeeded" == facts(result)["outcome"]
     (message,) = asked
     lines = message.splitlines()
-    assert f"credit 5.00 usd to {customer} (Ada)" in lines
+    assert f'credit 5.00 usd to {customer} ("Ada")' in lines
     assert "balance 0.00 usd now, -5.00 usd after it" in lines
     assert "asked because 5.00 usd is above the 1.00 usd that go without approval (approval.above.usd)" in lines
     where = lines.index("In the model's own words, which nobody checked:")
@@ -236,8 +236,10 @@ async def test_a_cancelled_call_that_waits_is_not_sent(
         call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await call
-    async with usual_journal() as journal:
-        assert [State.SUCCEEDED, State.NOT_SENT] == [record.state for record in await records(journal)]
+        async with usual_journal() as journal, asyncio.timeout(10):
+            while (states := [record.state for record in await records(journal)])[-1] is State.SENDING:
+                await asyncio.sleep(0.01)
+        assert [State.SUCCEEDED, State.NOT_SENT] == states
     assert 1 == len(await ledger(stripe, customer))
 
 
@@ -363,6 +365,30 @@ class Written:
         """
 
 
+async def test_a_client_that_reads_no_more_leaves_a_truthful_row(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing to it fails while a call is sent, which cancels all there is; the call is finished all the same."""
+
+    class Broken(Written):
+        async def write(self, text: str) -> None:
+            if "sent" in text:
+                raise BrokenPipeError
+
+    monkeypatch.setattr(visit, "_TICK_S", 0.01)
+    stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=0.3)
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    call = {"name": CREATE, "arguments": order(customer), "_meta": {"progressToken": 1}}
+    messages = [("initialize", about), ("tools/call", call)]
+    broken: Any = Broken([json.dumps({"jsonrpc": "2.0", "id": m, "method": m, "params": p}) for m, p in messages])
+    a_server = served(stripe)
+    with pytest.raises(ExceptionGroup):  # which `serve` takes for the end of the client
+        async with stdio_server(stdin=broken, stdout=broken) as (incoming, outgoing):
+            await a_server.run(incoming, outgoing, a_server.create_initialization_options())
+    async with usual_journal() as journal:
+        assert [State.SUCCEEDED] == [record.state for record in await records(journal)]
+
+
 def test_without_the_extra_it_is_said_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,7 +478,12 @@ async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
     """
     variables = {**os.environ, "STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
     begun = await asyncio.create_subprocess_exec(
-        CLI, "mcp", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=variables
+        CLI,
+        "mcp",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=variables,
     )
     about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     await written(begun, method="initialize", id=1, params=about)
@@ -487,6 +518,10 @@ async def test_a_host_that_has_no_patience_leaves_a_truthful_row(
         begun.send_signal(number)
         async with asyncio.timeout(20):
             assert code == await begun.wait()
+        assert begun.stderr is not None
+        told = await begun.stderr.read()
+        assert b"Traceback" not in told
+        assert stripe.api_key.encode() not in told
     async with usual_journal() as journal:
         assert [state] == [record.state for record in await records(journal)]
     async with Client(served(stripe)) as client:

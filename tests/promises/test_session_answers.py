@@ -23,7 +23,7 @@ from mcp_types import CallToolResult, ElicitResult, InputRequiredResult, Request
 from pydantic import TypeAdapter
 
 from ocp_stripe_balance import Policy, Settings, errors
-from ocp_stripe_balance.mcp import desk
+from ocp_stripe_balance.mcp import visit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -268,7 +268,7 @@ async def too_late_for_the_seal(at: At) -> None:
     """An answer that somebody kept."""
     state = await question(at.client, at.call)
     with pytest.MonkeyPatch.context() as patch:
-        later = time.time() + desk.ANSWER_WITHIN_S + 1
+        later = time.time() + visit.ANSWER_WITHIN_S + 1
         patch.setattr(request_state, "time", SimpleNamespace(time=lambda: later))
         assert isinstance(await sent(at.client, at.call, state=state, answers=yes()), MCPError)
 
@@ -368,7 +368,7 @@ async def test_an_answer_that_comes_too_late_is_none(
     stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client is told that the call waits, and what it says later reaches nobody."""
-    monkeypatch.setattr(desk, "ANSWER_WITHIN_S", 0.05)
+    monkeypatch.setattr(visit, "ANSWER_WITHIN_S", 0.05)
     told = asyncio.Event()
 
     async def slow(_: str) -> ElicitResult:
