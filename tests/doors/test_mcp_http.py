@@ -153,7 +153,7 @@ async def test_an_answer_is_good_for_the_caller_who_was_asked(stripe: Sandbox, c
         assert [] == await ledger(stripe, customer)
         answers = [(await http.post(url, json=body, headers=headers | ada)).json()["result"] for _ in range(2)]
     (entry,) = await ledger(stripe, customer)
-    assert [entry["id"]] * 2 == [each["structuredContent"]["data"]["id"] for each in answers]
+    assert [entry["id"]] * 2 == [each["structuredContent"]["entry"]["id"] for each in answers]
 
 
 async def test_a_token_is_in_no_log_no_answer_and_no_row(
