@@ -80,7 +80,7 @@ async def test_an_open_call_is_reconciled_or_resumed(stripe_thread: Sandbox) -> 
     assert "succeeded  made" in done.stdout
     assert "unknown    lost" in done.stdout
     assert "settled by calls reconcile" in run("calls", "show", "made").stdout
-    assert "credit 0.02 usd" in run("calls", "resume", "lost", stripe=stripe_thread).stdout
+    assert "was credited 0.02 usd" in run("calls", "resume", "lost", stripe=stripe_thread).stdout
     assert "replayed" in run("calls", "resume", "lost", "--json", stripe=stripe_thread).stdout
     done = run("calls", "reconcile", "--json", stripe=stripe_thread)
     assert (0, {"format": 1, "findings": []}) == (done.returncode, json.loads(done.stdout))
