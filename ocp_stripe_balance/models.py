@@ -474,7 +474,7 @@ class Proposal:
         """
 
         def balance(minor: int | None) -> str:
-            return "not known" if minor is None else money.to_text(minor, self.currency)
+            return "not known" if minor is None else money.balance(minor, self.currency)
 
         words = self.parameters
         before, after = balance(self.balance_before), balance(self.balance_after)

@@ -183,7 +183,7 @@ async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: 
     wanted = "approved" if is_yes else "denied"
     if done.state != wanted or done.decided_by != answer.by:
         raise NotSentError(f"Nothing was changed: proposal {done.id} is {_standing(done)}.")
-    run.done = f"{wanted}: {done.effect} to {done.customer}, by {done.decided_by}"
+    run.done = f"{wanted}: {done.effect} for {done.customer}, by {done.decided_by}"
     if run.as_json:
         run.print_facts(facts_of_proposal(done))
     else:

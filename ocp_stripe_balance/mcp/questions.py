@@ -61,7 +61,7 @@ def _message(proposal: Proposal) -> str:
     """
     words = proposal.parameters
     name = f" ({_quoted(proposal.customer_name)})" if proposal.customer_name else ""  # which customers choose
-    lines = [f"May this be sent to Stripe ({proposal.mode} mode)?", f"{_effect(proposal)} to {proposal.customer}{name}"]
+    lines = [f"May this be sent to Stripe ({proposal.mode} mode)?", f"{_effect(proposal)} for {proposal.customer}{name}"]
     if words.get("transaction"):
         lines.append(f"for entry {words['transaction']}")
     if proposal.amount:
@@ -83,7 +83,7 @@ def _effect(proposal: Proposal) -> str:
 
 
 def _balance(proposal: Proposal, minor: int | None) -> str:
-    return "not known" if minor is None else money.to_text(minor, proposal.currency)
+    return "not known" if minor is None else money.balance(minor, proposal.currency)
 
 
 def _quoted(value: object) -> str:

@@ -106,7 +106,7 @@ async def test_an_approver_sees_what_it_decides_and_its_yes_sends(stripe: Sandbo
     for words in (
         "credit 3.01 usd",
         "(Ada)",
-        "-3.00 usd when asked, -6.01 usd after this call",
+        "in credit 3.00 usd when asked, in credit 6.01 usd after this call",
         "sorry",
         "ann",
         "large",
@@ -652,17 +652,17 @@ def test_the_queue_is_decided_on_the_command_line(
     assert customer in listed
     assert "credit 5.01 usd" in listed
     shown = in_pipe("approvals", "show", "a").out
-    for words in ("Ada", "0.00 usd when asked, -5.00 usd after", r"\x1b[31mApproved", "above the 3.00 usd", "ann"):
+    for words in ("Ada", "0.00 usd when asked, in credit 5.00 usd after", r"\x1b[31mApproved", "above the 3.00 usd", "ann"):
         assert words in shown
     assert "\x1b" not in shown + listed
     done = in_pipe("approvals", "approve", "a", "--by", "Ana")
     assert (2, "") == (done.code, done.out), "without a terminal and --yes nothing is decided"
     assert "0.00 usd when asked" in done.err
     done = in_pipe("approvals", "approve", "a", "--by", "Ana", "--yes")
-    assert (0, f"approved: credit 5.00 usd to {customer}, by Ana\n") == (done.code, done.out)
+    assert (0, f"approved: credit 5.00 usd for {customer}, by Ana\n") == (done.code, done.out)
     proposal_id = json.loads(in_pipe("approvals", "list", "--json").out)["proposals"][0]["id"]
     done = in_pipe("approvals", "deny", proposal_id, "--reason", "no", "--yes")
-    assert (0, True) == (done.code, f"denied: credit 5.01 usd to {customer}" in done.out)
+    assert (0, True) == (done.code, f"denied: credit 5.01 usd for {customer}" in done.out)
     done = in_pipe("approvals", "approve", "b", "--yes")
     assert (2, True) == (done.code, "is denied by " in done.err)
     assert "Nothing waits" in in_pipe("approvals", "list").err

@@ -407,7 +407,7 @@ def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: str, co
     assert code == done.code
     assert "effect      credit 5.00 usd (test mode)" in done.out
     assert f"customer    {customer} (Ada)" in done.out
-    assert "balance     0.00 usd when asked, -5.00 usd after this call" in done.out
+    assert "balance     0.00 usd when asked, in credit 5.00 usd after this call" in done.out
     assert "every call is put to the approver here (ask_always)" in done.out
     assert f"{stripe_thread.url}" in done.out
     assert "Send it? [y/N]" in done.out

@@ -174,8 +174,8 @@ async def test_a_question_shows_what_it_is_about(version: str, stripe: Sandbox, 
     assert "succeeded" == facts(result)["outcome"]
     (message,) = asked
     lines = message.splitlines()
-    assert f'credit 5.00 usd to {customer} ("Ada")' in lines
-    assert "balance 0.00 usd now, -5.00 usd after it" in lines
+    assert f'credit 5.00 usd for {customer} ("Ada")' in lines
+    assert "balance 0.00 usd now, in credit 5.00 usd after it" in lines
     assert "asked because 5.00 usd is above the 1.00 usd that go without approval (approval.above.usd)" in lines
     where = lines.index("In the model's own words, which nobody checked:")
     assert ["> reference:", "> description:"] == [line.partition(' "')[0] for line in lines[where + 1 :]]
