@@ -61,7 +61,8 @@ def _message(proposal: Proposal) -> str:
     """
     words = proposal.parameters
     name = f" ({_quoted(proposal.customer_name)})" if proposal.customer_name else ""  # which customers choose
-    lines = [f"May this be sent to Stripe ({proposal.mode} mode)?", f"{_effect(proposal)} for {proposal.customer}{name}"]
+    lines = [f"May this be sent to Stripe ({proposal.mode} mode)?"]
+    lines.append(f"{_effect(proposal)} for {proposal.customer}{name}")
     if words.get("transaction"):
         lines.append(f"for entry {words['transaction']}")
     if proposal.amount:

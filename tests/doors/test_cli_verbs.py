@@ -27,7 +27,7 @@ def test_money_is_asked_about_once_and_moves_once(stripe_thread: Sandbox) -> Non
     assert [] == asyncio.run(ledger(stripe_thread, customer))
     code, shown, _ = at_terminal(*words, stripe=stripe_thread, answer="y\n")
     assert 0 == code
-    for said in (f"{customer} (Ada)", "e-mail      ada@example.com", "0.00 usd when asked, in credit 5.00 usd after", "[y/N]"):
+    for said in (f"{customer} (Ada)", "e-mail      ada@example.com", "0.00 usd when asked, in credit 5.00", "[y/N]"):
         assert said in shown
     assert 0 == run(*words, stripe=stripe_thread).returncode
     assert [-500] == [entry["amount"] for entry in asyncio.run(ledger(stripe_thread, customer))]
