@@ -156,7 +156,7 @@ async def test_what_is_ignored_is_said_where_no_connection_is_made(monkeypatch: 
         with pytest.raises(NotSentError, match="HTTPS_PROXY is set and not used; OCP_STRIPE_TRUST_ENV=true uses it"):
             await agent.call_tool(TOOL, order())
     done = run("doctor", OCP_STRIPE_TIMEOUT="2", STRIPE_API_BASE="http://127.0.0.1:9", STRIPE_API_KEY=TEST_KEY)
-    assert "environment          HTTPS_PROXY is set and not used" in done.stdout
+    assert "environment        HTTPS_PROXY is set and not used" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("is valid", ("policy", "check", str(tmp_path / "policy.toml"))),
         ("would be sent", ("policy", "explain", str(tmp_path / "order.json"))),
         (TOOL, ("tools",)),
-        ("Credit or debit a Stripe customer's balance", ("tools", TOOL)),
+        ("Credit or debit a customer's balance at Stripe", ("tools", TOOL)),
         ("ledger has one entry", ("demo",)),
         ("Every total is", ("calls", "check")),
         ("Copied to", ("calls", "backup", str(tmp_path / "copy"))),

@@ -606,10 +606,9 @@ def test_what_a_schema_lets_through_and_we_refuse_is_explained(form: Format, mad
         assert [] == sent
         assert "invalid_parameters" in text
         assert "Nothing was sent" in text
-    elif not sent:
-        assert (
-            "not_sent" in text
-        )  # for another reason than the schema's: the effect stated, or the reversal made before
+    elif not sent and name != "getBalanceCalls":  # which reads the journal
+        # For another reason than the schema's: the effect stated, or the reversal made before.
+        assert "not_sent" in text
 
 
 async def test_a_dry_run_says_whether_a_person_is_asked(stripe: Sandbox, customer: str) -> None:

@@ -38,7 +38,7 @@ def shell(line: str, stripe: Sandbox, *, stdin: bytes = b"", **environment: str)
     """
     A line of a shell as it ended; ``ours`` in it is our program, started anew where its streams or its locale are odd.
     """
-    is_odd = re.search("[<>|]", line) or "LC_ALL" in environment
+    is_odd = re.search("[<>|]", line) or {"LC_ALL", "PYTHONPATH"} & set(environment)
     program = [CLI] if is_odd else [*started(), CLI]
     variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, "OCP_STRIPE_MAX_ATTEMPTS": "1"}
     done = subprocess.run(  # noqa: S603  our own program
@@ -272,7 +272,7 @@ def test_a_signal_after_the_result_changes_nothing(
     monkeypatch.setattr(StripeAPI, "aclose", late)
     words = shlex.split(CREDIT.format(customer=stripe_thread.create_customer()))[1:]
     done = in_pipe(*words, stripe=stripe_thread)
-    assert (0, 1, "") == (done.code, done.out.count("succeeded"), done.err)
+    assert (0, 1, 0) == (done.code, done.out.count("succeeded"), done.err.count("nterrupted"))
 
 
 def test_the_sandbox_ends_in_peace() -> None:
