@@ -17,8 +17,7 @@ from ocp_stripe_balance.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mcp.server import Server
-
+    from ocp_stripe_balance.mcp.server import BalanceServer
     from ocp_stripe_balance.settings import Settings
 
 app = typer.Typer(invoke_without_command=True)
@@ -63,7 +62,7 @@ async def _served(where: tuple[str, int, list[str]] | None, policy: str | None, 
         hint = "Install it: pip install 'ocp-stripe-balance[mcp]'"
         raise ConfigurationError(f"The package of MCP is not there: {error}.", hint=hint) from error
 
-    def server_of(caller: str) -> Server[Any]:
+    def server_of(caller: str) -> BalanceServer:
         return server_for(caller, settings, **chosen)
 
     server = server_of(whoami())  # what it would not take is said before anybody comes
@@ -74,7 +73,7 @@ async def _served(where: tuple[str, int, list[str]] | None, policy: str | None, 
     return 0
 
 
-async def _on_stdio(server: Server[Any]) -> None:
+async def _on_stdio(server: BalanceServer) -> None:
     from ocp_stripe_balance.mcp.stdio import serve  # as above
 
     if sys.stdin.isatty():
@@ -83,7 +82,7 @@ async def _on_stdio(server: Server[Any]) -> None:
 
 
 async def _over_http(
-    server_of: Callable[[str], Server[Any]], settings: Settings, host: str, port: int, others: list[str]
+    server_of: Callable[[str], BalanceServer], settings: Settings, host: str, port: int, others: list[str]
 ) -> None:
     from ocp_stripe_balance.mcp.http import application, listening, names_of, serve  # as above
     from ocp_stripe_balance.mcp.tokens import Tokens  # as above

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import Proposal
     from ocp_stripe_balance.settings import Settings
 
-# Hosts kill a server 2 s after they ended it, and then nobody is told that a call may have been sent.
-_GRACE_S = 1.0
+GRACE_S = 1.0
+"""For calls under way where the server is ended: hosts kill it 2 s later, and then nobody is told that one was sent."""
+_ANSWERING_S = 1.0
 
 
 class Desk:
@@ -52,6 +53,9 @@ class Desk:
         self.tools = {name: tool for tool in self.offered for name in tool.names}
         self.agent = OCPAgent(agent_type="mcp", user=caller, settings=settings)
         self.flights = Flights()
+        self.is_closed = False
+        """Whether it takes no more calls, because the server ends."""
+        self._requests: set[asyncio.Task[Any]] = set()
 
     @contextlib.asynccontextmanager
     async def open(self, _server: object) -> AsyncIterator[None]:
@@ -63,7 +67,7 @@ class Desk:
         try:
             yield
         except asyncio.CancelledError:
-            patience_s = _GRACE_S
+            patience_s = GRACE_S
             raise
         finally:
             with CancelScope(shield=True):
@@ -71,6 +75,22 @@ class Desk:
                     await self.flights.land(patience_s)
                 finally:
                     await self.agent.aclose()
+
+    def received(self, request: asyncio.Task[Any]) -> None:
+        """
+        Know the task that answers a request.
+        """
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+
+    async def close(self, patience_s: float | None = None) -> None:
+        """
+        Take no more calls, let those under way land, and wait until each is answered, before a transport cuts them off.
+        """
+        self.is_closed = True
+        await self.flights.land(patience_s)
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=_ANSWERING_S)
 
     async def decide(self, proposal_id: str, *, decision: bool | None = None) -> Proposal:
         """

@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from anyio.abc import TaskGroup, TaskStatus
-    from mcp.server import Server
     from starlette.types import Receive, Scope, Send
 
+    from ocp_stripe_balance.mcp.desk import Desk
+    from ocp_stripe_balance.mcp.server import BalanceServer
     from ocp_stripe_balance.mcp.tokens import Tokens
 
 PATH = "/mcp"
 _MAX_BODY = 1024 * 1024  # a call has a hundredth of it
 _MAX_SESSIONS = 1000  # of one caller
-_GRACE_S = 3
+_PATIENCE_S = 2.0  # for calls under way where the server is ended
+_GRACE_S = 4  # for their answers
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -46,7 +48,9 @@ class Callers:
     The servers of the callers, each begun when its caller first comes.
     """
 
-    def __init__(self, server_of: Callable[[str], Server[Any]], security: TransportSecuritySettings, user: str) -> None:
+    def __init__(
+        self, server_of: Callable[[str], BalanceServer], security: TransportSecuritySettings, user: str
+    ) -> None:
         """
         Begin none.
 
@@ -57,6 +61,7 @@ class Callers:
         """
         self._server_of, self._security, self._user = server_of, security, user
         self._managers: dict[str, StreamableHTTPSessionManager] = {}
+        self._desks: list[Desk] = []
         self._turn = asyncio.Lock()
         self._group: TaskGroup
 
@@ -69,6 +74,12 @@ class Callers:
             yield
             self._group.cancel_scope.cancel()
 
+    async def close(self) -> None:
+        """
+        Take no more calls; each that is under way is answered with what is known of it.
+        """
+        await asyncio.gather(*(desk.close(_PATIENCE_S) for desk in self._desks))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Answer a request, in the name of its caller.
@@ -80,8 +91,10 @@ class Callers:
         await self._managers[caller].handle_request(scope, receive, send)
 
     async def _keep(self, caller: str, *, task_status: TaskStatus[StreamableHTTPSessionManager]) -> None:
+        server = self._server_of(caller)
+        self._desks.append(server.desk)
         manager = StreamableHTTPSessionManager(
-            self._server_of(caller),
+            server,
             security_settings=self._security,
             max_request_body_size=_MAX_BODY,
             max_sessions=_MAX_SESSIONS,
@@ -122,7 +135,7 @@ class _Gate:
 
 
 def application(
-    server_of: Callable[[str], Server[Any]], *, names: Sequence[str], tokens: Tokens | None, user: str
+    server_of: Callable[[str], BalanceServer], *, names: Sequence[str], tokens: Tokens | None, user: str
 ) -> Starlette:
     """
     The server as an ASGI application.
@@ -141,7 +154,9 @@ def application(
     )
     callers = Callers(server_of, security, user)
     endpoint = callers if tokens is None else _Gate(callers, tokens)
-    return Starlette(routes=[Route(PATH, endpoint=endpoint)], lifespan=callers.run)
+    app = Starlette(routes=[Route(PATH, endpoint=endpoint)], lifespan=callers.run)
+    app.state.callers = callers
+    return app
 
 
 def names_of(host: str, others: Sequence[str], *, has_tokens: bool) -> tuple[str, ...]:
@@ -204,6 +219,7 @@ async def serve(app: Starlette, listener: socket.socket) -> None:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
         server.should_exit = True
+        await app.state.callers.close()
         await serving  # which the next cancellation ends
         raise
 

@@ -4,6 +4,7 @@ The server for one caller, over whatever transport: its tools, and how a call is
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -34,9 +35,17 @@ NAME = "ocp-stripe-balance"
 _log = logging.getLogger("ocp_stripe_balance")
 
 
+class BalanceServer(Server[None]):
+    """
+    The server of a caller, and what it stands before.
+    """
+
+    desk: Desk
+
+
 def server_for(
     caller: str, settings: Settings, *, names: Iterable[str] | None = None, is_read_only: bool = False
-) -> Server[None]:
+) -> BalanceServer:
     """
     A server for one caller; a transport runs it.
 
@@ -58,6 +67,8 @@ def server_for(
     async def call_tool(
         ctx: ServerRequestContext[None, Any], params: CallToolRequestParams
     ) -> CallToolResult | InputRequiredResult:
+        if (request := asyncio.current_task()) is not None:
+            desk.received(request)
         try:
             told = await run_tool_call("mcp", Visit(desk, ctx, params), params)
         except AskedError as asked:
@@ -67,9 +78,10 @@ def server_for(
             told = _failed(desk.tools.get(params.name))
         return CallToolResult.model_validate(_sendable(told))
 
-    server = Server(
+    server = BalanceServer(
         NAME, version=package_version(), lifespan=desk.open, on_list_tools=list_tools, on_call_tool=call_tool
     )
+    server.desk = desk
     # A client may send back any state: only one that this process sealed, for this very call and caller, comes through.
     keys = RequestStateSecurity(
         keys=[secrets.token_bytes(32)], ttl=ANSWER_WITHIN_S, bind_principal=lambda _: caller, audience=NAME

@@ -503,6 +503,47 @@ async def written(begun: asyncio.subprocess.Process, **message: Any) -> None:
     await begun.stdin.drain()
 
 
+async def answers_of(begun: asyncio.subprocess.Process) -> list[dict[str, Any]]:
+    """
+    What calls were answered until it ended.
+    """
+    assert begun.stdout is not None
+    lines = (await begun.stdout.read()).splitlines()
+    return [json.loads(line)["result"]["structuredContent"] for line in lines]
+
+
+async def test_a_client_that_closes_its_end_is_still_answered(stripe: Sandbox, customer: str) -> None:
+    """A plain failure of a call that was sent would be made again."""
+    stripe.faults.add("stall", path="balance_transactions", executed=True, seconds=0.5)
+    async with process(stripe) as begun:
+        await written(begun, method="tools/call", id=2, params={"name": CREATE, "arguments": order(customer)})
+        while not stripe.faults.met["stall"]:
+            await asyncio.sleep(0.01)
+        assert begun.stdin is not None
+        begun.stdin.close()
+        (told,) = await answers_of(begun)
+    (entry,) = await ledger(stripe, customer)
+    assert ("succeeded", entry["id"]) == (told["outcome"], told["entry"]["id"])
+
+
+@pytest.mark.parametrize("odd", ['"half an emoji \\ud83d"', "7" * 5000])
+async def test_what_the_package_cannot_read_is_answered_too(stripe: Sandbox, customer: str, odd: str) -> None:
+    """That nothing was sent; else the client would wait for ever. And the next call is made."""
+    call = order(customer, description="ODD")
+    async with process(stripe) as begun:
+        message = {"jsonrpc": "2.0", "method": "tools/call", "id": 2, "params": {"name": CREATE, "arguments": call}}
+        assert begun.stdin is not None
+        begun.stdin.write(json.dumps(message).replace('"ODD"', odd).encode() + b"\n")
+        assert begun.stdout is not None
+        answer = json.loads(await asyncio.wait_for(begun.stdout.readline(), 20))
+        assert (2, True) == (answer["id"], answer["error"]["message"].startswith("Nothing was sent"))
+        await written(begun, method="tools/call", id=3, params={"name": CREATE, "arguments": call})
+        assert 3 == json.loads(await begun.stdout.readline())["id"]
+        begun.stdin.close()
+        await begun.wait()
+    assert ["ODD"] == [entry["description"] for entry in await ledger(stripe, customer)]
+
+
 @pytest.mark.parametrize(
     ("number", "code", "state"), [(signal.SIGTERM, 0, State.UNKNOWN), (signal.SIGKILL, -9, State.SENDING)]
 )
@@ -519,6 +560,7 @@ async def test_a_host_that_has_no_patience_leaves_a_truthful_row(
         begun.send_signal(number)
         async with asyncio.timeout(20):
             assert code == await begun.wait()
+        assert [state.value] * (number is signal.SIGTERM) == [each["outcome"] for each in await answers_of(begun)]
         assert begun.stderr is not None
         told = await begun.stderr.read()
         assert b"Traceback" not in told

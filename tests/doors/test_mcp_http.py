@@ -363,6 +363,24 @@ async def test_a_server_that_is_ended_still_tells_what_became_of_a_call(
 
 
 @pytest.mark.parametrize("mode", VERSIONS)
+async def test_a_server_that_is_ended_says_of_a_call_without_an_answer_that_it_is_unknown(
+    stripe: Sandbox, customer: str, mode: Any
+) -> None:
+    """Stripe takes longer than a server that is ended may."""
+    stripe.faults.add("stall", executed=True, path="balance_transactions$", seconds=30)
+    async with plain() as http:
+        async with served(settings_for(stripe)) as url:
+            session = (await http.post(url, json=hello())).headers["mcp-session-id"]
+            headers, body = call_in(mode, session, CREATE, **order(customer, reference="ticket-1"))
+            calling = asyncio.create_task(http.post(url, json=body, headers=headers))
+            while not stripe.faults.met["stall"]:
+                await asyncio.sleep(0.01)
+        answer = await calling
+    assert [State.UNKNOWN] == [row.state for row in await rows()]
+    assert '"outcome":"unknown"' in answer.text.replace(": ", ":")
+
+
+@pytest.mark.parametrize("mode", VERSIONS)
 async def test_many_sessions_with_one_reason_pay_once(stripe: Sandbox, customer: str, mode: Any) -> None:
     async with served(settings_for(stripe)) as url:
 
