@@ -119,7 +119,7 @@ async def _try_reading(settings: "Settings") -> tuple[bool | str | None, bool | 
     except RejectedError as error:
         return True if error.request_id else None, f"no: HTTP {error.status}: {error.message}"
     except ToolError as error:
-        return f"no: {error.args[0]}", None
+        return f"no: {error.why}", None
     finally:
         await client.aclose()
     return True, True

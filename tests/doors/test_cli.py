@@ -160,7 +160,7 @@ def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
     assert "planted" not in done.stdout + done.stderr
     done = run("doctor", stripe=stripe_thread, STRIPE_API_BASE="http://127.0.0.1:1")
     assert 2 == done.returncode
-    assert re.search(r"^!! reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
+    assert re.search(r"^!! reaches stripe +no: 127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
 
 
 def test_doctor_does_not_praise_what_a_person_should_change(stripe_thread: Sandbox) -> None:
