@@ -18,7 +18,7 @@ from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ocp_stripe_balance.cli.running import Run
     from ocp_stripe_balance.errors import ToolError
@@ -28,6 +28,7 @@ _CODES = {"green": "32", "red": "31", "bold": "1", "bold red": "1;31"}
 _STYLES = {"succeeded": "green", "approved": "green", "unknown": "bold red", "rejected": "red", "denied": "red"}
 _PAGE, _BELOW = 100, "  "
 FACT_INDENT = " " * 12
+_GOING_ON = {"to_find_out": "To find out without moving money", "to_finish": "To finish it"}
 
 
 def show_result(result: ToolResult, run: Run) -> None:
@@ -198,19 +199,18 @@ def show_dry_run(done: DryRun, run: Run) -> int:
     return 0 if done.verdict in {"send", "replay", "resume", "wait"} else 2
 
 
-def show_error(error: ToolError, *, as_json: bool, to_find_out: str = "") -> None:
+def show_error(error: ToolError, commands: Mapping[str, str], *, as_json: bool) -> None:
     """
-    Print an error, and the command that finds out what became of the call, where there is one.
+    Print an error, and the commands that find out what became of the call or finish it, by the names of `_GOING_ON`.
     """
     if as_json:
-        command = {"to_find_out": to_find_out} if to_find_out else {}
-        tell(json.dumps({"format": 1, **error.to_dict(), **command}, indent=2))
+        tell(json.dumps({"format": 1, **error.to_dict(), **commands}, indent=2))
         return
-    # A person needs the command alone, whose last word is the key.
-    text = str(error.args[0]) if to_find_out else str(error)
+    # A person needs the commands alone, in whose last word is the key.
+    text = str(error.args[0]) if commands else str(error)
     tell(_headline(error.outcome, printable(text, keep="\n"), "red", sys.stderr))
-    if to_find_out:
-        tell(_folded_for_shell(f"To find out: {to_find_out}", sys.stderr))
+    for name, command in commands.items():
+        tell(_folded_for_shell(f"{_GOING_ON[name]}: {command}", sys.stderr))
 
 
 def _folded_for_shell(line: str, stream: TextIO) -> str:

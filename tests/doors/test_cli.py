@@ -105,7 +105,7 @@ def test_failures_have_their_exit_codes(stripe_thread: Sandbox, arguments: list[
     assert said in done.stderr
 
 
-async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
+def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
     """With --json the error is JSON on stderr, the key in it."""
     customer = stripe_thread.create_customer()
     stripe_thread.faults.add("reset", path="balance", times=None)
@@ -118,7 +118,11 @@ async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
     told = json.loads(done.stderr)
     assert ("unknown", 1) == (told["outcome"], told["format"])
     assert told["idempotency_key"] in told["hint"]
-    assert told["to_find_out"].endswith(f"{Path(CLI).name} calls resume {told['idempotency_key']}")
+    assert told["to_find_out"].endswith(f"{Path(CLI).name} calls reconcile")
+    assert told["to_finish"].endswith(f"{Path(CLI).name} calls resume {told['idempotency_key']}")
+    done = in_pipe("calls", "resume", told["idempotency_key"], stripe=stripe_thread, OCP_STRIPE_MAX_ATTEMPTS="1")
+    assert re.search("^To find out without moving money: .* calls reconcile$", done.err, re.MULTILINE)
+    assert re.search(f"^To finish it: .* calls resume {told['idempotency_key']}$", done.err, re.MULTILINE)
 
 
 def test_settings_are_named_when_wrong() -> None:
@@ -474,7 +478,7 @@ async def test_text_of_others_is_one_line(stripe_thread: Sandbox, capsys: pytest
     for data in ({"object": "list", "data": entries, "has_more": False, "url": forged}, entries[0]):
         result = ToolResult(tool=TOOL, data=data, request_id=forged, warnings=(forged,), moved=True, **facts)
         show_result(result, Run(words=[], is_program=False))
-    show_error(NotSentError(f"no {forged}", hint=forged), as_json=False)
+    show_error(NotSentError(f"no {forged}", hint=forged), {}, as_json=False)
     out, err = capsys.readouterr()
     assert not [line for line in (out + err).splitlines() if line.startswith("succeeded: credit 900")]
     assert "1000000000000000000 s after 1970" in out

@@ -119,7 +119,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     desk.stripe.faults.add("reset", path="balance")
     lost = ("call", TOOL, f"customer={customer}", "amount=-3", "currency=usd", "--idempotency-key", "lost")
     unknown = json.loads(desk.piped(*lost, "--json", code=4).err)
-    assert (1, True) == (unknown["format"], unknown["to_find_out"].endswith("calls resume lost"))
+    assert (1, True) == (unknown["format"], unknown["to_finish"].endswith("calls resume lost"))
     assert "unknown" == desk.told("calls", "reconcile", code=4)["findings"][0]["outcome"]
     desk.told("calls", "resume", "lost")
     assert ["lost"] == [each["key"] for each in desk.told("calls", "show", "lost")["calls"]]
