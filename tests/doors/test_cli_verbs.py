@@ -52,10 +52,9 @@ def test_a_budget_per_user_is_one_on_a_terminal_and_in_pipes(stripe_thread: Sand
     def words(reference: str) -> tuple[str, ...]:
         return ("credit", customer, "2.00", "usd", "--reference", reference)
 
-    more = {"OCP_STRIPE_POLICY": str(policy)}
-    assert 0 == in_pipe(*words("a"), stripe=stripe_thread, **more).code
-    piped = in_pipe(*words("b"), stripe=stripe_thread, **more)
-    seated = at_terminal(*words("c"), "--yes", stripe=stripe_thread, **more)
+    assert 0 == in_pipe(*words("a"), stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy)).code
+    piped = in_pipe(*words("b"), stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy))
+    seated = at_terminal(*words("c"), "--yes", stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy))
     assert (2, 2) == (piped.code, seated.code)
     assert [-200] == [entry["amount"] for entry in asyncio.run(ledger(stripe_thread, customer))]
 
