@@ -412,7 +412,7 @@ def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: str, co
     assert "effect      credit 5.00 usd (test mode)" in done.out
     assert f"customer    {customer} (Ada)" in done.out
     assert "balance     0.00 usd when asked, in credit 5.00 usd after this call" in done.out
-    assert "every call is put to the approver here (ask_always)" in done.out
+    assert "because     you are at a terminal and gave no --yes (ask_always)" in done.out
     assert f"{stripe_thread.url}" in done.out
     assert "Send it? [y/N]" in done.out
     assert entries == len(asyncio.run(ledger(stripe_thread, customer)))
@@ -436,6 +436,23 @@ def test_a_no_to_what_the_policy_asks_about_is_typed(
     assert int(said != "denied it") == len(asyncio.run(ledger(stripe_thread, customer)))
 
 
+def test_what_is_approved_is_run_as_is_said(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """A call that has neither a reference nor a key of its own goes on under the key that the approval names."""
+    customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
+    policy.write_text('[approval]\nabove = { usd = "1.00" }\nqueue = true\n')
+
+    def ours(*words: str, code: int = 0) -> str:
+        done = in_pipe(*words, stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy))
+        assert code == done.code, done.err
+        return done.err
+
+    words = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd")
+    proposal = re.findall(r"ap_\w+", ours(*words, code=2))[0]
+    said = ours("approvals", "approve", proposal, "--yes")
+    ours(*words, *re.findall(r"(--idempotency-key) (\S+)$", said, re.MULTILINE)[0])
+    assert 1 == len(asyncio.run(ledger(stripe_thread, customer)))
+
+
 def test_what_nobody_decides_at_the_terminal_stays_in_the_queue(stripe_thread: Sandbox, tmp_path: Path) -> None:
     """Where the policy has one: Enter leaves it to somebody else, and the same command goes on after their yes."""
     customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
@@ -447,8 +464,11 @@ def test_what_nobody_decides_at_the_terminal_stays_in_the_queue(stripe_thread: S
 
     done = on_terminal(*words, answer="\n")
     assert (2, True) == (done.code, "the call waits for a person's" in done.out)
-    proposal = re.findall(r"ap_\w+", on_terminal("approvals", "list").out)[0]
-    assert "Approve it?" in (done := on_terminal("approvals", "approve", proposal, answer="y\n")).out
+    assert "every call" not in done.out, "the policy asks, whoever is at the terminal"
+    proposal = re.findall(r"ocp-stripe-balance approvals approve (ap_\w+)", " ".join(done.out.split()))[0]
+    done = on_terminal("approvals", "approve", proposal, answer="y\n")
+    assert "Approve it?" in done.out
+    assert "or the same command again\r\n" in done.out
     assert (0, 0) == (done.code, on_terminal(*words).code)
     assert 1 == len(asyncio.run(ledger(stripe_thread, customer)))
 
