@@ -123,7 +123,7 @@ async def find(
 
 async def call(
     ctx: typer.Context,
-    tool: Annotated[str, typer.Argument(metavar="TOOL", help="a tool's name")],
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="a tool's name, long or short")],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="a parameter; metadata[key]=value, expand[]=field"),

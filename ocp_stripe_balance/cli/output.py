@@ -40,6 +40,8 @@ def show_result(result: ToolResult, run: Run) -> None:
             _show_entries(result.transactions)
         if result.customers:
             _show_customers(result.customers)
+        if result.data.get("object") == "balance_calls":
+            _show_record(result.data)
         if result.customer is not None and result.customer.email:
             show_fact("email", result.customer.email)
         if result.moved:
@@ -73,6 +75,26 @@ def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
         balance = money.to_text(entry.ending_balance, entry.currency)
         rows.append((local(entry.created), entry.id, entry.effect, balance, entry.description or ""))
     show_table(("time", "entry", "effect", "balance after", "description"), rows)
+
+
+_COLUMNS_OF_RECORD = {
+    "calls": ("at", "outcome", "effect", "customer", "key"),
+    "proposals": ("id", "state", "effect", "customer", "asked_at", "reference"),
+    "refusals": ("at", "rule", "effect", "customer", "key"),
+}
+
+
+def _show_record(data: dict[str, Any]) -> None:
+    """
+    What a look into the journal found, and what the policy leaves.
+    """
+    for name, columns in _COLUMNS_OF_RECORD.items():
+        if data[name]:
+            print(f"\n{name}")
+        show_table(columns, [[str(each.get(column, "")) for column in columns] for each in data[name]])
+    print()
+    for rule in data["policy"]["rules"]:
+        show_text(rule)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

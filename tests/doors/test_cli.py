@@ -134,7 +134,9 @@ def test_settings_are_named_when_wrong() -> None:
 
 def test_tools_explains_and_prints_schemas() -> None:
     """The list, one tool in words, and both as JSON."""
-    assert TOOL in run("tools").stdout
+    assert f"{TOOL} (create_balance_transaction)\n" in run("tools").stdout
+    assert "`create_balance_transaction` for short" in run("tools", "create_balance_transaction").stdout
+    assert "did you mean create_balance_transaction" in run("tools", "create_balance_transactoin").stderr
     assert "**amount** (integer, required, body)" in run("tools", TOOL).stdout
     assert TOOLS == [tool["name"] for tool in json.loads(run("tools", "--json").stdout)["tools"]]
     tool = json.loads(run("tools", TOOL, "--json").stdout)
