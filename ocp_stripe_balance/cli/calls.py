@@ -114,6 +114,7 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     async with BackOffice() as office:
         with _progress() as progress:
             findings = await office.reconcile(progress)
+        elsewhere = await office.open_elsewhere()
     rows = []
     for finding in findings:
         found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice
@@ -122,6 +123,8 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     facts = [facts_of_finding(finding) for finding in findings]
     nothing = f"No call is open at {office.settings.api_base} in this mode."
     ctx.obj.show_list("findings", facts, ("outcome", "key", "customer", "found"), rows, nothing)
+    for server, number in elsewhere.items():
+        say(f"{number} open {'call belongs' if number == 1 else 'calls belong'} to {server}.")
     return 0 if all(finding.outcome != "unknown" for finding in findings) else 4
 
 

@@ -99,13 +99,13 @@ async def _over_http(
     from ocp_stripe_balance.mcp.http import application, listening, names_of, serve  # as above
     from ocp_stripe_balance.mcp.tokens import Tokens  # as above
 
-    tokens = None if settings.journal == "off" else Tokens(settings)
-    has_tokens = tokens is not None and tokens.is_used
+    made = None if settings.journal == "off" else Tokens(settings)
+    has_tokens = made is not None and made.is_used
     names = names_of(host, others, has_tokens=has_tokens)
     listener, url = listening(host, port)
     print(url, flush=True)
     if has_tokens:
         say("Each request needs one of the tokens.")
     else:
-        say("No token was ever made: every program of this machine may call, as you.")
-    await serve(application(server_of, names=names, tokens=tokens, user=whoami()), listener)
+        say(tokens.UNGUARDED)
+    await serve(application(server_of, names=names, tokens=made, user=whoami()), listener)

@@ -152,6 +152,14 @@ def fitted(text: str, stream: TextIO, indent: str = _BELOW) -> str:
     return text if room is None else "\n".join(_filled(line, room, "", indent) for line in text.split("\n"))
 
 
+def beside(label: str, text: str) -> str:
+    """
+    A label and a text that nothing breaks, such as a path; it goes below where the terminal is narrower.
+    """
+    room = _columns(sys.stdout)
+    return label + text if room is None or len(label + text) <= room else f"{label.rstrip()}\n{_BELOW}{text}"
+
+
 def _filled(line: str, room: int, first: str, further: str) -> str:
     return textwrap.fill(
         line, room, initial_indent=first, subsequent_indent=further, break_long_words=False, break_on_hyphens=False

@@ -171,10 +171,20 @@ def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
 
 def test_doctor_does_not_praise_what_a_person_should_change(stripe_thread: Sandbox) -> None:
     """Variables that do nothing here: with what to do, and without an all-clear."""
-    done = in_pipe("doctor", stripe=stripe_thread, SSL_CERT_FILE="/etc/ca.pem")
-    assert "!! environment        SSL_CERT_FILE is set and not used; OCP_STRIPE_TRUST_ENV=true uses it." in done.out
+    proxy, certificates = {"HTTPS_PROXY": "http://proxy.test"}, {"SSL_CERT_FILE": "/etc/ca", "SSL_CERT_DIR": "/etc"}
+    done = in_pipe("doctor", stripe=stripe_thread, **proxy)
+    assert "!! environment        HTTPS_PROXY is set and not used; OCP_STRIPE_TRUST_ENV=true uses it." in done.out
     assert (0, "To change: environment.\n") == (done.code, done.err)
+    done = in_pipe("doctor", stripe=stripe_thread, **certificates)
+    assert "ok environment        SSL_CERT_FILE, SSL_CERT_DIR are set and not used; OCP_STRIPE" in done.out
+    assert ("Calls can be made.\n", True) == (done.err, "=true uses them." in done.out)
     assert "Calls can be made.\n" == in_pipe("doctor", stripe=stripe_thread).err
+
+
+def test_doctor_breaks_no_path(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """It can be copied from a terminal of 80 columns."""
+    path = tmp_path / "a folder" / ("and a long one " * 3).strip() / "journal.sqlite3"
+    assert str(path) in at_terminal("doctor", stripe=stripe_thread, OCP_STRIPE_JOURNAL=str(path)).out
 
 
 ERROR = b'{"error": {"type": "invalid_request_error", "message": "no"}}'

@@ -175,4 +175,10 @@ def test_a_call_of_another_server_is_resumed_there(stripe_thread: Sandbox) -> No
     assert 4 == credit(stripe_thread, stripe_thread.create_customer(), "k")
     with Sandbox() as other:
         told = run("calls", "resume", "k", stripe=other)
+        settled = run("calls", "reconcile", stripe=other)
+        checked = json.loads(run("doctor", "--json", stripe=other).stdout)
     assert (2, True) == (told.returncode, f"it has one for {stripe_thread.url} in test mode" in told.stderr)
+    assert f"No call is open at {other.url} in this mode." in settled.stderr
+    assert f"1 open call belongs to {stripe_thread.url} (test mode)." in settled.stderr
+    assert 1 == checked["open_calls"]
+    assert "belong" not in run("calls", "reconcile", stripe=stripe_thread).stderr

@@ -147,6 +147,15 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",)}
 
 
+def test_a_list_of_no_tokens_says_who_may_call(desk: Desk) -> None:
+    """Everybody where none was ever made, and nobody where none is left."""
+    assert "No token was ever made: every program" in desk.piped("mcp", "tokens", "list").err
+    desk.piped("mcp", "tokens", "create", "laptop")
+    assert "" == desk.piped("mcp", "tokens", "list").err
+    desk.piped("mcp", "tokens", "revoke", "laptop")
+    assert "No token is valid; every request is refused.\n" == desk.piped("mcp", "tokens", "list").err
+
+
 @pytest.mark.parametrize(
     "words",
     [
