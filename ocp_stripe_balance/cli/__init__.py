@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ocp_stripe_balance.cli import stopping
-from ocp_stripe_balance.cli.app import app
+from ocp_stripe_balance.cli.app import program
 from ocp_stripe_balance.cli.output import (
     finished,
     prepare_streams,
@@ -78,12 +78,12 @@ def _exit_code(run: Run) -> int:
     Raises:
         OSError: standard output is closed or full.
     """
-    program: Any = typer.main.get_command(app)
-    if unclear := _unclear(program, run.words):
+    commands = program()
+    if unclear := _unclear(commands, run.words):
         return _told(run, NotSentError(unclear))
     try:
         # A command is a coroutine, made when its words are understood; of help there is only an exit code.
-        made = program.main(run.words, "ocp-stripe-balance", standalone_mode=False, obj=run)
+        made = commands.main(run.words, "ocp-stripe-balance", standalone_mode=False, obj=run)
     except typer.TyperException as error:
         return _told(run, _misunderstood(error))
     except typer.Abort:

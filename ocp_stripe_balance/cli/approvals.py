@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, local
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import FACT_INDENT, fitted, local, printable, say, show_fact, show_text
+from ocp_stripe_balance.cli.output import FACT_INDENT, fitted, printable, say, show_fact, show_text
 from ocp_stripe_balance.cli.running import Run
 from ocp_stripe_balance.errors import NotSentError
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._text.plain import local
 from ocp_stripe_balance.cli.options import TIME_HELP, Json, OfCustomer, Since
-from ocp_stripe_balance.cli.output import is_plain, local, say, show_fact, show_text
+from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_text
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
+_OUTCOMES = f"only this one of {', '.join(State)}; may be repeated"
 Key = Annotated[str, typer.Argument(metavar="KEY", help="its idempotency key")]
 
 app = typer.Typer(help="The calls on record: what became of each.")
@@ -33,7 +35,7 @@ app = typer.Typer(help="The calls on record: what became of each.")
 async def list_calls(
     ctx: typer.Context,
     *,
-    outcome: Annotated[list[State] | None, typer.Option(help="only this outcome; may be repeated")] = None,
+    outcome: Annotated[list[State] | None, typer.Option(metavar="OUTCOME", help=_OUTCOMES)] = None,
     since: Since = None,
     customer: OfCustomer = None,
     as_json: Json = False,

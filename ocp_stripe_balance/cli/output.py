@@ -10,11 +10,10 @@ import json
 import os
 import sys
 import textwrap
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped, moment
+from ocp_stripe_balance._text.plain import escaped, local
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
@@ -200,16 +199,6 @@ def mark(*, is_good: bool) -> str:
     is_simple = is_plain(sys.stdout) or (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}
     signs = ("ok", "!!") if is_simple else ("✓", "✗")
     return painted(signs[0], "green", sys.stdout) if is_good else painted(signs[1], "red", sys.stdout)
-
-
-def local(seconds: float) -> str:
-    """
-    A time for people: local, with its zone.
-    """
-    try:
-        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
-    except (ValueError, OverflowError, OSError):
-        return moment(seconds)
 
 
 def show_dry_run(done: DryRun, run: Run) -> int:

@@ -71,7 +71,8 @@ async def explain(
     tool: Annotated[str, typer.Option(metavar="TOOL", help="a tool's name")] = CREATE,
     policy: Annotated[str | None, typer.Option(metavar="FILE", help="a policy that is not in force yet")] = None,
     mode: Annotated[
-        Literal["test", "live"] | None, typer.Option(help="default: that of the API key, else test")
+        Literal["test", "live"] | None,
+        typer.Option(metavar="test|live", help="by default that of the API key, else test"),
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="whose call it is, for budgets per user")] = None,
     agent_type: Annotated[str, typer.Option(metavar="TYPE", help="for budgets per agent type")] = "ai_agent",

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ocp_stripe_balance._text.plain import local
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import local, say
+from ocp_stripe_balance.cli.output import say
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.mcp.tokens import Tokens
 
-app = typer.Typer(help="Who may reach the server over HTTP; policies see each token's name as the user.")
+app = typer.Typer(help="Who may reach the server over HTTP. Policies see each token's name as the user.")
 
 UNGUARDED = "No token was ever made: every program of this machine may call, as you."
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of the caller: a to z, 0 to 9, '_' and '-'")]
@@ -21,7 +22,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="of the caller: a to z
 @app.command()
 async def create(ctx: typer.Context, name: Name, *, as_json: Json = False) -> int:
     """
-    Make a token, and print it; it is kept nowhere, and cannot be printed again.
+    Make a token, and print it. It is kept nowhere, and cannot be printed again.
     """
     token = _tokens().create(name)
     if as_json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,6 +146,30 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
     assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
     assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",)}
+
+
+def test_help_is_whole_and_in_plain_words() -> None:
+    """No sentence is cut, and no type of Python's stands where a word is."""
+    tree = typer.main.get_command(app)
+    groups = {name[:length] for name in names(tree) for length in range(len(name))}
+    for path in sorted({*names(tree), *groups}):
+        lines = [line for line in in_pipe(*path, "--help").out.splitlines() if not line.startswith("Usage")]
+        assert (path, []) == (path, [line for line in lines if line.endswith("...") or "<" in line])
+
+
+def test_times_for_people_have_one_form(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the zone of the machine, where the proposal expires and where it was asked."""
+    monkeypatch.setenv("TZ", "UTC-2")
+    time.tzset()
+    try:
+        words = ("call", TOOL, f"customer={desk.stripe.create_customer()}", "amount=-2500", "currency=usd")
+        desk.piped(*words, "--idempotency-key", "k", code=2)
+        shown = desk.piped("approvals", "show", "k").out + desk.piped("approvals", "list").out
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert 2 == len(re.findall(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+02:00\b", shown))
+    assert 2 == len(re.findall(r"20\d\d-", shown))
 
 
 def test_a_list_of_no_tokens_says_who_may_call(desk: Desk) -> None:
