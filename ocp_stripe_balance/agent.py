@@ -362,11 +362,12 @@ def _found(apis: Sequence[API], tool_name: object) -> tuple[API, ToolSpec]:
         for tool in api.tools:
             if isinstance(tool_name, str) and tool_name in tool.names:
                 return api, tool
-    names = {tool.name.lower(): tool.name for api in apis for tool in api.tools}
+    asked = tool_name if isinstance(tool_name, str) else ""
+    kind = int("_" in asked)  # as short names have
+    names = {tool.names[kind].lower(): tool.names[kind] for api in apis for tool in api.tools}
     if not names:
         hint = "Register one: await agent.register_api('stripe')."
         raise ConfigurationError("Nothing was sent: no API is registered yet.", hint=hint)
-    asked = tool_name if isinstance(tool_name, str) else ""
     near = difflib.get_close_matches(asked[:255].lower(), names, n=3, cutoff=0.4)
     if near:
         hint = f"did you mean {' or '.join(names[name] for name in near)}?"

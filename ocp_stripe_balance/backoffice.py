@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +20,7 @@ from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.plugin import StripeAPI
-from ocp_stripe_balance.settings import Settings
+from ocp_stripe_balance.settings import Settings, mode_of
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
@@ -211,6 +212,15 @@ class BackOffice:
             NotSentError: there is no API key, or the journal cannot be used.
         """
         return await self._api().reconcile(progress)
+
+    async def open_elsewhere(self) -> Counter[str]:
+        """
+        How many open calls `reconcile` does not settle: those of other servers, and of the other mode.
+        """
+        key, open_calls = self.settings.api_key, await self.calls(states=(State.UNKNOWN, State.SENDING))
+        here = (self.settings.api_base, key and mode_of(key.get_secret_value()))
+        scopes = [call.intent.scope for call in open_calls]
+        return Counter(f"{each.base_url} ({each.mode} mode)" for each in scopes if (each.base_url, each.mode) != here)
 
     def _api(self) -> StripeAPI:
         if self._stripe is None:

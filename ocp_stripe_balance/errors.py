@@ -119,6 +119,13 @@ class ToolError(Exception):
         return self.next in _SAME_CALL
 
     @property
+    def why(self) -> str:
+        """
+        What went wrong, without what it says of the money: for a message about another call, whose may have moved.
+        """
+        return str(self.args[0]).removeprefix("Nothing moved: ").removeprefix("Nothing was sent: ")
+
+    @property
     def reason(self) -> str:
         """
         The error in one word, as ``policy_refused``: what stands beside a status in an agent's history.

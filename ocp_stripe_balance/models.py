@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ocp_stripe_balance._domain import Origin, Scope
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped, moment
+from ocp_stripe_balance._text.plain import escaped, local
 from ocp_stripe_balance._tools import shapes
 from ocp_stripe_balance._tools.trimming import trimmed
 
@@ -490,6 +490,6 @@ class Proposal:
             "because": f"{self.why} ({self.rule})",
             "key": self.key,
             "account": f"{self.account or 'of the API key'} at {self.base_url}",
-            "expires": moment(self.expires_at),
+            "expires": local(self.expires_at),
         }
         return "\n".join(f"{name:<11} {escaped(value)}" for name, value in lines.items() if value)

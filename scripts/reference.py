@@ -267,7 +267,8 @@ With `--json`, a command prints one JSON object whose `format` is 1; the number 
 one is added. Times are RFC 3339, amounts are integers in the smallest unit. What was asked for is on stdout: a list under its own name
 (`calls`, `decisions`, `findings`, `proposals`, `tools`, `steps`, `rules`), else the fields themselves. An error, one of usage too, is such
 an object on stderr, alone there, with the fields of [the error](errors.md); one of outcome `unknown` has in `to_find_out` the command that
-finds out. `calls export` prints an object a line instead, and `sandbox --json` one line.
+finds out and moves no money, and in `to_finish` the one that sends the call again under its key, where that may be. `calls export` prints
+an object a line instead, and `sandbox --json` one line.
 
 {commands}
 """

@@ -153,7 +153,7 @@ class CustomerDirectory:
             # Only what is Stripe's own no: a proxy refuses too.
             if isinstance(error, RejectedError) and error.type and isinstance(error, _FINAL):
                 raise
-            raise _unread(call, error.args[0], error.attempts) from None
+            raise _unread(call, error.why.rstrip("."), error.attempts) from None
         if "currency" not in data and data.get("deleted") is not True:
             raise _unread(call, "it does not say its currency")  # which is not the same as having none yet
         customer = _customer(data)

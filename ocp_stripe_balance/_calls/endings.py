@@ -320,6 +320,7 @@ class Waiting:
                 f"{expires}, call again with the same parameters and idempotency_key {proposal.key!r}; another "
                 "customer, amount, currency or reference is another proposal."
             ),
+            for_people=f"To decide: ocp-stripe-balance approvals approve {proposal.id}",
             proposal_id=proposal.id,
             expires_at=expires,
             tool=proposal.tool,

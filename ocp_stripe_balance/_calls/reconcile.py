@@ -46,10 +46,9 @@ async def look_for(
                 if tag == record.key or (tag not in known_keys and is_alike and is_recent):
                     suspects.append(str(entry["id"]))
     except (ToolError, LookupError, TypeError, AttributeError) as error:
-        why = error.args[0] if isinstance(error, ToolError) else "what was answered is no ledger."
-        return open_still(
-            record, f"The customer's ledger could not be read: {why} Reconcile again, or look in the Dashboard."
-        )
+        why = error.why if isinstance(error, ToolError) else "what was answered is no ledger."
+        said = f"The ledger could not be read, so the outcome is still unknown: {why}"
+        return open_still(record, f"{said} Reconcile again, or look in the Dashboard.")
     if suspects:
         return open_still(record, f"Check whether one of these is it, a {record.intent.effect}: {', '.join(suspects)}.")
     if not record.payload.is_tagged:

@@ -234,7 +234,7 @@ class Reversals:
         try:
             await self._client.execute(request, tool=result.tool, idempotency_key=key, timeout_s=timeout_s)
         except ToolError as error:
-            why = f"{wanted.transaction} could not be marked as reversed ({error.args[0]})"
+            why = f"{wanted.transaction} could not be marked as reversed ({error.why.rstrip('.')})"
             warning = f"{why}; its reversal names it all the same"
             return Succeeded(replace(result, warnings=(*result.warnings, warning)))
         except asyncio.CancelledError as error:

@@ -210,12 +210,14 @@ class Finding(NamedTuple):
 def decide(found: Iterable[Finding]) -> Finding | None:
     """
     The first refusal, else the first rule that wants a person asked, with the words of all; None: the call is allowed.
+
+    That every call is asked about is said only of one that no rule asks about.
     """
-    questions = []
+    questions: list[Finding] = []
     for finding in found:
         if finding.verdict == "refused":
             return finding
-        if finding.verdict == "ask":
+        if finding.verdict == "ask" and not (questions and finding.rule == "ask_always"):
             questions.append(finding)
 
     def words() -> Words:

@@ -107,5 +107,5 @@ def advice(ignored: list[str]) -> str:
     """
     if not ignored:
         return ""
-    verb = "is" if len(ignored) == 1 else "are"
-    return f"{' and '.join(ignored)} {verb} set and not used; OCP_STRIPE_TRUST_ENV=true uses it."
+    verb, them = ("is", "it") if len(ignored) == 1 else ("are", "them")
+    return f"{', '.join(ignored)} {verb} set and not used; OCP_STRIPE_TRUST_ENV=true uses {them}."

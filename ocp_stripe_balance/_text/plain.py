@@ -45,6 +45,16 @@ def moment(seconds: float) -> str:
         return f"{shown(seconds)} s after 1970"
 
 
+def local(seconds: float) -> str:
+    """
+    A time for people: as `moment` writes it, in the zone of this machine.
+    """
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return moment(seconds)
+
+
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """
     The known names most like *name*, the best first, upper and lower case alike.

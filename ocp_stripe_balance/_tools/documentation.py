@@ -18,7 +18,8 @@ def documentation(tool: ToolSpec) -> str:
     where = f"`{tool.method} {tool.path}`"
     if tool.effect.source == "journal":
         where = "Answered from the journal; Stripe is only read."
-    lines = [f"## {tool.name}", "", tool.description, "", where, "", "### Parameters", ""]
+    short = f"`{tool.short_name}` for short, as MCP has it."
+    lines = [f"## {tool.name}", "", tool.description, "", where, "", short, "", "### Parameters", ""]
     for name, spec in tool.parameters.items():
         required = "required" if spec["required"] else "optional"
         example = json.dumps(spec["schema"]["examples"][0])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ocp_stripe_balance.cli import stopping
-from ocp_stripe_balance.cli.app import app
+from ocp_stripe_balance.cli.app import program
 from ocp_stripe_balance.cli.output import (
     finished,
     prepare_streams,
@@ -78,12 +78,12 @@ def _exit_code(run: Run) -> int:
     Raises:
         OSError: standard output is closed or full.
     """
-    program: Any = typer.main.get_command(app)
-    if unclear := _unclear(program, run.words):
+    commands = program()
+    if unclear := _unclear(commands, run.words):
         return _told(run, NotSentError(unclear))
     try:
         # A command is a coroutine, made when its words are understood; of help there is only an exit code.
-        made = program.main(run.words, "ocp-stripe-balance", standalone_mode=False, obj=run)
+        made = commands.main(run.words, "ocp-stripe-balance", standalone_mode=False, obj=run)
     except typer.TyperException as error:
         return _told(run, _misunderstood(error))
     except typer.Abort:
@@ -171,14 +171,15 @@ async def _until_stopped(run: Run, made: Coroutine[Any, Any, int]) -> int | Tool
     return ended
 
 
-def _told(run: Run, error: ToolError, to_find_out: str = "") -> int:
+def _told(run: Run, error: ToolError, **commands: str) -> int:
     """
-    The exit code of an error, which is told.
+    The exit code of an error, which is told, with the commands that go on from there.
     """
     is_open = isinstance(error, OutcomeUnknownError)
     if is_open and error.retryable and error.idempotency_key:
-        to_find_out = command("calls", "resume", error.idempotency_key)
-    show_error(error, as_json=run.as_json, to_find_out=to_find_out)
+        commands["to_find_out"] = command("calls", "reconcile")
+        commands["to_finish"] = command("calls", "resume", error.idempotency_key)
+    show_error(error, commands, as_json=run.as_json)
     code = _EXIT_CODES[error.outcome]
     return stopping.exit_code(code) if is_open else code
 
@@ -195,15 +196,16 @@ def _interrupted(run: Run) -> int:
         # A call that may have been sent does not end so, but as unknown.
         ended = "Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted."
         if run.as_json and run.name not in {"mcp", "sandbox"}:
-            show_error(NotSentError(ended), as_json=True)
+            show_error(NotSentError(ended), {}, as_json=True)
         else:
             say(ended)
         return 0 if run.name in {"mcp", "sandbox"} else stopping.exit_code(_EXIT_CODES["not_sent"])
     if not run.calling.done():
-        return _told(run, OutcomeUnknownError("The command was interrupted.", hint=""), command("calls", "reconcile"))
-    if isinstance(error := run.calling.exception(), ToolError):
-        return _told(run, error)
-    if error is None:
+        error = OutcomeUnknownError("The command was interrupted.", hint="")
+        return _told(run, error, to_find_out=command("calls", "reconcile"))
+    if isinstance(failure := run.calling.exception(), ToolError):
+        return _told(run, failure)
+    if failure is None:
         say(sentence_of(run.calling.result()))
     return 0
 

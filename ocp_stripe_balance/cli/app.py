@@ -2,7 +2,7 @@
 The commands, put together.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,3 +43,23 @@ app.add_typer(mcp.app, name="mcp")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+
+
+def program() -> Any:
+    """
+    The commands as Typer runs them.
+    """
+    made: Any = typer.main.get_command(app)
+    _drop_types(made)
+    return made
+
+
+def _drop_types(command: Any) -> None:
+    """
+    Let the help of an argument be its word and what it means, without the <str> that Typer puts between them.
+    """
+    for each in command.params:
+        if each.param_type_name == "argument":
+            each.display_type_rich = lambda ctx: None  # noqa: ARG005  Typer's name
+    for inner in getattr(command, "commands", {}).values():
+        _drop_types(inner)

@@ -4,16 +4,18 @@ Approval by a person: at the terminal, and over the queue in the journal.
 
 import contextlib
 import getpass
+import shlex
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ocp_stripe_balance._text.plain import escaped
+from ocp_stripe_balance._text.plain import escaped, local
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import FACT_INDENT, fitted, local, printable, say, show_fact, show_text
+from ocp_stripe_balance.cli.output import FACT_INDENT, fitted, printable, say, show_fact, show_text
 from ocp_stripe_balance.cli.running import Run
 from ocp_stripe_balance.errors import NotSentError
 
@@ -116,6 +118,8 @@ async def ask_at_terminal(proposal: "Proposal", emails: "Mapping[str, str]") -> 
     by = f"{whoami()} at the terminal"
     is_own_command = proposal.rule == "ask_always"
     choices = "[y/N]" if is_own_command else "(y: yes; n: no, and that stands; Enter: not decided)"
+    if is_own_command:
+        proposal = replace(proposal, why="you are at a terminal and gave no --yes")
     try:
         said = ask_at(f"{proposal.describe()}{email}\nSend it? {choices}")
     except KeyboardInterrupt:
@@ -190,8 +194,11 @@ async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: 
         show_text(run.done)
     run.flush()
     if is_yes:
-        say(f"The same call with key {done.key} may now run, once, until {local(done.expires_at)}.")
+        # A key that is derived names no call where somebody gives it.
+        again = "" if done.key_origin.is_derived else f", with --idempotency-key {shlex.quote(done.key)}"
+        say(f"The same call may now run, once, until {local(done.expires_at)}.")
         say("The other rules of the policy, and references paid meanwhile, still hold.")
+        say(f"To run it: the same call by the agent, or the same command again{again}")
     return 0
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._text.plain import local
 from ocp_stripe_balance.cli.options import TIME_HELP, Json, OfCustomer, Since
-from ocp_stripe_balance.cli.output import is_plain, local, say, show_fact, show_text
+from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_text
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
+_OUTCOMES = f"only this one of {', '.join(State)}; may be repeated"
 Key = Annotated[str, typer.Argument(metavar="KEY", help="its idempotency key")]
 
 app = typer.Typer(help="The calls on record: what became of each.")
@@ -33,7 +35,7 @@ app = typer.Typer(help="The calls on record: what became of each.")
 async def list_calls(
     ctx: typer.Context,
     *,
-    outcome: Annotated[list[State] | None, typer.Option(help="only this outcome; may be repeated")] = None,
+    outcome: Annotated[list[State] | None, typer.Option(metavar="OUTCOME", help=_OUTCOMES)] = None,
     since: Since = None,
     customer: OfCustomer = None,
     as_json: Json = False,
@@ -114,6 +116,7 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     async with BackOffice() as office:
         with _progress() as progress:
             findings = await office.reconcile(progress)
+        elsewhere = await office.open_elsewhere()
     rows = []
     for finding in findings:
         found = f"transaction {finding.transaction['id']}" if finding.transaction else finding.advice
@@ -122,6 +125,8 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     facts = [facts_of_finding(finding) for finding in findings]
     nothing = f"No call is open at {office.settings.api_base} in this mode."
     ctx.obj.show_list("findings", facts, ("outcome", "key", "customer", "found"), rows, nothing)
+    for server, number in elsewhere.items():
+        say(f"{number} open {'call belongs' if number == 1 else 'calls belong'} to {server}.")
     return 0 if all(finding.outcome != "unknown" for finding in findings) else 4
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import fitted, mark, printable, say
+from ocp_stripe_balance.cli.output import beside, fitted, mark, printable, say
 from ocp_stripe_balance.errors import ConfigurationError, RejectedError, ToolError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NO_KEY = "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY; without a Stripe account, try ocp-stripe-balance sandbox"
 _NEEDED = ("may_read_customers", "calls_allowed", "journal_usable")
+_PATHS = ("policy", "journal")
 _UNSET = "Set that, or unset what is not meant for this program."
 _WORDS = {True: "yes", False: "no", None: "not known"}
 
@@ -35,24 +36,29 @@ async def doctor(ctx: typer.Context, *, as_json: Json = False) -> int:
         "calls_allowed": _are_calls_allowed(settings),
         "policy": settings.policy_source() or "the defaults",
         "journal": _journal(settings),
-        "journal_usable": await _is_journal_usable(settings),
+        "journal_usable": None,
+        "open_calls": None,
         "api_base": settings.api_base,
         "api_version": settings.api_version,
         "account": settings.account or "the key's own",
         "reaches_stripe": None,
         "may_read_customers": None,
     }
+    findings["journal_usable"], findings["open_calls"] = await _try_journal(settings)
     findings["reaches_stripe"], findings["may_read_customers"] = await _try_reading(settings)
     if ignored := Network.of(settings).ignored():
         findings["environment"] = f"{advice(ignored)} {_UNSET}"
     stops = [name for name in _NEEDED if findings[name] is not True]
-    wrong = [name for name, value in findings.items() if name in stops or name == "environment" or _is_no(value)]
+    # Many systems set those of certificates for every program; a proxy is set where nothing goes without it.
+    faults = {*stops, *["environment"] * any("PROXY" in name.upper() for name in ignored)}
+    wrong = [name for name, value in findings.items() if name in faults or _is_no(value)]
     if as_json:
         ctx.obj.print_facts({**findings, "to_change": wrong})
         return 2 if stops else 0
     for name, value in findings.items():
-        text = value if isinstance(value, str) else _WORDS.get(value, str(value))
-        line = fitted(printable(f"  {_words(name):<18} {text}"), sys.stdout, " " * 21)
+        text = _WORDS[value] if value is None or isinstance(value, bool) else str(value)
+        label, text = f"  {_words(name):<18} ", printable(text)
+        line = beside(label, text) if name in _PATHS else fitted(label + text, sys.stdout, " " * 21)
         print(mark(is_good=name not in wrong) + line[1:])
     say(f"To change: {', '.join(map(_words, wrong))}." if wrong else "Calls can be made.")
     return 2 if stops else 0
@@ -73,17 +79,20 @@ def _journal(settings: "Settings") -> str:
         return "nowhere"
 
 
-async def _is_journal_usable(settings: "Settings") -> bool | str:
-    from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
+async def _try_journal(settings: "Settings") -> tuple[bool | str, int | None]:
+    """
+    Whether the journal can be used, or why not, and how many calls are open in it.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice, State  # what --help does not need
 
     if settings.journal == "off":
-        return True
+        return True, None
     try:
         async with BackOffice(settings) as office:
             await office.check()
+            return True, len(await office.calls(states=(State.UNKNOWN, State.SENDING)))
     except ToolError as error:
-        return f"no: {error}"
-    return True
+        return f"no: {error}", None
 
 
 def _are_calls_allowed(settings: "Settings") -> bool | str:
@@ -119,7 +128,7 @@ async def _try_reading(settings: "Settings") -> tuple[bool | str | None, bool | 
     except RejectedError as error:
         return True if error.request_id else None, f"no: HTTP {error.status}: {error.message}"
     except ToolError as error:
-        return f"no: {error.args[0]}", None
+        return f"no: {error.why}", None
     finally:
         await client.aclose()
     return True, True

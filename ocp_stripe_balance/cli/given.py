@@ -1,5 +1,5 @@
 """
-What commands are given: files of JSON, and what is wrong with it.
+What commands are given: paths, files of JSON, and what is wrong with it.
 """
 
 import sys
@@ -26,6 +26,13 @@ def read_json(source: str, path: str) -> Any:
         raise fail(path, f"{source!r} cannot be read ({error})", hint) from error
     except (ValueError, RecursionError) as error:
         raise fail(path, f"{source!r} is not JSON ({error})", "pass one JSON object") from error
+
+
+def as_full(path: str) -> str:
+    """
+    The path as the shell that it was typed into means it.
+    """
+    return path if path.startswith("~") else str(Path(path).absolute())
 
 
 def fail(path: str, message: str, hint: str) -> InvalidParametersError:

@@ -11,6 +11,7 @@ import typer
 
 from ocp_stripe_balance.cli import tokens
 from ocp_stripe_balance.cli.approvals import whoami
+from ocp_stripe_balance.cli.given import as_full
 from ocp_stripe_balance.cli.output import say
 from ocp_stripe_balance.errors import ConfigurationError
 
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True)
 app.add_typer(tokens.app, name="tokens")
 
+_HOST, _PORT = "127.0.0.1", 8765
 _Tools = Annotated[str | None, typer.Option(metavar="NAMES", help="only these, with commas between them")]
-_Port = Annotated[int, typer.Option(metavar="N", help="with --http: port to listen on; 0 is any free one")]
+_Host = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help=f"with --http: address to listen on, by default {_HOST}")
+]
+_Port = Annotated[
+    int | None,
+    typer.Option(metavar="N", help=f"with --http: port to listen on, by default {_PORT}; 0 is any free one"),
+]
 _AllowHost = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="with --http: another name that clients know this server by")
 ]
@@ -38,8 +46,8 @@ def mcp(
     read_only: Annotated[bool, typer.Option("--read-only", help="only tools that change nothing")] = False,
     policy: Annotated[str | None, typer.Option(metavar="PATH", help="instead of OCP_STRIPE_POLICY")] = None,
     http: Annotated[bool, typer.Option("--http", help="over HTTP instead, until Ctrl-C")] = False,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="with --http: address to listen on")] = "127.0.0.1",
-    port: _Port = 8765,
+    host: _Host = None,
+    port: _Port = None,
     allow_host: _AllowHost = None,
 ) -> Any:
     """
@@ -48,14 +56,17 @@ def mcp(
     if ctx.invoked_subcommand is not None:
         return None
     names = None if tools is None else [name.strip() for name in tools.split(",") if name.strip()]
-    where = (host, port, allow_host or []) if http else None
+    for option, value in {"--host": host, "--port": port, "--allow-host": allow_host or None}.items():
+        if value is not None and not http:
+            raise typer.BadParameter("the server listens with --http alone.", ctx, param_hint=option)
+    where = (host or _HOST, _PORT if port is None else port, allow_host or []) if http else None
     return _served(where, policy, names=names, is_read_only=read_only)
 
 
 async def _served(where: tuple[str, int, list[str]] | None, policy: str | None, **chosen: Any) -> int:
     from ocp_stripe_balance.settings import Settings  # what --help does not need
 
-    settings = Settings() if policy is None else Settings(policy=policy)
+    settings = Settings() if policy is None else Settings(policy=as_full(policy))
     try:
         from ocp_stripe_balance.mcp.server import server_for  # of an extra
     except ImportError as error:
@@ -87,13 +98,13 @@ async def _over_http(
     from ocp_stripe_balance.mcp.http import application, listening, names_of, serve  # as above
     from ocp_stripe_balance.mcp.tokens import Tokens  # as above
 
-    tokens = None if settings.journal == "off" else Tokens(settings)
-    has_tokens = tokens is not None and tokens.is_used
+    made = None if settings.journal == "off" else Tokens(settings)
+    has_tokens = made is not None and made.is_used
     names = names_of(host, others, has_tokens=has_tokens)
     listener, url = listening(host, port)
     print(url, flush=True)
     if has_tokens:
         say("Each request needs one of the tokens.")
     else:
-        say("No token was ever made: every program of this machine may call, as you.")
-    await serve(application(server_of, names=names, tokens=tokens, user=whoami()), listener)
+        say(tokens.UNGUARDED)
+    await serve(application(server_of, names=names, tokens=made, user=whoami()), listener)

@@ -123,7 +123,7 @@ async def find(
 
 async def call(
     ctx: typer.Context,
-    tool: Annotated[str, typer.Argument(metavar="TOOL", help="a tool's name")],
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="a tool's name, long or short")],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="a parameter; metadata[key]=value, expand[]=field"),
@@ -162,11 +162,11 @@ async def _make_call(
 
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
     emails: dict[str, str] = {}
-    who: dict[str, Any] = {}
+    asking: dict[str, Any] = {}
     if is_at_terminal:
         ask = functools.partial(approvals.ask_at_terminal, emails=emails)
-        who = {"user": approvals.whoami(), "approver": ask, "asks_always": not yes}
-    async with OCPAgent("command_line", settings=Settings(), **who) as agent:
+        asking = {"approver": ask, "asks_always": not yes}
+    async with OCPAgent("command_line", approvals.whoami(), settings=Settings(), **asking) as agent:
         await agent.register_api("stripe")
         tool = await tool_named(agent, name)
         parameters = given if isinstance(given, dict) else given(tool)

@@ -10,15 +10,14 @@ import json
 import os
 import sys
 import textwrap
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import escaped, moment
+from ocp_stripe_balance._text.plain import escaped, local
 from ocp_stripe_balance._text.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ocp_stripe_balance.cli.running import Run
     from ocp_stripe_balance.errors import ToolError
@@ -28,6 +27,7 @@ _CODES = {"green": "32", "red": "31", "bold": "1", "bold red": "1;31"}
 _STYLES = {"succeeded": "green", "approved": "green", "unknown": "bold red", "rejected": "red", "denied": "red"}
 _PAGE, _BELOW = 100, "  "
 FACT_INDENT = " " * 12
+_GOING_ON = {"to_find_out": "To find out without moving money", "to_finish": "To finish it"}
 
 
 def show_result(result: ToolResult, run: Run) -> None:
@@ -39,6 +39,8 @@ def show_result(result: ToolResult, run: Run) -> None:
             _show_entries(result.transactions)
         if result.customers:
             _show_customers(result.customers)
+        if result.data.get("object") == "balance_calls":
+            _show_record(result.data)
         if result.customer is not None and result.customer.email:
             show_fact("email", result.customer.email)
         if result.moved:
@@ -72,6 +74,26 @@ def _show_entries(entries: list[CustomerBalanceTransaction]) -> None:
         balance = money.to_text(entry.ending_balance, entry.currency)
         rows.append((local(entry.created), entry.id, entry.effect, balance, entry.description or ""))
     show_table(("time", "entry", "effect", "balance after", "description"), rows)
+
+
+_COLUMNS_OF_RECORD = {
+    "calls": ("at", "outcome", "effect", "customer", "key"),
+    "proposals": ("id", "state", "effect", "customer", "asked_at", "reference"),
+    "refusals": ("at", "rule", "effect", "customer", "key"),
+}
+
+
+def _show_record(data: dict[str, Any]) -> None:
+    """
+    What a look into the journal found, and what the policy leaves.
+    """
+    for name, columns in _COLUMNS_OF_RECORD.items():
+        if data[name]:
+            print(f"\n{name}")
+        show_table(columns, [[str(each.get(column, "")) for column in columns] for each in data[name]])
+    print()
+    for rule in data["policy"]["rules"]:
+        show_text(rule)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -129,6 +151,14 @@ def fitted(text: str, stream: TextIO, indent: str = _BELOW) -> str:
     return text if room is None else "\n".join(_filled(line, room, "", indent) for line in text.split("\n"))
 
 
+def beside(label: str, text: str) -> str:
+    """
+    A label and a text that nothing breaks, such as a path; it goes below where the terminal is narrower.
+    """
+    room = _columns(sys.stdout)
+    return label + text if room is None or len(label + text) <= room else f"{label.rstrip()}\n{_BELOW}{text}"
+
+
 def _filled(line: str, room: int, first: str, further: str) -> str:
     return textwrap.fill(
         line, room, initial_indent=first, subsequent_indent=further, break_long_words=False, break_on_hyphens=False
@@ -171,16 +201,6 @@ def mark(*, is_good: bool) -> str:
     return painted(signs[0], "green", sys.stdout) if is_good else painted(signs[1], "red", sys.stdout)
 
 
-def local(seconds: float) -> str:
-    """
-    A time for people: local, with its zone.
-    """
-    try:
-        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
-    except (ValueError, OverflowError, OSError):
-        return moment(seconds)
-
-
 def show_dry_run(done: DryRun, run: Run) -> int:
     """
     Print what would be sent and whether it would be; the exit code.
@@ -198,19 +218,18 @@ def show_dry_run(done: DryRun, run: Run) -> int:
     return 0 if done.verdict in {"send", "replay", "resume", "wait"} else 2
 
 
-def show_error(error: ToolError, *, as_json: bool, to_find_out: str = "") -> None:
+def show_error(error: ToolError, commands: Mapping[str, str], *, as_json: bool) -> None:
     """
-    Print an error, and the command that finds out what became of the call, where there is one.
+    Print an error, and the commands that find out what became of the call or finish it, by the names of `_GOING_ON`.
     """
     if as_json:
-        command = {"to_find_out": to_find_out} if to_find_out else {}
-        tell(json.dumps({"format": 1, **error.to_dict(), **command}, indent=2))
+        tell(json.dumps({"format": 1, **error.to_dict(), **commands}, indent=2))
         return
-    # A person needs the command alone, whose last word is the key.
-    text = str(error.args[0]) if to_find_out else str(error)
+    # A person needs the commands alone, in whose last word is the key.
+    text = str(error.args[0]) if commands else str(error)
     tell(_headline(error.outcome, printable(text, keep="\n"), "red", sys.stderr))
-    if to_find_out:
-        tell(_folded_for_shell(f"To find out: {to_find_out}", sys.stderr))
+    for name, command in commands.items():
+        tell(_folded_for_shell(f"{_GOING_ON[name]}: {command}", sys.stderr))
 
 
 def _folded_for_shell(line: str, stream: TextIO) -> str:

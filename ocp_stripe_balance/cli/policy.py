@@ -2,12 +2,11 @@
 The policy on the command line: check explains a file, explain says what would become of a call.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ocp_stripe_balance.cli.given import read_json
+from ocp_stripe_balance.cli.given import as_full, read_json
 from ocp_stripe_balance.cli.money import tool_named
 from ocp_stripe_balance.cli.options import Json
 from ocp_stripe_balance.cli.output import printable, say, show_text, wrap
@@ -72,7 +71,8 @@ async def explain(
     tool: Annotated[str, typer.Option(metavar="TOOL", help="a tool's name")] = CREATE,
     policy: Annotated[str | None, typer.Option(metavar="FILE", help="a policy that is not in force yet")] = None,
     mode: Annotated[
-        Literal["test", "live"] | None, typer.Option(help="default: that of the API key, else test")
+        Literal["test", "live"] | None,
+        typer.Option(metavar="test|live", help="by default that of the API key, else test"),
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="whose call it is, for budgets per user")] = None,
     agent_type: Annotated[str, typer.Option(metavar="TYPE", help="for budgets per agent type")] = "ai_agent",
@@ -84,7 +84,7 @@ async def explain(
     from ocp_stripe_balance.agent import OCPAgent  # what --help does not need
     from ocp_stripe_balance.settings import Settings  # pydantic
 
-    settings = Settings(policy=_as_full(policy)) if policy else Settings()
+    settings = Settings(policy=as_full(policy)) if policy else Settings()
     parameters = read_json(call, "CALL")
     async with OCPAgent(agent_type, user, settings=settings) as agent:
         api: Any = await agent.register_api("stripe")
@@ -118,10 +118,3 @@ def _facts(finding: "Finding") -> dict[str, Any]:
         "free_at": finding.free_at,
     }
     return {name: value for name, value in facts.items() if value not in (None, "")}
-
-
-def _as_full(path: str) -> str:
-    """
-    The path as the shell that it was typed into means it.
-    """
-    return path if path.startswith("~") else str(Path(path).absolute())

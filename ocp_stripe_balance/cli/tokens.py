@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ocp_stripe_balance._text.plain import local
 from ocp_stripe_balance.cli.options import Json
-from ocp_stripe_balance.cli.output import local, say, show_table
+from ocp_stripe_balance.cli.output import say
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.mcp.tokens import Tokens
 
-app = typer.Typer(help="Who may reach the server over HTTP; policies see each token's name as the user.")
+app = typer.Typer(help="Who may reach the server over HTTP. Policies see each token's name as the user.")
 
+UNGUARDED = "No token was ever made: every program of this machine may call, as you."
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of the caller: a to z, 0 to 9, '_' and '-'")]
 
 
 @app.command()
 async def create(ctx: typer.Context, name: Name, *, as_json: Json = False) -> int:
     """
-    Make a token, and print it; it is kept nowhere, and cannot be printed again.
+    Make a token, and print it. It is kept nowhere, and cannot be printed again.
     """
     token = _tokens().create(name)
     if as_json:
@@ -36,11 +38,11 @@ async def list_(ctx: typer.Context, *, as_json: Json = False) -> int:
     """
     The names of the tokens, and when each was made.
     """
-    tokens = _tokens().all()
-    if as_json:
-        ctx.obj.print_list("tokens", [each._asdict() for each in tokens])
-    else:
-        show_table(("name", "made"), [(each.name, local(each.created_at)) for each in tokens])
+    tokens = _tokens()
+    facts = [each._asdict() for each in tokens.all()]
+    rows = [(each.name, local(each.created_at)) for each in tokens.all()]
+    nothing = "No token is valid; every request is refused." if tokens.is_used else UNGUARDED
+    ctx.obj.show_list("tokens", facts, ("name", "made"), rows, nothing)
     return 0
 
 

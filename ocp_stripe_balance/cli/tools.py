@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 async def tools(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="a tool's name")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="a tool's name, long or short")] = None,
     *,
     as_json: Json = False,
     form: Annotated[
@@ -49,7 +49,7 @@ async def tools(
             ctx.obj.print_list("tools", [_definition(tool) for tool in agent.list_tools()])
         else:
             for tool in agent.list_tools():
-                print(f"{tool.name}\n{wrap(tool.description)}\n")
+                print(f"{tool.name} ({tool.short_name})\n{wrap(tool.description)}\n")
     return 0
 
 

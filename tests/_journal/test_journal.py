@@ -607,10 +607,12 @@ async def test_reconcile_never_moves_money(stripe: Sandbox, agent: OCPAgent, cus
     async with httpx.AsyncClient(base_url=stripe.url, auth=(stripe.api_key, "")) as http:
         await http.delete(f"/v1/customers/{customer}")
     (finding,) = await agent.reconcile()
-    assert "could not be read: " in finding.advice
+    assert "could not be read, so the outcome is still unknown: " in finding.advice
+    assert "Nothing moved" not in finding.advice
     stripe.faults.add("reset", times=None)
     (finding,) = await agent.reconcile()
-    assert "could not be read: " in finding.advice
+    assert "could not be read, so the outcome is still unknown: " in finding.advice
+    assert "Nothing moved" not in finding.advice
     assert [] == [name for name in dir(errors) if name.endswith("Error") and name in finding.advice]
     assert {"GET", "DELETE"} == {request.method for request in stripe.requests}
 

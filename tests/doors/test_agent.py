@@ -159,7 +159,9 @@ async def test_an_unknown_api_names_the_near_ones() -> None:
     [
         ("postCustomersCustomerBalanceTransaction", f"did you mean {TOOL} or "),
         (TOOL.lower(), f"did you mean {TOOL} or "),
-        ("make_refund", f"the tools are {', '.join(TOOLS)}"),
+        ("make_refund", "the tools are create_balance_transaction, "),
+        ("list_balance_cals", "did you mean list_balance_calls"),
+        ("makeRefund", f"the tools are {', '.join(TOOLS)}"),
         ("", f"the tools are {', '.join(TOOLS)}"),
         (None, f"the tools are {', '.join(TOOLS)}"),
         (5, f"the tools are {', '.join(TOOLS)}"),

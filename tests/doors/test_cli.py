@@ -105,7 +105,7 @@ def test_failures_have_their_exit_codes(stripe_thread: Sandbox, arguments: list[
     assert said in done.stderr
 
 
-async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
+def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
     """With --json the error is JSON on stderr, the key in it."""
     customer = stripe_thread.create_customer()
     stripe_thread.faults.add("reset", path="balance", times=None)
@@ -118,7 +118,11 @@ async def test_unknown_outcomes_exit_with_four(stripe_thread: Sandbox) -> None:
     told = json.loads(done.stderr)
     assert ("unknown", 1) == (told["outcome"], told["format"])
     assert told["idempotency_key"] in told["hint"]
-    assert told["to_find_out"].endswith(f"{Path(CLI).name} calls resume {told['idempotency_key']}")
+    assert told["to_find_out"].endswith(f"{Path(CLI).name} calls reconcile")
+    assert told["to_finish"].endswith(f"{Path(CLI).name} calls resume {told['idempotency_key']}")
+    done = in_pipe("calls", "resume", told["idempotency_key"], stripe=stripe_thread, OCP_STRIPE_MAX_ATTEMPTS="1")
+    assert re.search("^To find out without moving money: .* calls reconcile$", done.err, re.MULTILINE)
+    assert re.search(f"^To finish it: .* calls resume {told['idempotency_key']}$", done.err, re.MULTILINE)
 
 
 def test_settings_are_named_when_wrong() -> None:
@@ -130,7 +134,9 @@ def test_settings_are_named_when_wrong() -> None:
 
 def test_tools_explains_and_prints_schemas() -> None:
     """The list, one tool in words, and both as JSON."""
-    assert TOOL in run("tools").stdout
+    assert f"{TOOL} (create_balance_transaction)\n" in run("tools").stdout
+    assert "`create_balance_transaction` for short" in run("tools", "create_balance_transaction").stdout
+    assert "did you mean create_balance_transaction" in run("tools", "create_balance_transactoin").stderr
     assert "**amount** (integer, required, body)" in run("tools", TOOL).stdout
     assert TOOLS == [tool["name"] for tool in json.loads(run("tools", "--json").stdout)["tools"]]
     tool = json.loads(run("tools", TOOL, "--json").stdout)
@@ -160,15 +166,25 @@ def test_doctor_finds_what_is_wrong(stripe_thread: Sandbox) -> None:
     assert "planted" not in done.stdout + done.stderr
     done = run("doctor", stripe=stripe_thread, STRIPE_API_BASE="http://127.0.0.1:1")
     assert 2 == done.returncode
-    assert re.search(r"^!! reaches stripe +no: .*127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
+    assert re.search(r"^!! reaches stripe +no: 127\.0\.0\.1:1 cannot be reached", done.stdout, re.MULTILINE)
 
 
 def test_doctor_does_not_praise_what_a_person_should_change(stripe_thread: Sandbox) -> None:
     """Variables that do nothing here: with what to do, and without an all-clear."""
-    done = in_pipe("doctor", stripe=stripe_thread, SSL_CERT_FILE="/etc/ca.pem")
-    assert "!! environment        SSL_CERT_FILE is set and not used; OCP_STRIPE_TRUST_ENV=true uses it." in done.out
+    proxy, certificates = {"HTTPS_PROXY": "http://proxy.test"}, {"SSL_CERT_FILE": "/etc/ca", "SSL_CERT_DIR": "/etc"}
+    done = in_pipe("doctor", stripe=stripe_thread, **proxy)
+    assert "!! environment        HTTPS_PROXY is set and not used; OCP_STRIPE_TRUST_ENV=true uses it." in done.out
     assert (0, "To change: environment.\n") == (done.code, done.err)
+    done = in_pipe("doctor", stripe=stripe_thread, **certificates)
+    assert "ok environment        SSL_CERT_FILE, SSL_CERT_DIR are set and not used; OCP_STRIPE" in done.out
+    assert ("Calls can be made.\n", True) == (done.err, "=true uses them." in done.out)
     assert "Calls can be made.\n" == in_pipe("doctor", stripe=stripe_thread).err
+
+
+def test_doctor_breaks_no_path(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """It can be copied from a terminal of 80 columns."""
+    path = tmp_path / "a folder" / ("and a long one " * 3).strip() / "journal.sqlite3"
+    assert str(path) in at_terminal("doctor", stripe=stripe_thread, OCP_STRIPE_JOURNAL=str(path)).out
 
 
 ERROR = b'{"error": {"type": "invalid_request_error", "message": "no"}}'
@@ -408,7 +424,7 @@ def test_a_person_is_asked_on_a_terminal(stripe_thread: Sandbox, answer: str, co
     assert "effect      credit 5.00 usd (test mode)" in done.out
     assert f"customer    {customer} (Ada)" in done.out
     assert "balance     0.00 usd when asked, in credit 5.00 usd after this call" in done.out
-    assert "every call is put to the approver here (ask_always)" in done.out
+    assert "because     you are at a terminal and gave no --yes (ask_always)" in done.out
     assert f"{stripe_thread.url}" in done.out
     assert "Send it? [y/N]" in done.out
     assert entries == len(asyncio.run(ledger(stripe_thread, customer)))
@@ -432,6 +448,23 @@ def test_a_no_to_what_the_policy_asks_about_is_typed(
     assert int(said != "denied it") == len(asyncio.run(ledger(stripe_thread, customer)))
 
 
+def test_what_is_approved_is_run_as_is_said(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """A call that has neither a reference nor a key of its own goes on under the key that the approval names."""
+    customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
+    policy.write_text('[approval]\nabove = { usd = "1.00" }\nqueue = true\n')
+
+    def ours(*words: str, code: int = 0) -> str:
+        done = in_pipe(*words, stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy))
+        assert code == done.code, done.err
+        return done.err
+
+    words = ("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd")
+    proposal = re.findall(r"ap_\w+", ours(*words, code=2))[0]
+    said = ours("approvals", "approve", proposal, "--yes")
+    ours(*words, *re.findall(r"(--idempotency-key) (\S+)$", said, re.MULTILINE)[0])
+    assert 1 == len(asyncio.run(ledger(stripe_thread, customer)))
+
+
 def test_what_nobody_decides_at_the_terminal_stays_in_the_queue(stripe_thread: Sandbox, tmp_path: Path) -> None:
     """Where the policy has one: Enter leaves it to somebody else, and the same command goes on after their yes."""
     customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
@@ -443,8 +476,11 @@ def test_what_nobody_decides_at_the_terminal_stays_in_the_queue(stripe_thread: S
 
     done = on_terminal(*words, answer="\n")
     assert (2, True) == (done.code, "the call waits for a person's" in done.out)
-    proposal = re.findall(r"ap_\w+", on_terminal("approvals", "list").out)[0]
-    assert "Approve it?" in (done := on_terminal("approvals", "approve", proposal, answer="y\n")).out
+    assert "every call" not in done.out, "the policy asks, whoever is at the terminal"
+    proposal = re.findall(r"ocp-stripe-balance approvals approve (ap_\w+)", " ".join(done.out.split()))[0]
+    done = on_terminal("approvals", "approve", proposal, answer="y\n")
+    assert "Approve it?" in done.out
+    assert "or the same command again\r\n" in done.out
     assert (0, 0) == (done.code, on_terminal(*words).code)
     assert 1 == len(asyncio.run(ledger(stripe_thread, customer)))
 
@@ -474,7 +510,7 @@ async def test_text_of_others_is_one_line(stripe_thread: Sandbox, capsys: pytest
     for data in ({"object": "list", "data": entries, "has_more": False, "url": forged}, entries[0]):
         result = ToolResult(tool=TOOL, data=data, request_id=forged, warnings=(forged,), moved=True, **facts)
         show_result(result, Run(words=[], is_program=False))
-    show_error(NotSentError(f"no {forged}", hint=forged), as_json=False)
+    show_error(NotSentError(f"no {forged}", hint=forged), {}, as_json=False)
     out, err = capsys.readouterr()
     assert not [line for line in (out + err).splitlines() if line.startswith("succeeded: credit 900")]
     assert "1000000000000000000 s after 1970" in out

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,21 @@ async def test_list_show_and_export_tell_what_is_on_record(stripe_thread: Sandbo
         (each["record"], each["decision"], each["who"]) for each in exported[3:]
     ]
     assert stripe_thread.api_key not in json.dumps(exported)
+
+
+def test_a_look_into_the_journal_shows_rows(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """As the other lists do: the calls, what waits, what was refused, and what the policy leaves."""
+    customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
+    policy.write_text('[limits]\ncredit = { usd = "9.00" }\n[approval]\nabove = { usd = "6.00" }\nqueue = true\n')
+    more = {"OCP_STRIPE_POLICY": str(policy)}
+    for key, amount, code in (("paid", 500, 0), ("waits", 700, 2), ("refused", 1000, 2)):
+        words = ("call", TOOL, f"customer={customer}", f"amount=-{amount}", "currency=usd", "--idempotency-key", key)
+        assert code == run(*words, stripe=stripe_thread, **more).returncode
+    told = run("call", "list_balance_calls", f"customer={customer}", stripe=stripe_thread, **more).stdout
+    assert re.search(rf"^20\S+Z  succeeded  credit 5.00 usd  {customer}  paid$", told, re.MULTILINE)
+    assert re.search(rf"^ap_\w+  waiting  credit 7.00 usd  {customer}", told, re.MULTILINE)
+    assert re.search(rf"^20\S+Z  limits.credit.usd  credit 10.00 usd  {customer}  refused$", told, re.MULTILINE)
+    assert "One credit is at most 9.00 usd." in told
 
 
 async def test_an_open_call_is_reconciled_or_resumed(stripe_thread: Sandbox) -> None:
@@ -159,4 +175,10 @@ def test_a_call_of_another_server_is_resumed_there(stripe_thread: Sandbox) -> No
     assert 4 == credit(stripe_thread, stripe_thread.create_customer(), "k")
     with Sandbox() as other:
         told = run("calls", "resume", "k", stripe=other)
+        settled = run("calls", "reconcile", stripe=other)
+        checked = json.loads(run("doctor", "--json", stripe=other).stdout)
     assert (2, True) == (told.returncode, f"it has one for {stripe_thread.url} in test mode" in told.stderr)
+    assert f"No call is open at {other.url} in this mode." in settled.stderr
+    assert f"1 open call belongs to {stripe_thread.url} (test mode)." in settled.stderr
+    assert 1 == checked["open_calls"]
+    assert "belong" not in run("calls", "reconcile", stripe=stripe_thread).stderr

@@ -44,6 +44,21 @@ async def test_a_verb_says_the_effect_that_a_policy_demands(stripe_thread: Sandb
     assert [-500] == [entry["amount"] for entry in await ledger(stripe_thread, customer)]
 
 
+def test_a_budget_per_user_is_one_on_a_terminal_and_in_pipes(stripe_thread: Sandbox, tmp_path: Path) -> None:
+    """The command line knows who runs it, whatever it is connected to."""
+    customer, policy = stripe_thread.create_customer(), tmp_path / "policy.toml"
+    policy.write_text('[[budgets]]\nper = "user"\nwindow = "1d"\ncredit = { usd = "3.00" }\n')
+
+    def words(reference: str) -> tuple[str, ...]:
+        return ("credit", customer, "2.00", "usd", "--reference", reference)
+
+    assert 0 == in_pipe(*words("a"), stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy)).code
+    piped = in_pipe(*words("b"), stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy))
+    seated = at_terminal(*words("c"), "--yes", stripe=stripe_thread, OCP_STRIPE_POLICY=str(policy))
+    assert (2, 2) == (piped.code, seated.code)
+    assert [-200] == [entry["amount"] for entry in asyncio.run(ledger(stripe_thread, customer))]
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     desk.stripe.faults.add("reset", path="balance")
     lost = ("call", TOOL, f"customer={customer}", "amount=-3", "currency=usd", "--idempotency-key", "lost")
     unknown = json.loads(desk.piped(*lost, "--json", code=4).err)
-    assert (1, True) == (unknown["format"], unknown["to_find_out"].endswith("calls resume lost"))
+    assert (1, True) == (unknown["format"], unknown["to_finish"].endswith("calls resume lost"))
     assert "unknown" == desk.told("calls", "reconcile", code=4)["findings"][0]["outcome"]
     desk.told("calls", "resume", "lost")
     assert ["lost"] == [each["key"] for each in desk.told("calls", "show", "lost")["calls"]]
@@ -145,6 +146,39 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
     assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
     assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",)}
+
+
+def test_help_is_whole_and_in_plain_words() -> None:
+    """No sentence is cut, and no type of Python's stands where a word is."""
+    tree = typer.main.get_command(app)
+    groups = {name[:length] for name in names(tree) for length in range(len(name))}
+    for path in sorted({*names(tree), *groups}):
+        lines = [line for line in in_pipe(*path, "--help").out.splitlines() if not line.startswith("Usage")]
+        assert (path, []) == (path, [line for line in lines if line.endswith("...") or "<" in line])
+
+
+def test_times_for_people_have_one_form(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the zone of the machine, where the proposal expires and where it was asked."""
+    monkeypatch.setenv("TZ", "UTC-2")
+    time.tzset()
+    try:
+        words = ("call", TOOL, f"customer={desk.stripe.create_customer()}", "amount=-2500", "currency=usd")
+        desk.piped(*words, "--idempotency-key", "k", code=2)
+        shown = desk.piped("approvals", "show", "k").out + desk.piped("approvals", "list").out
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert 2 == len(re.findall(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+02:00\b", shown))
+    assert 2 == len(re.findall(r"20\d\d-", shown))
+
+
+def test_a_list_of_no_tokens_says_who_may_call(desk: Desk) -> None:
+    """Everybody where none was ever made, and nobody where none is left."""
+    assert "No token was ever made: every program" in desk.piped("mcp", "tokens", "list").err
+    desk.piped("mcp", "tokens", "create", "laptop")
+    assert "" == desk.piped("mcp", "tokens", "list").err
+    desk.piped("mcp", "tokens", "revoke", "laptop")
+    assert "No token is valid; every request is refused.\n" == desk.piped("mcp", "tokens", "list").err
 
 
 @pytest.mark.parametrize(

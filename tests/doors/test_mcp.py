@@ -31,6 +31,7 @@ from ocp_stripe_balance.mcp.flights import Flight, Flights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from ocp_stripe_balance.sandbox import Sandbox
 
@@ -400,6 +401,23 @@ def test_without_the_extra_it_is_said_how_to_get_it(
     monkeypatch.setitem(sys.modules, "mcp.server", None)
     assert 2 == main(["mcp"])
     assert "pip install 'ocp-stripe-balance[mcp]'" in capsys.readouterr().err
+
+
+def test_a_policy_is_named_as_the_shell_means_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the working directory, as in every other command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy.toml").write_text("nonsense = 1")
+    assert 2 == main(["mcp", "--policy", "policy.toml"])
+    assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--port", "0"), ("--host", "0.0.0.0"), ("--allow-host", "a.test")])  # noqa: S104
+def test_what_is_for_http_alone_is_not_ignored(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Who names a port believes that the server listens."""
+    assert 2 == main(["mcp", "--tools", "nothing", *words])
+    assert f"{words[0]}: the server listens with --http alone" in capsys.readouterr().err
 
 
 @both
