@@ -337,12 +337,15 @@ class Run:
         """
         for number in range(self.options.kills):
             share = (number + self.chance.random()) / (self.options.kills + 1)
-            while len(self.finished) < share * len(self.jobs):
+            alive: list[asyncio.subprocess.Process] = []
+            while len(self.finished) < share * len(self.jobs) or not alive:
                 await asyncio.sleep(0.002)
-            worker = self.chance.choice(workers)
-            if worker.process is not None and worker.process.returncode is None:
-                worker.process.kill()
-                self.kills += 1
+                processes = [worker.process for worker in workers if worker.process is not None]
+                alive = [process for process in processes if process.returncode is None]
+                if len(self.finished) == len(self.jobs):
+                    return
+            self.chance.choice(alive).kill()
+            self.kills += 1
             if self.chance.random() < 0.3:
                 await http.post("/_sandbox/faults", content="refuse:seconds=0.1")
 

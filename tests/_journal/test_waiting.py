@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,8 @@ async def test_an_outcome_under_a_lock_is_told_truthfully_and_written_later(path
             assert "sent nothing" not in str(told)
             assert "nothing was sent" not in str(told).lower()
             assert outcome != "succeeded" or "not in the journal yet" in str(told["warnings"])
-            assert [("sending",)] == sqlite3.connect(path).execute("SELECT state FROM calls").fetchall()
+            with closing(sqlite3.connect(path)) as database:
+                assert [("sending",)] == database.execute("SELECT state FROM calls").fetchall()
             lock.close()
     assert [outcome] == await states(path)
 

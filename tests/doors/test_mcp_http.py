@@ -14,6 +14,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,8 @@ async def test_a_token_is_in_no_log_no_answer_and_no_row(
     texts = [repr((each.status_code, each.headers, each.text)) for each in answers]
     texts += [f"{record.name} {record.getMessage()}" for record in caplog.records if "httpc" not in record.name]
     texts.append(repr(await _Verifier(tokens).verify_token(token)))
-    texts.append("".join(sqlite3.connect(str(Settings().journal_path)).iterdump()))
+    with closing(sqlite3.connect(str(Settings().journal_path))) as database:
+        texts.append("".join(database.iterdump()))
     secret = token.partition(".")[2]
     assert 2 == len(await ledger(stripe, customer))
     assert [] == [text for text in texts if secret in text or stripe.api_key in text]
