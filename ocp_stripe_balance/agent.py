@@ -148,6 +148,13 @@ class OCPAgent(Verbs):
         self.context.add_interaction("api_registered", api.base_url, f"{len(api.tools)} tools", {"api_name": name})
         return api
 
+    async def ready(self) -> None:
+        """
+        Register ``stripe`` where nothing is registered; calling a tool does so by itself, listing tools does not.
+        """
+        if not self._apis:
+            await self.register_api(_OURS)
+
     def list_tools(self, api_name: str | None = None) -> list[ToolSpec]:
         """
         All tools, or those of one API.
@@ -237,6 +244,7 @@ class OCPAgent(Verbs):
             asyncio.CancelledError: cancelled before anything was sent.
         """
         headers = concealed(headers)
+        await self.ready()
         api, tool = self._find(tool_name, api_name)
         endpoint = f"{tool.method} {tool.path}"
         try:
@@ -265,6 +273,7 @@ class OCPAgent(Verbs):
             RejectedError: Stripe said no.
         """
         headers = concealed(headers)
+        await self.ready()
         api, tool = self._find(tool_name, api_name)
         async for item in api.iterate(tool, parameters, headers=headers):
             yield item
@@ -277,6 +286,7 @@ class OCPAgent(Verbs):
         Raises:
             NotSentError: there is no API key, or the journal cannot be used.
         """
+        await self.ready()
         return [finding for api in self._apis.values() for finding in await api.reconcile()]
 
     def update_goal(self, goal: str, summary: str | None = None) -> None:
@@ -356,16 +366,12 @@ def _found(apis: Sequence[API], tool_name: object) -> tuple[API, ToolSpec]:
 
     Raises:
         InvalidParametersError: there is none; the hint names the near ones.
-        ConfigurationError: there is no API yet.
     """
     for api in apis:
         for tool in api.tools:
             if isinstance(tool_name, str) and tool_name in tool.names:
                 return api, tool
     names = {tool.name.lower(): tool.name for api in apis for tool in api.tools}
-    if not names:
-        hint = "Register one: await agent.register_api('stripe')."
-        raise ConfigurationError("Nothing was sent: no API is registered yet.", hint=hint)
     asked = tool_name if isinstance(tool_name, str) else ""
     near = difflib.get_close_matches(asked[:255].lower(), names, n=3, cutoff=0.4)
     if near:

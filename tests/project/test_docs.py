@@ -129,7 +129,7 @@ async def test_undo_example_looks_and_undoes(stripe: Sandbox, customer: str) -> 
 async def test_lost_example_finds_out(stripe: Sandbox, customer: str) -> None:
     """By the same key, when one round of attempts was lost."""
     credit = names_of(DOCS / "lost.md", "lost")["credit"]
-    async with await connect(stripe) as agent:
+    async with OCPAgent(settings=Settings(api_key=stripe.api_key, api_base=stripe.url)) as agent:
         stripe.faults.add("reset", times=4, executed=True, path="balance")
         assert "credit 5.00 usd" in await credit(agent, order(customer))
     assert 1 == len(await ledger(stripe, customer))
