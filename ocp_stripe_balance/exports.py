@@ -295,7 +295,7 @@ def _needs_langchain() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        message = "LangChain is not installed: pip install 'ocp-stripe-balance[langchain]' brings it"
+        message = "LangChain is not installed: pip install '.[langchain]' brings it, in a copy of the repository"
         raise ImportError(message, name=error.name) from error
 
 

@@ -399,7 +399,7 @@ def test_without_the_extra_it_is_said_how_to_get_it(
     monkeypatch.setitem(sys.modules, "mcp", None)
     monkeypatch.setitem(sys.modules, "mcp.server", None)
     assert 2 == main(["mcp"])
-    assert "pip install 'ocp-stripe-balance[mcp]'" in capsys.readouterr().err
+    assert "pip install '.[mcp]' in a copy of the repository" in capsys.readouterr().err
 
 
 @both
