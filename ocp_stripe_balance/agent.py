@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _GROUP = "ocp_agent.apis"
 _OURS = "stripe"
+_HINT = "register it first: await agent.register_api(...)"
 
 
 class OCPAgent(Verbs):
@@ -244,8 +245,7 @@ class OCPAgent(Verbs):
             asyncio.CancelledError: cancelled before anything was sent.
         """
         headers = concealed(headers)
-        await self.ready()
-        api, tool = self._find(tool_name, api_name)
+        api, tool = await self._find(tool_name, api_name)
         endpoint = f"{tool.method} {tool.path}"
         try:
             if dry_run:
@@ -273,8 +273,7 @@ class OCPAgent(Verbs):
             RejectedError: Stripe said no.
         """
         headers = concealed(headers)
-        await self.ready()
-        api, tool = self._find(tool_name, api_name)
+        api, tool = await self._find(tool_name, api_name)
         async for item in api.iterate(tool, parameters, headers=headers):
             yield item
         self.context.add_interaction(f"tool_response:{tool.name}", f"{tool.method} {tool.path}", "listed")
@@ -327,8 +326,7 @@ class OCPAgent(Verbs):
     async def _run(
         self, tool_name: str, parameters: Mapping[str, Any], idempotency_key: str | ToolCall | None
     ) -> ToolResult:
-        if _OURS not in self._apis:
-            await self.register_api(_OURS)
+        await self.register_api(_OURS)
         return await self.call_tool(tool_name, parameters, _OURS, idempotency_key=idempotency_key)
 
     def _select(self, api_name: str | None) -> list[API]:
@@ -336,15 +334,14 @@ class OCPAgent(Verbs):
             return list(self._apis.values())
         name = api_name.lower().strip()
         if name not in self._apis:
-            message = f"Unknown API: {api_name}. Register it first: await agent.register_api({api_name!r})"
-            raise ValueError(message)
+            raise ValueError(f"Unknown API: {api_name}. Register it first: await agent.register_api({api_name!r})")
         return [self._apis[name]]
 
-    def _find(self, tool_name: object, api_name: object) -> tuple[API, ToolSpec]:
+    async def _find(self, tool_name: object, api_name: object) -> tuple[API, ToolSpec]:
+        await self.ready()
         if api_name is not None and (not isinstance(api_name, str) or api_name.lower().strip() not in self._apis):
-            message = f"{shown(api_name)} is not registered"
-            hint = "register it first: await agent.register_api(...)"
-            raise InvalidParametersError([Problem(path="api_name", message=message, hint=hint)])
+            problem = Problem(path="api_name", message=f"{shown(api_name)} is not registered", hint=_HINT)
+            raise InvalidParametersError([problem])
         return _found(self._select(api_name if isinstance(api_name, str) else None), tool_name)
 
 
