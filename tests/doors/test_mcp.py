@@ -402,6 +402,13 @@ def test_without_the_extra_it_is_said_how_to_get_it(
     assert "pip install '.[mcp]' in a copy of the repository" in capsys.readouterr().err
 
 
+def test_of_a_name_given_twice_the_last_one_is_read() -> None:
+    """Before we see it, as docs/SECURITY.md says."""
+    types = pytest.importorskip("mcp.types")
+    text = '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"amount": 1, "amount": 2}}'
+    assert {"amount": 2} == types.jsonrpc_message_adapter.validate_json(text, by_name=False).params
+
+
 @both
 async def test_a_fault_of_ours_is_no_plain_failure(
     version: str, stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
