@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _GROUP = "ocp_agent.apis"
 _OURS = "stripe"
+_HINT = "register it first: await agent.register_api(...)"
 
 
 class OCPAgent(Verbs):
@@ -148,6 +149,13 @@ class OCPAgent(Verbs):
         self.context.add_interaction("api_registered", api.base_url, f"{len(api.tools)} tools", {"api_name": name})
         return api
 
+    async def ready(self) -> None:
+        """
+        Register ``stripe`` where nothing is registered; calling a tool does so by itself, listing tools does not.
+        """
+        if not self._apis:
+            await self.register_api(_OURS)
+
     def list_tools(self, api_name: str | None = None) -> list[ToolSpec]:
         """
         All tools, or those of one API.
@@ -237,7 +245,7 @@ class OCPAgent(Verbs):
             asyncio.CancelledError: cancelled before anything was sent.
         """
         headers = concealed(headers)
-        api, tool = self._find(tool_name, api_name)
+        api, tool = await self._find(tool_name, api_name)
         endpoint = f"{tool.method} {tool.path}"
         try:
             if dry_run:
@@ -265,7 +273,7 @@ class OCPAgent(Verbs):
             RejectedError: Stripe said no.
         """
         headers = concealed(headers)
-        api, tool = self._find(tool_name, api_name)
+        api, tool = await self._find(tool_name, api_name)
         async for item in api.iterate(tool, parameters, headers=headers):
             yield item
         self.context.add_interaction(f"tool_response:{tool.name}", f"{tool.method} {tool.path}", "listed")
@@ -277,6 +285,7 @@ class OCPAgent(Verbs):
         Raises:
             NotSentError: there is no API key, or the journal cannot be used.
         """
+        await self.ready()
         return [finding for api in self._apis.values() for finding in await api.reconcile()]
 
     def update_goal(self, goal: str, summary: str | None = None) -> None:
@@ -317,8 +326,7 @@ class OCPAgent(Verbs):
     async def _run(
         self, tool_name: str, parameters: Mapping[str, Any], idempotency_key: str | ToolCall | None
     ) -> ToolResult:
-        if _OURS not in self._apis:
-            await self.register_api(_OURS)
+        await self.register_api(_OURS)
         return await self.call_tool(tool_name, parameters, _OURS, idempotency_key=idempotency_key)
 
     def _select(self, api_name: str | None) -> list[API]:
@@ -326,15 +334,14 @@ class OCPAgent(Verbs):
             return list(self._apis.values())
         name = api_name.lower().strip()
         if name not in self._apis:
-            message = f"Unknown API: {api_name}. Register it first: await agent.register_api({api_name!r})"
-            raise ValueError(message)
+            raise ValueError(f"Unknown API: {api_name}. Register it first: await agent.register_api({api_name!r})")
         return [self._apis[name]]
 
-    def _find(self, tool_name: object, api_name: object) -> tuple[API, ToolSpec]:
+    async def _find(self, tool_name: object, api_name: object) -> tuple[API, ToolSpec]:
+        await self.ready()
         if api_name is not None and (not isinstance(api_name, str) or api_name.lower().strip() not in self._apis):
-            message = f"{shown(api_name)} is not registered"
-            hint = "register it first: await agent.register_api(...)"
-            raise InvalidParametersError([Problem(path="api_name", message=message, hint=hint)])
+            problem = Problem(path="api_name", message=f"{shown(api_name)} is not registered", hint=_HINT)
+            raise InvalidParametersError([problem])
         return _found(self._select(api_name if isinstance(api_name, str) else None), tool_name)
 
 
@@ -356,7 +363,6 @@ def _found(apis: Sequence[API], tool_name: object) -> tuple[API, ToolSpec]:
 
     Raises:
         InvalidParametersError: there is none; the hint names the near ones.
-        ConfigurationError: there is no API yet.
     """
     for api in apis:
         for tool in api.tools:
@@ -365,9 +371,6 @@ def _found(apis: Sequence[API], tool_name: object) -> tuple[API, ToolSpec]:
     asked = tool_name if isinstance(tool_name, str) else ""
     kind = int("_" in asked)  # as short names have
     names = {tool.names[kind].lower(): tool.names[kind] for api in apis for tool in api.tools}
-    if not names:
-        hint = "Register one: await agent.register_api('stripe')."
-        raise ConfigurationError("Nothing was sent: no API is registered yet.", hint=hint)
     near = difflib.get_close_matches(asked[:255].lower(), names, n=3, cutoff=0.4)
     if near:
         hint = f"did you mean {' or '.join(names[name] for name in near)}?"

@@ -76,7 +76,7 @@ async def run_tool_call(
             tools/call, answered by its result; ``langchain``: a ToolCall, answered by a ToolMessage;
             ``json-schema``: ``{id, name, arguments}``, answered by ``{id, name, result}``. Objects of the
             provider's SDK or the same as dicts.
-        agent: with the API registered: `OCPAgent`, or the SDK's after `register`.
+        agent: `OCPAgent`, or the SDK's after `register` and ``register_api``.
         call: as the model made it.
         conversation: its name, the same after a restart. The same ID with the same parameters in it is made once.
         dry_run: send nothing, and tell what would become of the call, with a ``verdict``: for a host that has to know
@@ -106,7 +106,7 @@ def langchain_tools(
     Needs the extra ``langchain``.
 
     Args:
-        agent: with the API registered.
+        agent: as `run_tool_call` takes it.
         names: of the tools; by default all.
         conversation: its name; by default the ``thread_id`` that LangGraph has in its configuration.
     """
@@ -189,6 +189,8 @@ async def _run(form: Format, agent: Any, name: str, arguments: Any, how: dict[st
     """
     tool = next((tool for tool in load_manifest().tools if name in tool.names), None)
     try:
+        if hasattr(agent, "ready"):  # an agent of the SDK has to be registered with, by whoever made it
+            await agent.ready()
         if tool is None or not _knows(agent, tool.name):
             raise _unknown_tool(form, agent, name)
         said = _parsed(arguments)
@@ -293,7 +295,7 @@ def _needs_langchain() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        message = "LangChain is not installed: pip install 'ocp-stripe-balance[langchain]' brings it"
+        message = "LangChain is not installed: pip install '.[langchain]' brings it, in a copy of the repository"
         raise ImportError(message, name=error.name) from error
 
 

@@ -327,6 +327,7 @@ class DryRun:
     rule: str | None
     """The rule of the policy behind ``ask`` and ``refused``."""
     method: str
+    """Empty where the call is answered from the journal, as are URL, headers and body."""
     url: str
     headers: Mapping[str, str]
     """As they would be sent, the API key masked."""
@@ -342,7 +343,7 @@ class DryRun:
         The dry run as JSON for the model.
         """
         facts = {**asdict(self), "headers": dict(self.headers), "warnings": list(self.warnings), "dry_run": True}
-        return {name: value for name, value in facts.items() if value is not None}
+        return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

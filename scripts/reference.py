@@ -261,7 +261,7 @@ def _command_line() -> str:
 Data goes to stdout, everything else to stderr. Exit codes: 0 succeeded, 2 not sent, 3 rejected, 4 unknown; 1 where the output cannot be
 written and nothing was done. A call that SIGTERM or SIGHUP interrupts is told and recorded as after Ctrl-C, and ends with 143 or 129.
 Where standard input is a terminal, what moves money asks first, unless `--yes`; the policy may want a person all the same.
-`NAME --help` says the same as this page.
+`NAME --help` says the same as this page. In the tables of `history` and `find`, a balance with a minus is in credit.
 
 With `--json`, a command prints one JSON object whose `format` is 1; the number changes when a field goes or means something else, not when
 one is added. Times are RFC 3339, amounts are integers in the smallest unit. What was asked for is on stdout: a list under its own name

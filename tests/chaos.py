@@ -212,7 +212,7 @@ class Run:
                 self.jobs = make_jobs(self.options.calls, customers, self.chance)
                 await self.set_faults(http)
                 await self.drive(http)
-                faults = (await http.get("/_sandbox/faults")).json()
+                faults = (await http.get("/_sandbox/faults")).json()["met"]
                 await http.delete("/_sandbox/faults")
                 reconciled = await self.reconcile()
                 ledger = [entry async for entry in entries(http, customers)]

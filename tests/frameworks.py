@@ -344,7 +344,6 @@ async def go(loop: str, customer: str, text: str | None = None) -> tuple[str | N
     script, folder = Script(customer, is_function=loop in RUNNERS), Path(customer)
     folder.mkdir(exist_ok=True)
     async with OCPAgent() as agent:
-        await agent.register_api("stripe")
         return await LOOPS[loop](agent, script, folder, text), script.told
 
 

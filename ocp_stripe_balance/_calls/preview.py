@@ -88,9 +88,10 @@ class Previews:
 
     def _preview_read(self, call: Call, said: list[Finding]) -> DryRun:
         stop = decide(said)
-        where = "answered from the journal" if call.tool.effect.source == "journal" else "sent"
+        is_of_journal = call.tool.effect.source == "journal"
+        where = "answered from the journal" if is_of_journal else "sent"
         sends = Sentence("send", f"The call would be {where}; it only reads.")
-        request = self._reader.request(call.tool, call.arguments, call.access)
+        request = None if is_of_journal else self._reader.request(call.tool, call.arguments, call.access)
         return _told(sends if stop is None else Refused(call.intent, stop).sentence(), request, None)
 
     def _dry_run(self, call: Call, admitted: Admitted, warnings: tuple[str, ...] = ()) -> DryRun:
@@ -107,15 +108,17 @@ def _draft(call: Call) -> Record:
     return Record(call.intent, call.payload, Outcome(State.SENDING), Lease(""), 0.0, 0.0, 0.0)
 
 
-def _told(sentence: Sentence, request: Request, idempotency_key: str | None, warnings: tuple[str, ...] = ()) -> DryRun:
+def _told(
+    sentence: Sentence, request: Request | None, idempotency_key: str | None, warnings: tuple[str, ...] = ()
+) -> DryRun:
     return DryRun(
         verdict=sentence.verdict,
         message=sentence.message,
         rule=sentence.rule,
-        method=request.method,
-        url=request.url,
-        headers={**request.headers, "Authorization": "Bearer [api key]"},
-        body=request.body.decode("ascii"),
+        method=request.method if request else "",
+        url=request.url if request else "",
+        headers={**request.headers, "Authorization": "Bearer [api key]"} if request else {},
+        body=request.body.decode("ascii") if request else "",
         idempotency_key=idempotency_key,
         warnings=warnings,
     )

@@ -403,12 +403,14 @@ class _Call:
             retry_after_s=retry_after(reply),
             is_verdict=classify(reply) is Seen.REFUSED,
             next=_next_after(reply, text("type")),
-            hint=_HINTS.get(
-                text("type") or "", _HINTS.get(cls, _HINT_OF_READS if self._is_read else _HINTS[RejectedError])
-            ),
+            hint=self._hint_after(reply, text("type") or "", cls),
             attempts=self._attempts,
             **self._facts,
         )
+
+    def _hint_after(self, reply: Reply, kind: str, cls: type[RejectedError]) -> str:
+        usual = _HINT_OF_READS if self._is_read else _HINT_OF_REJECTION
+        return _HINTS.get(kind) or _HINTS.get(cls) or (_HINT_OF_ANYONE if reply.error is None else usual)
 
     def _unknown_after(self, last: Attempt) -> OutcomeUnknownError:
         reply = last.reply
@@ -449,12 +451,13 @@ class _Call:
 _HINT_OF_DOUBT = "Call again with the same parameters. Where it stays so, a person must look at what is before Stripe."
 _HINT_OF_SETUP = "A person must mend what is named; calling again will not help."
 _HINT_OF_READS = "Mend what Stripe names and call again."
+_HINT_OF_REJECTION = "Mend what Stripe names and call again, with a new idempotency key if the parameters change."
+_HINT_OF_ANYONE = "Something before Stripe turned the request away, and a person must look at it and at the base URL."
 _HINTS: dict[type[ToolError] | str, str] = {
     AuthenticationError: "A person must give this tool a valid API key; calling again will not help.",
     PermissionDeniedError: "A person must allow the API key to write customers; calling again will not help.",
     ResourceMissingError: "Check the ID that is named, and that it is of this account and mode; do not guess another.",
     RateLimitError: "Wait, then call again with the same parameters and idempotency key.",
-    RejectedError: "Mend what Stripe names and call again, with a new idempotency key if the parameters change.",
     "idempotency_error": (
         "This idempotency key was used for another request in the last 24 hours. If this is another decision, use "
         "another key; if it is the same decision, the first request stands: do not repeat it."
@@ -468,8 +471,10 @@ def _next_after(reply: Reply, kind: str | None) -> Next | None:
     """
     if kind == "idempotency_error":
         return "stop_and_tell"
-    is_passing = reply.status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT}
-    return "call_again" if is_passing or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+    passing = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+    if reply.status in passing or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "call_again"
+    return "stop_and_tell" if reply.error is None else None
 
 
 def _bare(api_key: SecretStr | None) -> str:

@@ -70,7 +70,7 @@ async def _served(where: tuple[str, int, list[str]] | None, policy: str | None, 
     try:
         from ocp_stripe_balance.mcp.server import server_for  # of an extra
     except ImportError as error:
-        hint = "Install it: pip install 'ocp-stripe-balance[mcp]'"
+        hint = "Install the extra: pip install '.[mcp]' in a copy of the repository."
         raise ConfigurationError(f"The package of MCP is not there: {error}.", hint=hint) from error
 
     def server_of(caller: str) -> BalanceServer:

@@ -209,10 +209,11 @@ def show_dry_run(done: DryRun, run: Run) -> int:
         run.print_facts(done.to_dict())
     else:
         print(printable(f"{done.verdict}: {done.message}"))
-        print(f"\nThe request, not sent:\n{done.method} {printable(done.url)}")
-        for name, value in done.headers.items():
-            print(printable(f"{name}: {value}"))
-        print(f"\n{printable(done.body)}")
+        if done.url:
+            print(f"\nThe request, not sent:\n{done.method} {printable(done.url)}")
+            for name, value in done.headers.items():
+                print(printable(f"{name}: {value}"))
+            print(f"\n{printable(done.body)}")
     for warning in done.warnings:
         say(f"warning: {warning}")
     return 0 if done.verdict in {"send", "replay", "resume", "wait"} else 2

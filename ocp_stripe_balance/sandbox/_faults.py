@@ -154,6 +154,15 @@ class Faults:
             options[name] = _OPTIONS[name](value)
         self.add(kind, **options)
 
+    def waiting(self) -> list[dict[str, Any]]:
+        """
+        Those that no request has met so far, as JSON.
+        """
+        return [
+            {"kind": each.kind, "times": each.times or "all", "executed": each.executed, "path": each.path.pattern}
+            for each in self._waiting
+        ]
+
     def clear(self) -> None:
         """
         No more faults.

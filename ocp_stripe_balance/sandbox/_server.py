@@ -259,18 +259,17 @@ class Sandbox:
 
     def _set_faults(self, request: web.BaseRequest, body: bytes) -> web.Response:
         """
-        POST adds the fault that stands in the body, GET counts those met, DELETE clears all; not a part of Stripe.
+        POST adds the fault that stands in the body, DELETE clears all; each says how things stand, as GET does.
         """
         try:
             if request.method == "POST":
                 self.faults.add_text(body.decode())
             elif request.method == "DELETE":
                 self.faults.clear()
-            else:
-                return web.json_response(dict(self.faults.met))
         except ValueError as error:
-            return web.Response(status=400, text=str(error))
-        return web.Response(status=204)
+            return web.Response(status=400, text=f"{error}\n")
+        told = {"waiting": self.faults.waiting(), "met": self.faults.met}
+        return web.json_response(text=f"{json.dumps(told)}\n")
 
     async def _answer(self, request: web.BaseRequest, body: bytes, fault: Fault | None) -> _Answer:
         request_id = new_id("req_", 14)

@@ -79,6 +79,14 @@ async def test_a_session_that_takes_over_sees_what_was_asked(stripe: Sandbox, tm
         assert "calls" not in await look(other, key=call["key"], customer="cus_other")
 
 
+async def test_a_dry_run_of_the_look_shows_no_request(stripe: Sandbox, customer: str) -> None:
+    """The journal answers it, and there is no such address at Stripe."""
+    async with await connect(stripe) as agent:
+        dry = await agent.call_tool(LOOK, {"customer": customer}, dry_run=True)
+        assert ("send", "", "", {}, "") == (dry.verdict, dry.method, dry.url, dry.headers, dry.body)
+        assert {"method", "url", "body"}.isdisjoint(dry.to_dict())
+
+
 async def test_what_the_policy_leaves_is_said(stripe: Sandbox, customer: str) -> None:
     """The limit of a call, what a person is asked about, and what is left of budgets, for this caller."""
     async with await connect(stripe, policy=POLICY) as agent:

@@ -425,4 +425,6 @@ def test_the_command_line_reads(stripe_thread: Sandbox) -> None:
     done = run("call", LIST, f"customer={customer}", "created[gte]=soon", stripe=stripe_thread)
     assert "created.gte: 'soon' is a string" in done.stderr
     done = run("call", CUSTOMER, f"customer={customer}", "--dry-run", stripe=stripe_thread)
-    assert done.stdout.startswith("send: The call would be sent; it only reads.")
+    assert done.stdout.startswith("send: The call would be sent; it only reads.\n\nThe request, not sent:\nGET http")
+    done = run("call", "getBalanceCalls", f"customer={customer}", "--dry-run", stripe=stripe_thread)
+    assert "send: The call would be answered from the journal; it only reads.\n" == done.stdout

@@ -177,17 +177,30 @@ async def test_an_unknown_tool_names_the_near_ones(name: Any, hint: str) -> None
     assert len(str(caught.value)) < 1000
 
 
-async def test_calling_before_registering_says_so() -> None:
-    """The likeliest slip of all."""
+async def test_calling_registers_where_nothing_is_registered(stripe: Sandbox, customer: str) -> None:
+    """The likeliest slip of all is none; but nothing is listed before, and no other API appears."""
+    settings = Settings(api_key=stripe.api_key, api_base=stripe.url)
+    for api_name in (None, "stripe"):
+        async with OCPAgent(settings=settings) as agent:
+            assert [] == agent.list_tools()
+            assert (await agent.call_tool(TOOL, {**order(), "customer": customer, "reference": "r"}, api_name)).ok
+            assert TOOL in [tool.name for tool in agent.list_tools()]
+    assert 1 == len(await ledger(stripe, customer))
+    async with OCPAgent(settings=settings) as agent:
+        assert [] == await agent.reconcile()
+        assert ["stripe"] == list(agent.context.api_specs)
+    async with OCPAgent(settings=settings) as agent:
+        assert 1 == len([item async for item in agent.iterate_tool(TOOLS[1], {"customer": customer})])
+
+
+async def test_an_api_that_is_not_registered_is_told() -> None:
     agent = OCPAgent()
-    with pytest.raises(ConfigurationError, match=r"await agent\.register_api\('stripe'\)"):
-        await agent.call_tool(TOOL, order())
-    with pytest.raises(InvalidParametersError, match="'stripe' is not registered"):
-        await agent.call_tool(TOOL, order(), "stripe")
+    with pytest.raises(InvalidParametersError, match="'github' is not registered"):
+        await agent.call_tool(TOOL, order(), "github")
     with pytest.raises(InvalidParametersError, match="5 is not registered"):
         await agent.call_tool(TOOL, order(), 5)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="Unknown API"):
-        agent.list_tools("stripe")
+        agent.list_tools("github")
 
 
 async def test_options_show_no_key() -> None:

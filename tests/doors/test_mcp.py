@@ -400,7 +400,14 @@ def test_without_the_extra_it_is_said_how_to_get_it(
     monkeypatch.setitem(sys.modules, "mcp", None)
     monkeypatch.setitem(sys.modules, "mcp.server", None)
     assert 2 == main(["mcp"])
-    assert "pip install 'ocp-stripe-balance[mcp]'" in capsys.readouterr().err
+    assert "pip install '.[mcp]' in a copy of the repository" in capsys.readouterr().err
+
+
+def test_of_a_name_given_twice_the_last_one_is_read() -> None:
+    """Before we see it, as docs/SECURITY.md says."""
+    types = pytest.importorskip("mcp.types")
+    text = '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"amount": 1, "amount": 2}}'
+    assert {"amount": 2} == types.jsonrpc_message_adapter.validate_json(text, by_name=False).params
 
 
 def test_a_policy_is_named_as_the_shell_means_it(

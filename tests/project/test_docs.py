@@ -103,6 +103,28 @@ def test_explained_call_is_told_what_is_shown(tmp_path: Path) -> None:
     assert block(POLICY, "explain").strip() == told.strip()
 
 
+def test_who_reads_one_page_after_another_meets_nothing_twice() -> None:
+    """A ticket or a file of one is not that of the next, and a terminal knows the command before it is given alone."""
+    pages = [path.read_text("utf-8") for path in (README, DOCS / "index.md", DOCS / "lost.md", DOCS / "approve.md")]
+    met = [set(re.findall(r"ticket-\d+|\w+\.py\b", text)) for text in pages]
+    assert all(met)
+    assert sum(map(len, met)) == len(set().union(*met)), met
+    assert ["source .venv/bin/activate" in text for text in pages[:2]] == [True, True]
+    assert pages[1].index("`source .venv/bin/activate` there too") < pages[1].index(f"{CLI} credit")
+
+
+def test_what_pages_install_can_be_installed() -> None:
+    """Extras of ours from a copy of the repository, and what the loops are tested with."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    tested = {re.split(r"[<>=]", each)[0] for each in extras["providers"]} | {"crewai"}
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    named = " ".join(re.findall(r"pip install ([^`\n]+)`", text)).replace("'", "").split()
+    runners = re.findall(r"^\| [\w ]+ \| `([\w-]+)` \|", (DOCS / "agents.md").read_text("utf-8"), re.MULTILINE)
+    assert 4 == len(runners)
+    assert [] == [each for each in [*named, *runners] if each not in tested | {"."} | {f".[{name}]" for name in extras}]
+    assert {"mcp", "langchain"} <= {each[2:-1] for each in named}
+
+
 async def test_approver_example_decides(stripe: Sandbox) -> None:
     """It sends after a yes only."""
     answers = ["yes", "no"]
@@ -129,7 +151,7 @@ async def test_undo_example_looks_and_undoes(stripe: Sandbox, customer: str) -> 
 async def test_lost_example_finds_out(stripe: Sandbox, customer: str) -> None:
     """By the same key, when one round of attempts was lost."""
     credit = names_of(DOCS / "lost.md", "lost")["credit"]
-    async with await connect(stripe) as agent:
+    async with OCPAgent(settings=Settings(api_key=stripe.api_key, api_base=stripe.url)) as agent:
         stripe.faults.add("reset", times=4, executed=True, path="balance")
         assert "credit 5.00 usd" in await credit(agent, order(customer))
     assert 1 == len(await ledger(stripe, customer))
@@ -148,12 +170,12 @@ async def test_accounts_example_credits_in_each_account(stripe: Sandbox, monkeyp
 
 async def test_verbs_example_credits_once(tmp_path: Path) -> None:
     """However often it is run."""
-    (tmp_path / "credit.py").write_text(block(DOCS / "index.md", "verbs"))
+    (tmp_path / "sorry.py").write_text(block(DOCS / "index.md", "verbs"))
     with Sandbox() as stripe:
         customer = stripe.create_customer()
         variables: dict[str, Any] = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
         for _ in range(2):
-            printed = run(*started(), str(tmp_path / "credit.py"), customer, **variables)
+            printed = run(*started(), str(tmp_path / "sorry.py"), customer, **variables)
             assert f"{customer} was credited 5.00 usd" in printed
         assert 1 == len(await ledger(stripe, customer))
 

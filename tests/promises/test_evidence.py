@@ -13,7 +13,7 @@ import httpx
 import pytest
 from helpers import STRIPES, TEST_KEY, TOOL, answered, entry_of, ledger_page, order, scripted, transaction
 
-from ocp_stripe_balance import NotSentError, OutcomeUnknownError, PolicyRefusedError, Settings, ToolError
+from ocp_stripe_balance import NotSentError, OutcomeUnknownError, PolicyRefusedError, RejectedError, Settings, ToolError
 from ocp_stripe_balance.backoffice import BackOffice, facts_of_call, facts_of_finding
 
 if TYPE_CHECKING:
@@ -461,6 +461,23 @@ async def test_a_refusal_counts_where_it_is_evidently_stripes(name: str) -> None
                     await agent.call_tool(TOOL, order(), idempotency_key="k")
         told.append(caught.value.outcome)
     assert [first, later] == told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Stripe's", ("mend_and_call_again", "Mend what Stripe names")),
+        ("a gateway's", ("stop_and_tell", "Something before Stripe")),
+        ("a page", ("stop_and_tell", "A person must allow the API key")),
+    ],
+)
+async def test_who_said_no_is_who_is_to_be_asked(name: str, told: tuple[str, str]) -> None:
+    """Of a no that is not Stripe's own, it named nothing that could be mended."""
+    answer, _, _ = REFUSALS[name]
+    async with await scripted(lambda _: answer({}), max_attempts=1, journal="off") as agent:
+        with pytest.raises(RejectedError) as caught:
+            await agent.call_tool(TOOL, order())
+    assert told == (caught.value.next, caught.value.hint[: len(told[1])])
 
 
 @pytest.mark.promise("answers.evidence")

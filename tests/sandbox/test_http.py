@@ -159,9 +159,13 @@ async def test_faults_can_be_set_by_text_and_endpoint(stripe: Sandbox, http: htt
     """As on the command line, and while it runs."""
     stripe.faults.add_text("rate_limit:times=1,path=customers")
     assert [429, 200] == [(await http.get("/v1/customers")).status_code for _ in range(2)]
-    assert 204 == (await http.post("/_sandbox/faults", content="server_error:times=all")).status_code
+    waiting = [{"kind": "server_error", "times": "all", "executed": False, "path": ""}]
+    told = (await http.post("/_sandbox/faults", content="server_error:times=all")).json()
+    assert {"waiting": waiting, "met": {"rate_limit": 1}} == told
     assert [500, 500] == [(await http.get("/v1/customers")).status_code for _ in range(2)]
-    assert 204 == (await http.delete("/_sandbox/faults")).status_code
+    told["met"]["server_error"] = 2
+    assert told == (await http.get("/_sandbox/faults")).json()
+    assert {**told, "waiting": []} == (await http.delete("/_sandbox/faults")).json()
     assert 200 == (await http.get("/v1/customers")).status_code
     for wrong in ("earthquake", "reset:when=now", "reset:times=few"):
         assert 400 == (await http.post("/_sandbox/faults", content=wrong)).status_code
