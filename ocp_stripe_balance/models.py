@@ -245,7 +245,9 @@ class ToolResult:
         names = {"calls": "call", "proposals": "proposal", "refusals": "refusal"}
         found = {name: len(self.data[many]) for many, name in names.items()}
         said = [f"{count} {name}{'s' * (count != 1)}" for name, count in found.items() if count]
-        return f"on record: {', '.join(said)}" if said else "nothing is on record here, which knows its own calls only"
+        more = "; there are more, and these are the newest" if self.data["has_more"] else ""
+        nothing = "nothing is on record here, which knows its own calls only"
+        return f"on record: {', '.join(said)}{more}" if said else nothing
 
     def _sums(self) -> str:
         """

@@ -110,15 +110,11 @@ class Admission:
             now: seconds since the Unix epoch.
         """
         intent, past = call.intent, book.past(call.intent, now)
-        record = past.call
-        if record is not None and not _is_repeat(record, intent):
-            return Conflict(intent, record)
-        if intent.reference is not None and (record is None or _is_to_be_sent(record)):
-            # Nothing moved under this key; another key may have served the same reason meanwhile.
-            other = past.same_reason
-            if other is not None and other.intent.money != intent.money:
-                return Conflict(intent, other, is_about_reference=True)
-            record = other or record
+        record = _found(past, intent)
+        if isinstance(record, Conflict):
+            return record
+        if record is not None and past.call is None:
+            book.join(intent, record.intent, now)
         if record is not None and not _is_to_be_sent(record):
             return self._standing(book, record, intent, now) or self._again(book, call, seen, record, lease, now)
         proposal = self._proposal_for(book, call, past)
@@ -286,6 +282,24 @@ def _refuse(book: Book, intent: Intent, finding: Finding, now: float) -> Refused
     return Refused(intent, finding)
 
 
+def _found(past: Past, intent: Intent) -> Record | Conflict | None:
+    """
+    The call on record that a call repeats, or the one that it must not be confused with.
+    """
+    record = past.call
+    if record is not None and record.key != intent.key.text and _is_rejected(record):
+        record = None  # what another key was told is no answer for this one
+    if record is not None and not _is_repeat(record, intent):
+        return Conflict(intent, record)
+    if intent.reference is not None and (record is None or _is_to_be_sent(record)):
+        # Nothing moved under this key; another key may have served the same reason meanwhile.
+        other = past.same_reason
+        if other is not None and other.intent.money != intent.money:
+            return Conflict(intent, other, is_about_reference=True)
+        record = other or record
+    return record
+
+
 def _is_repeat(record: Record, intent: Intent) -> bool:
     """
     Whether the call that has its key already, or that it joined, is this very decision.
@@ -325,6 +339,13 @@ def _undone(book: Book, record: Record) -> tuple[str, ...]:
     if reversal.state is State.SUCCEEDED:
         return (f"{transaction} was reversed by {reversal.transaction_id} at {moment(reversal.updated_at)}",)
     return (f"{transaction} may have been reversed: a reversal is under way, or its outcome is not known",)
+
+
+def _is_rejected(record: Record) -> bool:
+    """
+    Whether Stripe examined the call and said no: nothing moved, and under this key nothing ever will.
+    """
+    return record.state is State.REJECTED and record.outcome.is_final
 
 
 def _is_to_be_sent(record: Record) -> bool:

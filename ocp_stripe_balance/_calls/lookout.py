@@ -113,7 +113,7 @@ class Lookout:
         What the ledger says of the open calls that are named, by their keys.
         """
         now = self._journal.now
-        records = await self._journal.run(lambda book: _records(book, wanted), deadline)
+        records = await self._journal.run(lambda book: _records(book, wanted)[: wanted.limit], deadline)
         still_open = [record for record in records if record.state.is_open and not is_alive(record, now())]
         settled = [await self._recovery.settle(record, call.access, deadline) for record in still_open[:_MAX_SETTLED]]
         return {each.key: each.advice or (_ABSENT if each.outcome == "not_sent" else "") for each in settled}
@@ -121,9 +121,11 @@ class Lookout:
     def _told(self, book: Book, intent: Intent, wanted: Wanted, advice: dict[str, str]) -> dict[str, Any]:
         now = self._journal.now()
         records = _records(book, wanted)
-        asked, refused = book.recent(now, wanted.key)
+        asked, refused = book.recent(now, wanted.key, wanted.scope)
         proposals = [each for each in asked if wanted.includes(each, each.scope)]
         refusals = [each for each in refused if wanted.includes(each, each.scope)]
+        has_more = max(len(records), len(proposals), len(refusals)) > wanted.limit
+        records = records[: wanted.limit]
         currencies = [record.intent.money.currency for record in records if record.intent.money]
         customers = {each.intent.customer for each in records} | {each.customer for each in proposals}
         of_one = intent._replace(customer=wanted.customer or (customers.pop() if len(customers) == 1 else None))
@@ -133,6 +135,7 @@ class Lookout:
             "calls": [_call(book, record, advice.get(record.key), now) for record in records],
             "proposals": [_proposal(each) for each in proposals[: wanted.limit]],
             "refusals": [_refusal(each) for each in refusals[: wanted.limit]],
+            "has_more": has_more,
             "policy": {"rules": list(rules)},
         }
 
@@ -148,7 +151,7 @@ def _records(book: Book, wanted: Wanted) -> list[Record]:
         records = book.calls_of("reference", wanted.reference)
     else:
         records = book.calls_of("customer", wanted.customer or "")
-    return [each for each in reversed(records) if wanted.includes(each.intent, each.intent.scope)][: wanted.limit]
+    return [each for each in reversed(records) if wanted.includes(each.intent, each.intent.scope)]
 
 
 def _call(book: Book, record: Record, advice: str | None, now: float) -> dict[str, Any]:

@@ -244,11 +244,12 @@ class Book:
         """
         return [self._expire(proposal_of(row), now) for row in self._run("proposals", {}).fetchall()]
 
-    def recent(self, now: float, key: str | None) -> tuple[list[Proposal], list[Decision]]:
+    def recent(self, now: float, key: str | None, scope: Scope) -> tuple[list[Proposal], list[Decision]]:
         """
-        The proposals and the refusals of late, newest first: all, or of one key.
+        The proposals and the refusals of late, newest first: all, or of one key and of the call that it joined.
         """
-        asked, refused = (self._run(name, {"key": key}).fetchall() for name in ("recent_proposals", "recent_refusals"))
+        values = {"key": key, **scope._asdict()}
+        asked, refused = (self._run(name, values).fetchall() for name in ("recent_proposals", "recent_refusals"))
         return [self._expire(proposal_of(row), now) for row in asked], [decision_of(row) for row in refused]
 
     def standing_proposal(self, key: str, scope: Scope, now: float) -> Proposal | None:

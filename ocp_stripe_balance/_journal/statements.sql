@@ -107,9 +107,10 @@ SELECT * FROM decisions ORDER BY number
 SELECT * FROM decisions WHERE key = :key ORDER BY number
 
 -- recent_refusals:
--- What was refused among the last decisions, newest first; of one key or of all.
+-- What was refused among the last decisions, newest first; of one key and the one that it joined, or of all.
 SELECT * FROM (SELECT * FROM decisions ORDER BY number DESC LIMIT 10000)
-WHERE decision = 'refused' AND (:key IS NULL OR key = :key)
+WHERE decision = 'refused' AND (:key IS NULL OR key IN (:key, (
+    SELECT first_key FROM joined WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account)))
 
 -- insert_proposal:
 -- Put a call to a person.
@@ -127,11 +128,13 @@ INSERT INTO proposals (
 SELECT * FROM proposals ORDER BY number
 
 -- recent_proposals:
--- The last proposals, newest first; of one key or of all.
-SELECT * FROM (SELECT * FROM proposals ORDER BY number DESC LIMIT 10000) WHERE :key IS NULL OR key = :key
+-- The last proposals, newest first; of one key and the one that it joined, or of all.
+SELECT * FROM (SELECT * FROM proposals ORDER BY number DESC LIMIT 10000)
+WHERE :key IS NULL OR key IN (:key, (
+    SELECT first_key FROM joined WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account))
 
 -- join_key:
--- Give the call of a key another name: that of the call whose proposal it joined.
+-- Give the call of a key another name: that of the call, or of its proposal, that it joined.
 INSERT INTO joined VALUES (:key, :base_url, :mode, :account, :first_key)
 ON CONFLICT DO UPDATE SET first_key = excluded.first_key WHERE first_key != excluded.first_key
 

@@ -90,7 +90,7 @@ def record(facts: dict[str, Any]) -> dict[str, Any]:
     """
     What the journal has.
     """
-    return {name: filled(value) for name, value in facts.items() if name != "object"}
+    return {name: filled(value) for name, value in facts.items() if name != "object" and value is not False}
 
 
 def customers(listed: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -220,3 +220,32 @@ async def test_it_tells_no_secret() -> None:
     (call,) = told["calls"]
     assert ("rejected", "mend_and_call_again") == (call["outcome"], call["next"])
     assert "planted0key" not in json.dumps(told)
+
+
+async def test_it_says_where_there_is_more(stripe: Sandbox, customer: str) -> None:
+    """A decision that is not among the newest was made all the same."""
+    async with await connect(stripe, policy={"approval": {"above": {"usd": "20.00"}, "queue": True}}) as agent:
+        for number in range(3):
+            await agent.call_tool(TOOL, order(customer, -100 - number, reference=f"t{number}"))
+        said = "on record: 2 calls; there are more, and these are the newest"
+        cut, whole = await look(agent, customer=customer, limit=2), await look(agent, customer=customer, limit=3)
+        assert (said, True) == (cut["summary"], cut["has_more"])
+        assert ["t2", "t1"] == [call["reference"] for call in cut["calls"]]
+        assert ("on record: 3 calls", False) == (whole["summary"], whole.get("has_more", False))
+        for amount in (-2500, -2600):
+            with pytest.raises(PolicyRefusedError):
+                await agent.call_tool(TOOL, order(customer, amount))
+        data = (await agent.call_tool(LOOK, {"customer": customer, "limit": 1})).data
+        assert (1, 1, True) == (len(data["calls"]), len(data["proposals"]), data["has_more"])
+
+
+async def test_a_key_that_joined_another_call_finds_it(stripe: Sandbox, customer: str) -> None:
+    """The same reason under another key is one call or one proposal, and has two names."""
+    async with await connect(stripe, policy={"approval": {"above": {"usd": "20.00"}, "queue": True}}) as agent:
+        for key in ("k1", "k2"):
+            await agent.call_tool(TOOL, order(customer, reference="r"), idempotency_key=key)
+            with pytest.raises(PolicyRefusedError):
+                await agent.call_tool(TOOL, order(customer, -2500, reference="p"), idempotency_key=f"p-{key}")
+        first, second = await look(agent, key="k1"), await look(agent, key="k2")
+        assert ("k1", first["calls"]) == (second["calls"][0]["key"], second["calls"])
+        assert ["p-k1"] == [each["key"] for each in (await look(agent, key="p-k2"))["proposals"]]

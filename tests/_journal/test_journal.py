@@ -745,6 +745,7 @@ class CallMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 1_000_000.0
         self.calls: dict[str, list[Any]] = {}  # key -> [amount, reference, state, made at, is its owner alive]
+        self.names: dict[str, str] = {}  # key -> the key of the call that it joined
         self.loop = asyncio.new_event_loop()
 
     @initialize(is_file=st.booleans())
@@ -763,6 +764,9 @@ class CallMachine(RuleBasedStateMachine):
         """
         The model: what a call must find, and the key of the call it finds.
         """
+        first = self.names.get(key, key)
+        if key not in self.calls and first in self.calls and self.calls[first][2] is not State.REJECTED:
+            key = first
         if key in self.calls and self.calls[key][:2] != [amount, reference]:
             return "conflict", key
         if reference is not None and (key not in self.calls or self.calls[key][2] is State.NOT_SENT):
@@ -788,6 +792,8 @@ class CallMachine(RuleBasedStateMachine):
         admitted = self.loop.run_until_complete(admit(self.journal, draft(key, amount, reference)))
         record = getattr(admitted, "record", None) or admitted.first
         assert (expected, found) == (verdict(admitted), record.key)
+        if found != key and expected != "conflict" and key not in self.calls:
+            self.names[key] = found
         if expected == "send":
             self.calls[found] = [amount, reference, State.SENDING, self.now, True]
         elif expected == "resume":
