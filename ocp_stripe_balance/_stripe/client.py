@@ -454,7 +454,7 @@ _HINTS: dict[type[ToolError] | str, str] = {
     PermissionDeniedError: "A person must allow the API key to write customers; calling again will not help.",
     ResourceMissingError: "Check the ID that is named, and that it is of this account and mode; do not guess another.",
     RateLimitError: "Wait, then call again with the same parameters and idempotency key.",
-    RejectedError: "Mend what Stripe names and call again, with a new idempotency key if the parameters change.",
+    RejectedError: "Mend what Stripe names and call again, without an idempotency_key or with a new one.",
     "idempotency_error": (
         "This idempotency key was used for another request in the last 24 hours. If this is another decision, use "
         "another key; if it is the same decision, the first request stands: do not repeat it."
