@@ -13,7 +13,7 @@ from anyio import CancelScope
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.errors import ConfigurationError
+from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.mcp.flights import Flights
 
 if TYPE_CHECKING:
@@ -99,13 +99,18 @@ class Desk:
         Raises:
             NotSentError: the journal does not have it, or cannot be used.
         """
-        async with BackOffice(self.settings) as office:
-            proposal = await office.proposal(proposal_id)
-            if decision is None:
-                return proposal
-            by = f"{self.caller} in the session"
-            answer = proposal.approve(by=by) if decision else proposal.deny(by=by)
-            return await office.decide(answer) or proposal
+        try:
+            async with BackOffice(self.settings) as office, asyncio.timeout(self.settings.timeout):
+                proposal = await office.proposal(proposal_id)
+                if decision is None:
+                    return proposal
+                by = f"{self.caller} in the session"
+                answer = proposal.approve(by=by) if decision else proposal.deny(by=by)
+                return await office.decide(answer) or proposal
+        except TimeoutError as error:
+            message = "Nothing was sent: the journal was busy until the deadline."
+            hint = f"Call again; what was decided about {proposal_id} is in the journal."
+            raise NotSentError(message, hint=hint, next="call_again") from error
 
 
 def _chosen(names: Iterable[str] | None, *, is_read_only: bool) -> list[ToolSpec]:

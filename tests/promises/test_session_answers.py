@@ -107,6 +107,22 @@ async def test_a_yes_moves_the_money_once_however_often_it_is_handed_in(stripe: 
     assert not made
 
 
+async def test_an_answer_waits_for_a_busy_journal_until_the_deadline(stripe: Sandbox, customer: str) -> None:
+    """Nothing is decided then, and the client is told so; the same answer later counts."""
+    server = served(stripe, policy=ASKS, timeout=1.0)
+    async with Client(server, mode=MODERN, elicitation_callback=saying([])) as client:
+        call = order(customer)
+        state = await question(client, call)
+        with contextlib.closing(sqlite3.connect(str(Settings().journal_path), isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            told = await asyncio.wait_for(sent(client, call, state=state, answers=yes()), 15)
+        assert isinstance(told, CallToolResult)
+        assert ("not_sent", "call_again") == (facts(told)["outcome"], facts(told)["next"])
+        assert [] == await ledger(stripe, customer)
+        await sent(client, call, state=state, answers=yes())
+    assert 1 == len(await ledger(stripe, customer))
+
+
 @both
 @pytest.mark.promise("closed.in-session")
 @pytest.mark.parametrize(
