@@ -326,8 +326,7 @@ class Book:
         return replace(proposal, state="expired")
 
     def _one(self, name: str, values: dict[str, Any]) -> Record | None:
-        row = self._run(name, values).fetchone()
-        return None if row is None else record_of(row)
+        return next(map(record_of, self._run(name, values)), None)
 
     def _all(self, name: str, values: dict[str, Any]) -> list[Record]:
         return [record_of(row) for row in self._run(name, values)]
