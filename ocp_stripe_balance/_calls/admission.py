@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._calls.call import mended_key, prepare, recorded, reversal_key, reverses
+from ocp_stripe_balance._calls.call import prepare, recorded, reversal_key, reverses
 from ocp_stripe_balance._calls.endings import (
     Busy,
     Conflict,
@@ -29,8 +29,6 @@ from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.models import Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.customers import SeenCustomer
     from ocp_stripe_balance._domain import Intent
@@ -115,8 +113,6 @@ class Admission:
         record = _found(past, intent)
         if isinstance(record, Conflict):
             return record
-        if record is not None and _is_mended(record, intent):
-            return self.admit(book, self._named(call, call.arguments, mended_key(call)), seen, lease, now)
         if record is not None and past.call is None:
             book.join(intent, record.intent, now)
         if record is not None and not _is_to_be_sent(record):
@@ -152,19 +148,14 @@ class Admission:
         if proposal is not None:
             if (proposal.key, proposal.arguments) == (intent.key.text, intent.arguments):
                 return None
-            return self._named(call, proposal.parameters, Key(proposal.key, proposal.key_origin))
+            named = Key(proposal.key, proposal.key_origin)
+            order = Order(tool=call.tool, arguments=proposal.parameters, key=named)
+            first = prepare(order, call.access, intent.scope, intent.caller, tags_calls=self._tags_calls)
+            said = first.intent._replace(has_stated_effect=intent.has_stated_effect)
+            return first._replace(intent=said, approval=call.approval)
         if record is not None and record.key != intent.key.text:
             return recorded(record, call.tool, call.access)._replace(approval=call.approval)
         return None
-
-    def _named(self, call: Call, arguments: Mapping[str, Any], key: Key) -> Call:
-        """
-        The same decision in those words under that key.
-        """
-        intent, order = call.intent, Order(tool=call.tool, arguments=dict(arguments), key=key)
-        named = prepare(order, call.access, intent.scope, intent.caller, tags_calls=self._tags_calls)
-        said = named.intent._replace(has_stated_effect=intent.has_stated_effect)
-        return named._replace(intent=said, approval=call.approval)
 
     def _standing(self, book: Book, record: Record, intent: Intent, now: float) -> Admitted | None:
         """
@@ -300,7 +291,7 @@ def _found(past: Past, intent: Intent) -> Record | Conflict | None:
         record = None  # what another key was told is no answer for this one
     if record is not None and not _is_repeat(record, intent):
         return Conflict(intent, record)
-    if intent.reference is not None and (record is None or _is_to_be_sent(record) or _has_mendable_words(record)):
+    if intent.reference is not None and (record is None or _is_to_be_sent(record)):
         # Nothing moved under this key; another key may have served the same reason meanwhile.
         other = past.same_reason
         if other is not None and other.intent.money != intent.money:
@@ -355,20 +346,6 @@ def _is_rejected(record: Record) -> bool:
     Whether Stripe examined the call and said no: nothing moved, and under this key nothing ever will.
     """
     return record.state is State.REJECTED and record.outcome.is_final
-
-
-def _has_mendable_words(record: Record) -> bool:
-    """
-    Whether Stripe rejected the words of a call whose name is its reference, so that other words may serve the same.
-    """
-    return record.intent.key.origin is Origin.REFERENCE and _is_rejected(record)
-
-
-def _is_mended(record: Record, intent: Intent) -> bool:
-    """
-    Whether a call says in other words what Stripe rejected, and no call for the same reason moved money or may have.
-    """
-    return _has_mendable_words(record) and intent.key.origin.repeats and record.intent.arguments != intent.arguments
 
 
 def _is_to_be_sent(record: Record) -> bool:

@@ -130,21 +130,6 @@ def reversal_key(scope: Scope, transaction: str) -> str:
     return "rev-" + hashlib.sha256(json.dumps([scope.account, scope.mode, transaction]).encode()).hexdigest()
 
 
-def mended_key(call: Call) -> Key:
-    """
-    The key under which a reference is said in other words than those that Stripe rejected under the call's key.
-
-    That is the key of the first words, which may be these; else one of these words alone, as Stripe keeps each key with
-    the words that came under it.
-    """
-    intent = call.intent
-    first = _new_key(call.tool, intent.scope, intent.customer, intent.money, intent.reference)
-    if intent.key.text != first.text:
-        return first
-    words = (intent.scope.account, intent.scope.mode, intent.tool, intent.arguments)
-    return Key("ref-" + hashlib.sha256(json.dumps(words).encode()).hexdigest(), Origin.REFERENCE)
-
-
 def reverses(found: Intent, customer: str | None) -> bool:
     """
     Whether what stands under the key of an entry's reversal is that reversal, and no other call of the same key.

@@ -199,9 +199,6 @@ class CustomerWanted:
         return Sentence("refused", "Nothing would be sent: the customer was not read.", "customer_check")
 
 
-_FIRST = "This is the answer to the first call, as the warnings say, and this one was not sent."
-
-
 @dataclass(frozen=True, slots=True)
 class Repeated:
     """
@@ -242,11 +239,7 @@ class Repeated:
         intent = self.record.intent
         if self.record.state is not State.REJECTED:
             return None
-        error = rejection(self._answer, tool=intent.tool, idempotency_key=intent.key.text)
-        if self.notes:
-            error.hint = f"{_FIRST} {error.hint}"
-            error.warnings = self.notes
-        return error
+        return rejection(self._answer, tool=intent.tool, idempotency_key=intent.key.text)
 
     @property
     def _answer(self) -> dict[str, Any]:

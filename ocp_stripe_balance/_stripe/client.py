@@ -451,7 +451,7 @@ class _Call:
 _HINT_OF_DOUBT = "Call again with the same parameters. Where it stays so, a person must look at what is before Stripe."
 _HINT_OF_SETUP = "A person must mend what is named; calling again will not help."
 _HINT_OF_READS = "Mend what Stripe names and call again."
-_HINT_OF_REJECTION = "Mend what Stripe names and call again, without an idempotency_key or with a new one."
+_HINT_OF_REJECTION = "Mend what Stripe names and call again, with a new idempotency key if the parameters change."
 _HINT_OF_ANYONE = "Something before Stripe turned the request away, and a person must look at it and at the base URL."
 _HINTS: dict[type[ToolError] | str, str] = {
     AuthenticationError: "A person must give this tool a valid API key; calling again will not help.",

@@ -35,9 +35,7 @@ from helpers import (
 from hypothesis import strategies as st
 
 from ocp_stripe_balance import ApprovalRequiredError, InvalidParametersError, Policy, ToolCall, ToolError
-from ocp_stripe_balance._calls.call import prepare
 from ocp_stripe_balance._calls.endings import Ready, Repeated, Waiting
-from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.tool_calls import is_evidently_unique
 from ocp_stripe_balance._domain import Key, Origin, State
 from ocp_stripe_balance._journal import Journal
@@ -764,83 +762,6 @@ def test_no_order_of_calls_and_answers_pays_more_often_than_a_person_said_yes(
             assert paid <= yes
 
     asyncio.run(main())
-
-
-# Words that Stripe rejected
-
-SAID: dict[str, Any] = {"a": {"expand": ["customer.nope"]}, "b": {}, "c": {"description": "late"}}
-A_CALL = draft("")
-
-
-def posts(stripe: Sandbox) -> list[Any]:
-    return [request for request in stripe.requests if request.method == "POST"]
-
-
-@pytest.mark.promise("once.one-reason")
-async def test_a_reference_is_said_in_other_words_where_stripe_rejected_the_first(
-    stripe: Sandbox, customer: str
-) -> None:
-    """The same words have the same answer; other words are sent, all at once one of them, and answer for all then."""
-    async with await connect(stripe) as agent:
-
-        async def say(words: str, **more: str) -> dict[str, Any]:
-            return await said_by(agent, "call_0", order(customer, reference="Ticket 7", **SAID[words], **more))
-
-        rejected, again = await say("a"), await say("a")
-        assert ("rejected", rejected["message"], 1) == (again["outcome"], again["message"], len(posts(stripe)))
-        mended = await asyncio.gather(say("b"), say("c"), say("b", idempotency_key=rejected["idempotency_key"]))
-        (entry,) = await ledger(stripe, customer)
-        later = [await say("a"), await say("a", idempotency_key=rejected["idempotency_key"]), await say("c")]
-        assert {("succeeded", entry["id"])} == {(each["outcome"], each["entry"]["id"]) for each in (*mended, *later)}
-        assert 2 == len(posts(stripe))
-        other = await said_by(agent, "call_0", order(customer, -600, reference="ticket 7"))
-        assert "idempotency_conflict" == other["error"]
-    assert 1 == len(await ledger(stripe, customer))
-
-
-@pytest.mark.promise("once.one-reason")
-@hypothesis.given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.booleans()) | st.sampled_from(list(State)[1:]), max_size=16)
-)
-@hypothesis.example([("a", False), State.REJECTED, ("b", False), State.REJECTED, ("a", True), ("c", True)])
-def test_in_no_order_of_words_and_answers_is_a_reference_paid_twice(steps: list[Any]) -> None:
-    """At most one of its rows is ever under way, open or paid, and words that were rejected are not sent again."""
-
-    async def main() -> None:
-        journal, intent, told, rejected = Journal(None), A_CALL.intent, "", set()
-        for step in steps:
-            if isinstance(step, State):
-                is_final = step in {State.SUCCEEDED, State.REJECTED}
-                for record in [each for each in await records(journal) if each.state.is_open]:
-                    await settle(journal, record, step, is_final=is_final)
-                    rejected |= {record.intent.arguments} if step is State.REJECTED else set()
-                continue
-            words, is_told = step
-            key = Key(told, Origin.MODEL) if told and is_told else None
-            said = order("cus_1", reference="r", **SAID[words])
-            made = Order(tool=A_CALL.tool, arguments=said, key=key)
-            call = prepare(made, A_CALL.access, intent.scope, intent.caller, tags_calls=True)
-            before = await records(journal)
-            admitted = await admit(journal, call)
-            told = admitted.record.key
-            is_new = all(each.state.nothing_moved for each in before) and call.intent.arguments not in rejected
-            assert is_new == (isinstance(admitted, Ready) and not admitted.is_resumed)
-            assert 1 >= sum(each.state.may_have_moved for each in await records(journal))
-        await journal.aclose()
-
-    asyncio.run(main())
-
-
-async def test_an_answer_to_the_first_words_is_no_answer_to_others(stripe: Sandbox, customer: str) -> None:
-    """Under a key that was told, and without a reason, the first call is answered, and it is said that it is."""
-    async with await connect(stripe) as agent:
-        first = await said_by(agent, "call_0", order(customer, **SAID["a"]))
-        key = first["idempotency_key"]
-        again = await said_by(agent, "call_0", order(customer, idempotency_key=key, description="late"))
-        assert ("rejected", 1) == (again["outcome"], len(posts(stripe)))
-        assert again["hint"].startswith("This is the answer to the first call")
-        assert [f"key {key!r} was used before: the first call's description and expand was kept"] == again["warnings"]
-        assert "succeeded" == (await said_by(agent, "call_0", order(customer, description="late")))["outcome"]
 
 
 # What was, and what is
