@@ -239,7 +239,13 @@ class Repeated:
         intent = self.record.intent
         if self.record.state is not State.REJECTED:
             return None
-        return rejection(self._answer, tool=intent.tool, idempotency_key=intent.key.text)
+        error = rejection(self._answer, tool=intent.tool, idempotency_key=intent.key.text)
+        if self.notes:
+            error.hint = (
+                f"This is the answer to the first call, as the warnings say, and this one was not sent. {error.hint}"
+            )
+            error.warnings = self.notes
+        return error
 
     @property
     def _answer(self) -> dict[str, Any]:

@@ -205,6 +205,7 @@ def test_a_second_ctrl_c_does_not_hide_what_may_have_moved() -> None:
     with subprocess.Popen([*started(), "-c", SLOW], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         assert "begun\n" == process.stdout.readline()
+        threading.Event().wait(0.1)  # until the script waits: in the few instructions before, it is a plain interrupt
         process.send_signal(signal.SIGINT)
         assert "cancelled\n" == process.stdout.readline()
         for _ in range(3):
