@@ -199,15 +199,13 @@ async def _run(form: Format, agent: Any, name: str, arguments: Any, how: dict[st
         result = agent.call_tool(tool.name, said, **how)
         if isawaitable(result):  # not of an agent of the SDK that was registered with sync=True
             result = await result
-        if "dry_run" in how:
-            return result.to_dict(), False
     except InvalidParametersError as error:
         if tool is not None and form in _WITH_PAIRS:
             error = reworded(tool, error)
         return _renamed(form, error.to_dict()), True
     except ToolError as error:
         return _renamed(form, error.to_dict()), True
-    told: dict[str, Any] = result.to_dict() if how.get("dry_run") else result.for_model()
+    told: dict[str, Any] = result.to_dict() if "dry_run" in how else result.for_model()
     return told, False
 
 

@@ -18,7 +18,7 @@ from ocp_stripe_balance._tools import shapes
 from ocp_stripe_balance._tools.trimming import trimmed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ocp_stripe_balance.errors import Outcome
 
@@ -228,11 +228,12 @@ class ToolResult:
             return escaped(f"{entry.customer_id} was {done}, and {when} {stands}{again}")
         if self.data.get("object") == "balance_calls":
             return self._on_record()
-        listed = self.transactions if self.transactions is not None else self.customers
+        entries = self.transactions
+        listed = entries if entries is not None else self.customers
         if listed is not None:
             more = "; there are more" if self.data.get("has_more") else ""
             of_all = f" of {self.total}" if self.total not in {None, len(listed)} else ""
-            return f"{len(listed)}{of_all} {self._noun(self.total or len(listed))}{self._sums()}{more}"
+            return f"{len(listed)}{of_all} {self._noun(self.total or len(listed))}{_sums(entries or ())}{more}"
         found = self.transaction or self.customer
         if found is None:
             return f"the call succeeded, but the answer is not what {self.tool} returns"
@@ -248,17 +249,6 @@ class ToolResult:
         more = "; there are more, and these are the newest" if self.data["has_more"] else ""
         nothing = "nothing is on record here, which knows its own calls only"
         return f"on record: {', '.join(said)}{more}" if said else nothing
-
-    def _sums(self) -> str:
-        """
-        What the entries of a list add up to, in each currency.
-        """
-        sums: dict[tuple[bool, str], int] = {}
-        for entry in self.transactions or ():
-            kind = (entry.amount > 0, entry.currency)
-            sums[kind] = sums.get(kind, 0) + entry.amount
-        said = [money.done(amount, currency) for (_, currency), amount in sorted(sums.items())]
-        return f": {', '.join(said)}" if said else ""
 
     def _noun(self, count: int) -> str:
         """
@@ -313,6 +303,18 @@ class ToolResult:
         if self.customers is not None:
             return shapes.customers(known["data"])
         return {"data": shapes.filled(known)}
+
+
+def _sums(entries: Iterable[CustomerBalanceTransaction]) -> str:
+    """
+    What the entries of a list add up to, in each currency.
+    """
+    sums: dict[tuple[bool, str], int] = {}
+    for entry in entries:
+        kind = (entry.amount > 0, entry.currency)
+        sums[kind] = sums.get(kind, 0) + entry.amount
+    said = [money.done(amount, currency) for (_, currency), amount in sorted(sums.items())]
+    return f": {', '.join(said)}" if said else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,8 +216,8 @@ class Repeated:
             RejectedError: Stripe said no.
         """
         intent, outcome = self.record.intent, self.record.outcome
-        if self.error is not None:
-            raise self.error
+        if (error := self.error) is not None:
+            raise error
         return ToolResult(
             tool=intent.tool,
             moved=intent.money is not None,

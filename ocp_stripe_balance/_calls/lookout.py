@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ocp_stripe_balance._calls.admission import MAX_RESEND_AGE_S
 from ocp_stripe_balance._calls.call import reversal_key, reverses
 from ocp_stripe_balance._calls.endings import Invalid, Succeeded
+from ocp_stripe_balance._calls.reads import USUAL_LIMIT
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._journal import is_alive
 from ocp_stripe_balance._policy import what_is_left
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._policy import Policy
     from ocp_stripe_balance.models import Proposal
 
-_USUAL_LIMIT = 10
 _MAX_SETTLED = 3  # of the calls that one look may find out about: each takes the time of a call
 _NEXT_OF_PROPOSAL = {
     "waiting": "call_again_once_approved",
@@ -90,7 +90,7 @@ class Lookout:
             one_spelling(arguments.get("reference") or "") or None,
             arguments.get("customer"),
             arguments.get("key"),
-            int(arguments.get("limit", _USUAL_LIMIT)),
+            int(arguments.get("limit", USUAL_LIMIT)),
         )
         advice = await self._found_out(call, wanted, deadline) if wanted.reference or wanted.key else {}
         data = await self._journal.run(lambda book: self._told(book, call.intent, wanted, advice), deadline)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.settings import Settings
 
 _MAX_WARNINGS = 20
-_USUAL_LIMIT = 10
+USUAL_LIMIT = 10
+"""Of what is listed where nothing else was asked for, as at Stripe."""
 
 
 class Reader:
@@ -83,7 +84,7 @@ class Reader:
             is_whole = not has_more and not {"starting_after", "ending_before"} & set(arguments)
             total = len(items) if is_whole else None
             if wanted is not None:  # all pages were read
-                limit = int(arguments.get("limit", _USUAL_LIMIT))
+                limit = int(arguments.get("limit", USUAL_LIMIT))
                 items, has_more = items[:limit], len(items) > limit
             data = {**reply.data, "data": items, "has_more": has_more}
         return ToolResult(

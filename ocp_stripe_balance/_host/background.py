@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ocp_stripe_balance._process.forking import no_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 _T = TypeVar("_T")
 
@@ -43,25 +43,38 @@ class _Loop:
             tasks.append(task)
             task.add_done_callback(lambda ended: _hand_over(ended, done))
 
-        self._loop.call_soon_threadsafe(start)
+        def cancel() -> None:
+            if tasks:
+                tasks[0].cancel()
+            elif not done.done():  # the loop runs in order: what begins it never came
+                coroutine.close()
+                done.set_exception(asyncio.CancelledError())
+
         try:
+            self._loop.call_soon_threadsafe(start)
             return done.result()
         except BaseException:
             if done.done():
                 raise
             # Ctrl-C, or what a signal handler raises: the call may have been sent. Cancelled, it says so, and that is
             # worth more than the interrupt.
-            is_cancelled = False
-            while not done.done():
-                with contextlib.suppress(KeyboardInterrupt):  # what became of the call is still to be told
-                    if not is_cancelled:
-                        self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108  there is none before the loop begins it
-                        is_cancelled = True
-                    done.exception()
-            error = done.exception()
+            error = self._stopped(cancel, done)
             if error is not None and not isinstance(error, asyncio.CancelledError):
                 raise error from None
             raise
+
+    def _stopped(self, cancel: Callable[[], None], done: Future[_T]) -> BaseException | None:
+        """
+        How a call ends that is cancelled, however often that is interrupted.
+        """
+        is_cancelled = False
+        while not done.done():
+            with contextlib.suppress(KeyboardInterrupt):  # what became of the call is still to be told
+                if not is_cancelled:
+                    self._loop.call_soon_threadsafe(cancel)
+                    is_cancelled = True
+                done.exception()
+        return done.exception()
 
 
 _current: _Loop | None = None

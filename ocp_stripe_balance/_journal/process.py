@@ -70,7 +70,7 @@ def _boot() -> str:
     The name of this start of the machine: the times of processes are counted from it.
     """
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()  # imports no codec
     except OSError:
         return ""
 

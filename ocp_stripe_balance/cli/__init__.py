@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _EXIT_CODES = {"succeeded": 0, "not_sent": 2, "rejected": 3, "unknown": 4}
 _MONEY = {"call", "credit", "debit", "reverse"}
+_SERVERS = {"mcp", "sandbox"}  # which end by being interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,7 +177,7 @@ def _told(run: Run, error: ToolError, **commands: str) -> int:
     The exit code of an error, which is told, with the commands that go on from there.
     """
     is_open = isinstance(error, OutcomeUnknownError)
-    if is_open and error.retryable and error.idempotency_key:
+    if is_open and error.next != "stop_and_tell" and error.idempotency_key:
         commands["to_find_out"] = command("calls", "reconcile")
         commands["to_finish"] = command("calls", "resume", error.idempotency_key)
     show_error(error, commands, as_json=run.as_json)
@@ -195,11 +196,11 @@ def _interrupted(run: Run) -> int:
     if run.calling is None or run.calling.cancelled():
         # A call that may have been sent does not end so, but as unknown.
         ended = "Interrupted; nothing was sent." if run.name in _MONEY else "Interrupted."
-        if run.as_json and run.name not in {"mcp", "sandbox"}:
+        if run.as_json and run.name not in _SERVERS:
             show_error(NotSentError(ended), {}, as_json=True)
         else:
             say(ended)
-        return 0 if run.name in {"mcp", "sandbox"} else stopping.exit_code(_EXIT_CODES["not_sent"])
+        return 0 if run.name in _SERVERS else stopping.exit_code(_EXIT_CODES["not_sent"])
     if not run.calling.done():
         error = OutcomeUnknownError("The command was interrupted.", hint="")
         return _told(run, error, to_find_out=command("calls", "reconcile"))

@@ -173,9 +173,8 @@ async def _make_call(
         if key is None and isinstance(parameters, dict) and "idempotency_key" in tool.parameters:
             key = parameters.pop("idempotency_key", None)  # here it is a person's own, not a model's
         if isinstance(given, dict) and "customer" in given:
-            given["customer"] = await _customer_of(
-                agent, given["customer"], emails, is_asked=is_at_terminal and not yes
-            )
+            named = await _customer_of(agent, given["customer"], emails, is_asked=is_at_terminal and not yes)
+            parameters = {**parameters, "customer": named}
         if dry_run:
             return show_dry_run(await agent.call_tool(tool.name, parameters, idempotency_key=key, dry_run=True), run)
         await run.make(agent.call_tool(tool.name, parameters, idempotency_key=key))

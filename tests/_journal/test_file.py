@@ -40,7 +40,7 @@ class Payer:
 
     def __init__(self, *arguments: str) -> None:
         words = [*started(), str(HERE / "payer.py"), *arguments]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  ours
         assert self.process.stdout is not None
         self.pid = int(self.process.stdout.readline())
 
@@ -473,7 +473,7 @@ def test_programs_that_copy_their_journal_all_the_time_take_turns(field: Field) 
     stripe = field.stripe
     where = (stripe.url, stripe.api_key, str(field.journal), str(field.folder), field.customer)
     copiers = [
-        subprocess.Popen([*started(), "-c", COPIER, *where, name], stderr=subprocess.DEVNULL)  # noqa: S603
+        subprocess.Popen([*started(), "-c", COPIER, *where, name], stderr=subprocess.DEVNULL)  # noqa: S603  ours
         for name in ("one", "two", "three")
     ]
     for copier in copiers:

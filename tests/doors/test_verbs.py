@@ -22,12 +22,15 @@ from ocp_stripe_balance import (
     InvalidParametersError,
     NotSentError,
     OCPAgent,
+    OutcomeUnknownError,
     RejectedError,
     Settings,
     SyncAgent,
 )
+from ocp_stripe_balance._host import background
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ocp_stripe_balance.sandbox import Sandbox
@@ -200,12 +203,42 @@ except BaseException as error:
 """
 
 
+@pytest.mark.parametrize(("is_begun", "told"), [(True, OutcomeUnknownError), (False, KeyboardInterrupt)])
+def test_ctrl_c_while_a_call_begins_hides_nothing_either(
+    monkeypatch: pytest.MonkeyPatch,
+    is_begun: bool,
+    told: type[BaseException],
+) -> None:
+    """Right after the loop was told to begin it, or right before."""
+    loop = background._Loop()
+    schedule, interrupts = loop._loop.call_soon_threadsafe, [KeyboardInterrupt()]
+    begun = threading.Event()
+
+    def interrupted(work: Callable[[], object]) -> None:
+        if is_begun or not interrupts:
+            schedule(work)
+            assert not is_begun or begun.wait(5)
+        if interrupts:
+            raise interrupts.pop()
+
+    async def call() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            raise OutcomeUnknownError("it may have moved") from None
+
+    monkeypatch.setattr(loop._loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(told):
+        loop.run(call())
+    assert begun.is_set() is is_begun
+
+
 def test_a_second_ctrl_c_does_not_hide_what_may_have_moved() -> None:
     """The call that the first one cancelled is waited for, however often the person presses."""
     with subprocess.Popen([*started(), "-c", SLOW], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         assert "begun\n" == process.stdout.readline()
-        threading.Event().wait(0.1)  # until the script waits: in the few instructions before, it is a plain interrupt
         process.send_signal(signal.SIGINT)
         assert "cancelled\n" == process.stdout.readline()
         for _ in range(3):

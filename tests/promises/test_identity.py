@@ -764,6 +764,22 @@ def test_no_order_of_calls_and_answers_pays_more_often_than_a_person_said_yes(
     asyncio.run(main())
 
 
+# Words that Stripe rejected
+
+
+async def test_an_answer_to_the_first_words_is_no_answer_to_others(stripe: Sandbox, customer: str) -> None:
+    """Nothing is sent for the others, and it is said whose answer it is; the same words have theirs as it was."""
+    async with await connect(stripe) as agent:
+        said = order(customer, reference="ticket-7", expand=["customer.nope"])
+        first = await said_by(agent, "call_0", said)
+        again, other = await said_by(agent, "call_0", said), await said_by(agent, "call_0", {**said, "expand": []})
+        assert 1 == len([request for request in stripe.requests if request.method == "POST"])
+    assert ["rejected"] * 3 == [each["outcome"] for each in (first, again, other)]
+    assert (first["hint"], None) == (again["hint"], again.get("warnings"))
+    assert other["hint"].startswith("This is the answer to the first call")
+    assert "expand" in " ".join(other["warnings"])
+
+
 # What was, and what is
 
 
