@@ -91,7 +91,6 @@ class SyncAgent:
         """
         As `OCPAgent.call_tool`.
         """
-        run(self.agent.register_api("stripe"))
         return run(self.agent.call_tool(tool_name, parameters, idempotency_key=idempotency_key))
 
     def close(self) -> None:
