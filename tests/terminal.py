@@ -65,7 +65,7 @@ def at_terminal(
                 os.write(ours, rest.encode())
                 rest = ""
             if last and last.encode() in b"".join(shown):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # here, where it ends nobody's waiting
                 last = ""
 
     person = threading.Thread(target=sit_there)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ocp_stripe_balance._process.forking import no_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 _T = TypeVar("_T")
 
@@ -50,31 +51,50 @@ class _Loop:
                 coroutine.close()
                 done.set_exception(asyncio.CancelledError())
 
-        try:
-            self._loop.call_soon_threadsafe(start)
-            return done.result()
-        except BaseException:
-            if done.done():
-                raise
-            # Ctrl-C, or what a signal handler raises: the call may have been sent. Cancelled, it says so, and that is
-            # worth more than the interrupt.
-            error = self._stopped(cancel, done)
-            if error is not None and not isinstance(error, asyncio.CancelledError):
-                raise error from None
-            raise
+        with _ctrl_c(lambda: self._loop.call_soon_threadsafe(cancel)) as presses:
+            try:
+                self._loop.call_soon_threadsafe(start)
+                error = done.exception()
+            except BaseException:
+                # What a signal handler raises: the call may have been sent. Cancelled, it says so, and that is worth
+                # more than the interrupt.
+                self._loop.call_soon_threadsafe(cancel)
+                if _says_nothing(done.exception()):
+                    raise
+                return done.result()
+        if presses and _says_nothing(error):
+            raise KeyboardInterrupt
+        return done.result()
 
-    def _stopped(self, cancel: Callable[[], None], done: Future[_T]) -> BaseException | None:
-        """
-        How a call ends that is cancelled, however often that is interrupted.
-        """
-        is_cancelled = False
-        while not done.done():
-            with contextlib.suppress(KeyboardInterrupt):  # what became of the call is still to be told
-                if not is_cancelled:
-                    self._loop.call_soon_threadsafe(cancel)
-                    is_cancelled = True
-                done.exception()
-        return done.exception()
+
+@contextlib.contextmanager
+def _ctrl_c(stop: Callable[[], object]) -> Iterator[list[int]]:
+    """
+    Call *stop* once at Ctrl-C where Python would raise `KeyboardInterrupt` each time; yields the presses.
+    """
+    presses: list[int] = []
+
+    def press(number: int, _frame: object) -> None:
+        presses.append(number)
+        if len(presses) == 1:
+            stop()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield presses
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _says_nothing(error: BaseException | None) -> bool:
+    """
+    Whether a call that was stopped sent nothing, or had just succeeded.
+    """
+    return error is None or isinstance(error, asyncio.CancelledError)
 
 
 _current: _Loop | None = None

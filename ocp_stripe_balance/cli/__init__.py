@@ -164,10 +164,11 @@ async def _until_stopped(run: Run, made: Coroutine[Any, Any, int]) -> int | Tool
             each.cancel()
 
     run.cancel = lambda: loop.call_soon_threadsafe(cancel)
-    try:
-        ended: int | ToolError = await made
-    except ToolError as error:
-        ended = error
+    with stopping.waking(loop):
+        try:
+            ended: int | ToolError = await made
+        except ToolError as error:
+            ended = error
     run.is_over = True
     return ended
 

@@ -7,11 +7,13 @@ All are treated alike, so that a call under way is told and recorded whoever end
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
 # SIGHUP is a terminal that went away; SIGBREAK is Ctrl-Break, and what Windows sends to a group of processes.
@@ -43,6 +45,28 @@ def stopped_by(stop: Callable[[], None]) -> Iterator[None]:
         for number, handler in former.items():
             if signal.getsignal(number) is note:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextlib.contextmanager
+def waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """
+    Let every signal wake *loop*: one that comes just before the loop waits would be noticed only after the wait.
+    """
+    if threading.current_thread() is not threading.main_thread() or os.name == "nt":  # where asyncio does it itself
+        yield
+        return
+    import socket  # that --help does not need
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        loop.add_reader(ours, ours.recv, 64)
+        former = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(former)
+            loop.remove_reader(ours)
 
 
 def ignore() -> None:
