@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import time
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -64,7 +63,7 @@ class OCPAgent(Verbs):
         approver: Callable[[Proposal], Awaitable[Answer | None]] | None = None,
         asks_always: bool = False,
         journal: Journal | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """
         Read the settings; nothing is opened before the first call.
@@ -83,7 +82,7 @@ class OCPAgent(Verbs):
                 policy, where that has one.
             asks_always: put every call to the approver, also where the policy does not want it.
             journal: instead of the one that the settings name.
-            clock: the time in seconds since the Unix epoch, for tests.
+            clock: the time in seconds since the Unix epoch, for tests; by default the journal's.
 
         Raises:
             ConfigurationError: a setting is misspelt or impossible, or *agent_type* cannot be a header.

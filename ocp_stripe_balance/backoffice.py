@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._journal import Decision, Journal, Record, WrongTotal, back_up, has_journal
+from ocp_stripe_balance._journal import READING, Decision, Journal, Record, WrongTotal, back_up, has_journal
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
@@ -55,12 +55,12 @@ class BackOffice:
             ConfigurationError: a setting is impossible, or the journal is switched off.
         """
         self.settings = settings or Settings()
-        path = self.settings.journal_path
-        if path is None:
+        place = self.settings.journal_place
+        if place is None:
             message = "The journal is switched off (OCP_STRIPE_JOURNAL=off)."
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         # Reading makes no journal: where there is none, nothing is on record.
-        self._journal = Journal(path if has_journal(path) else None)
+        self._journal = Journal(place if has_journal(place) else None)
         self._stripe: StripeAPI | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,7 +83,9 @@ class BackOffice:
         """
         Calls in some states since a time, oldest first; without *states*, in any.
         """
-        return await self._journal.run(lambda book: book.calls(states=states, since=since, customer=customer))
+        return await self._journal.run(
+            lambda book: book.calls(states=states, since=since, customer=customer), reach=READING
+        )
 
     async def call(self, key: str) -> tuple[list[Record], list[Decision]]:
         """
@@ -92,7 +94,7 @@ class BackOffice:
         Raises:
             NotSentError: there is nothing.
         """
-        found = await self._journal.run(lambda book: (book.calls_of("key", key), book.decisions(key)))
+        found = await self._journal.run(lambda book: (book.calls_of("key", key), book.decisions(key)), reach=READING)
         if found == ([], []):
             hint = "ocp-stripe-balance calls list shows the calls there are, calls decisions those that were refused."
             raise NotSentError("The journal has no call of that key.", hint=hint)
@@ -102,14 +104,14 @@ class BackOffice:
         """
         What the policy and people decided, oldest first.
         """
-        decisions = await self._journal.run(lambda book: book.decisions())
+        decisions = await self._journal.run(lambda book: book.decisions(), reach=READING)
         return [each for each in decisions if each.at >= since and customer in {None, each.customer}]
 
     async def proposals(self) -> list[Proposal]:
         """
         All proposals, oldest first.
         """
-        return await self._journal.run(lambda book: book.proposals(self._journal.now()))
+        return await self._journal.run(lambda book: book.proposals(self._journal.now()), reach=READING)
 
     async def proposal(self, name: str) -> Proposal:
         """
@@ -133,7 +135,7 @@ class BackOffice:
         """
         What else was paid for this customer since the proposal, and before it for the same reason.
         """
-        records = await self._journal.run(lambda book: book.calls_of("customer", proposal.customer))
+        records = await self._journal.run(lambda book: book.calls_of("customer", proposal.customer), reach=READING)
 
         def is_related(record: Record) -> bool:
             is_same_reason = proposal.reference is not None and record.intent.reference == proposal.reference
@@ -167,7 +169,7 @@ class BackOffice:
             NotSentError: the journal cannot be read, or the copy not be made: there may be a file of that name.
         """
         await self.check()
-        return await asyncio.to_thread(back_up, self._journal.path, target)
+        return await asyncio.to_thread(back_up, self._journal.place, target)
 
     async def check(self) -> None:
         """
@@ -176,9 +178,9 @@ class BackOffice:
         Raises:
             NotSentError: the journal cannot be used.
         """
-        journal = Journal(self.settings.journal_path)
+        journal = Journal(self.settings.journal_place)
         try:
-            await journal.run(lambda book: book.check())
+            await journal.run(lambda book: book.check(), reach=READING)
         finally:
             await journal.aclose()
 
@@ -189,9 +191,9 @@ class BackOffice:
         Raises:
             NotSentError: there is no journal, or it cannot be used.
         """
-        path = self.settings.journal_path
-        if path is None or not has_journal(path):
-            message = f"There is no journal at {path}, so there is nothing to check."
+        place = self.settings.journal_place
+        if place is None or not has_journal(place):
+            message = f"There is no journal at {place}, so there is nothing to check."
             raise NotSentError(message, hint="OCP_STRIPE_JOURNAL names the one to check; a copy of one too.")
         return await self._journal.run(lambda book: book.wrong_totals())
 

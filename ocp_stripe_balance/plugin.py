@@ -197,7 +197,7 @@ def _check_journal(settings: Settings) -> None:
         ConfigurationError: the policy has one of them, and the journal is off.
     """
     policy = settings.policy_in_force
-    if settings.journal == "off" and (policy.budgets or policy.approval.queue or policy.calls_per_minute):
+    if settings.journal == "off" and (policy.counts or policy.approval.queue):
         message = (
             "The policy has budgets, calls_per_minute or a queue of proposals, and the journal that keeps them is off."
         )

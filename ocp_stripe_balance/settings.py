@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from ocp_stripe_balance._policy import Policy, load_policy
 from ocp_stripe_balance._process.forking import no_fork
+from ocp_stripe_balance._text.database_url import DatabaseURL, check_database_url, is_database_url
 from ocp_stripe_balance._text.meant import as_meant, full_path, is_service_variable, what_is_no_key
 from ocp_stripe_balance._text.plain import nearest
 from ocp_stripe_balance._text.secrets import holds_key
@@ -69,9 +70,10 @@ class Settings(BaseSettings):
     """How often one call may be sent, always under one idempotency key."""
     rate_limit: float | Literal["auto", "off"] = "auto"
     """Requests per second, in all and to each endpoint; ``auto`` for Stripe's own limits, or ``off``."""
-    journal: str | None = None
-    """Full path of the journal, or ``off``: each agent remembers in its own memory, until its process ends. By default
-    ``journal.sqlite3`` in the user's state directory."""
+    journal: str | SecretStr | None = None
+    """Full path of the journal, URL of a PostgreSQL database (``postgresql://user:password@host/name``), or ``off``:
+    each agent remembers in its own memory, until its process ends. By default ``journal.sqlite3`` in the user's state
+    directory."""
     tag_calls: bool = True
     """Whether an entry's metadata names its call (``ocp_call``), so that it can be found in the ledger later."""
     share_context: bool = False
@@ -192,11 +194,16 @@ class Settings(BaseSettings):
 
     @field_validator("journal")
     @classmethod
-    def _check_journal(cls, value: str | None) -> str | None:
+    def _check_journal(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text is not None and is_database_url(text):
+            return SecretStr(check_database_url(text))
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
         if value is None or value.lower() == "off":
             return value and value.lower()
         if value.startswith((":", "file:")) or value.endswith(("/", os.sep)) or "\0" in value or _is_no_file(value):
-            msg = "it is the path of a file, or off to keep the record in memory only"
+            msg = "it is the path of a file, the URL of a PostgreSQL server, or off to keep the record in memory only"
             raise ValueError(msg)
         return full_path(value, "/var/lib/ocp/journal.sqlite3, or off to keep the record in memory only")
 
@@ -254,24 +261,36 @@ class Settings(BaseSettings):
         return self.policy if isinstance(self.policy, Policy) else Policy()
 
     @property
-    def journal_path(self) -> Path | None:
+    def journal_place(self) -> Path | DatabaseURL | None:
         """
-        The journal's file, or None where it is kept in memory only.
+        The journal's file or server, or None where it is kept in memory only.
 
         Raises:
             ConfigurationError: no setting names it, and there is no home folder to keep it in.
         """
+        if isinstance(self.journal, SecretStr):
+            return DatabaseURL(self.journal.get_secret_value())
         if self.journal == "off":
             return None
-        if self.journal is not None:
-            return Path(self.journal)
+        return self.state_folder / "journal.sqlite3" if self.journal is None else Path(self.journal)
+
+    @property
+    def state_folder(self) -> Path:
+        """
+        The folder of the journal's file, or of what is kept beside a journal that is on a server.
+
+        Raises:
+            ConfigurationError: there is no home folder for it.
+        """
+        if isinstance(self.journal, str):
+            return Path(self.journal).parent
         with no_fork:
             import platformdirs  # only a call needs it
 
         with contextlib.suppress(RuntimeError, KeyError, OSError):  # as each version of it says that there is no home
             folder = platformdirs.user_state_path("ocp-stripe-balance", appauthor=False)
             if folder.is_absolute():  # some take "~" for a folder's name
-                return folder / "journal.sqlite3"
+                return folder
         message = "There is no home folder to keep the journal in, and no setting says where else."
         hint = (
             "A person must set OCP_STRIPE_JOURNAL to the full path of a file in a folder that lasts (in a container, "

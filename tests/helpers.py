@@ -196,7 +196,7 @@ async def usual_journal() -> AsyncIterator[Journal]:
     """
     The journal of agents that were given no other.
     """
-    journal = Journal(Settings().journal_path)
+    journal = Journal(Settings().journal_place)
     try:
         yield journal
     finally:

@@ -130,7 +130,8 @@ class Delivery:
         """
         now, moment = self._journal.now, asyncio.get_running_loop().time()
         until = min(max(deadline, moment + _LEAST_S), moment + _LONGEST_S)
-        return await self._journal.owe(lambda book: book.settle(record, outcome, now()), until)
+        reach = self._journal.reach(record.intent)
+        return await self._journal.owe(lambda book: book.settle(record, outcome, now()), until, reach)
 
 
 def _mark_of(tool: ToolSpec, record: Record) -> str | None:

@@ -15,7 +15,7 @@ from ocp_stripe_balance._calls.call import reversal_key, reverses
 from ocp_stripe_balance._calls.endings import Invalid, Succeeded
 from ocp_stripe_balance._calls.reads import USUAL_LIMIT
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._journal import is_alive
+from ocp_stripe_balance._journal import READING, is_alive
 from ocp_stripe_balance._policy import what_is_left
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import moment
@@ -93,7 +93,7 @@ class Lookout:
             int(arguments.get("limit", USUAL_LIMIT)),
         )
         advice = await self._found_out(call, wanted, deadline) if wanted.reference or wanted.key else {}
-        data = await self._journal.run(lambda book: self._told(book, call.intent, wanted, advice), deadline)
+        data = await self._journal.run(lambda book: self._told(book, call.intent, wanted, advice), deadline, READING)
         return Succeeded(
             ToolResult(
                 tool=call.tool.name,
@@ -113,7 +113,7 @@ class Lookout:
         What the ledger says of the open calls that are named, by their keys.
         """
         now = self._journal.now
-        records = await self._journal.run(lambda book: _records(book, wanted)[: wanted.limit], deadline)
+        records = await self._journal.run(lambda book: _records(book, wanted)[: wanted.limit], deadline, READING)
         still_open = [record for record in records if record.state.is_open and not is_alive(record, now())]
         settled = [await self._recovery.settle(record, call.access, deadline) for record in still_open[:_MAX_SETTLED]]
         return {each.key: each.advice or (_ABSENT if each.outcome == "not_sent" else "") for each in settled}

@@ -75,14 +75,16 @@ class Previews:
             said = self._admission.gate_findings(call.intent)
             return said, self._preview_read(call, said)
         seen = self._customers.seen(call)._replace(is_enough=True)
-        now = self._journal.now()
-        said = await self._journal.preview(lambda book: self._admission.explain(book, call, seen, now))
+        now, reach = self._journal.now(), self._journal.reach(call.intent)
+        said = await self._journal.preview(lambda book: self._admission.explain(book, call, seen, now), reach)
         return said, self._dry_run(call, await self._rehearse(call, seen))
 
     async def _rehearse(self, call: Call, seen: SeenCustomer) -> Admitted:
-        now = self._journal.now
+        now, reach = self._journal.now, self._journal.reach(call.intent)
         try:
-            return await self._journal.preview(lambda book: self._admission.admit(book, call, seen, Lease(""), now()))
+            return await self._journal.preview(
+                lambda book: self._admission.admit(book, call, seen, Lease(""), now()), reach
+            )
         except NotSentError as error:
             raise error.told_of(call.intent.tool, call.intent.key.text) from error.__cause__
 

@@ -12,7 +12,7 @@ from ocp_stripe_balance._calls.call import recorded, scope_of
 from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.reconcile import look_for, open_still
 from ocp_stripe_balance._domain import Origin, Outcome, State
-from ocp_stripe_balance._journal import is_alive
+from ocp_stripe_balance._journal import READING, is_alive
 from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import Problem
 
@@ -54,10 +54,10 @@ class Recovery:
             NotSentError: the journal cannot be read.
         """
         scope = scope_of(access, self._server)
-        record = await self._journal.run(lambda book: book.find_key(key, scope), deadline)
+        record = await self._journal.run(lambda book: book.find_key(key, scope), deadline, READING)
         if record is None:
             message = f"the journal has no call of that key for {self._server} in {scope.mode} mode"
-            others = await self._journal.run(lambda book: book.calls_of("key", key), deadline)
+            others = await self._journal.run(lambda book: book.calls_of("key", key), deadline, READING)
             scopes = {each.intent.scope for each in others}
             places = " and ".join(sorted(f"{each.base_url} in {each.mode} mode" for each in scopes))
             hint = "ocp-stripe-balance calls list shows the calls there are"
@@ -82,7 +82,7 @@ class Recovery:
             NotSentError: the journal cannot be used.
         """
         mode, now = access.mode, self._journal.now
-        found = await self._journal.run(lambda book: book.open_calls(self._server, mode))
+        found = await self._journal.run(lambda book: book.open_calls(self._server, mode), reach=READING)
         records = [record for record in found if not is_alive(record, now())]
         settlements = []
         for done, record in enumerate(records, 1):
@@ -101,8 +101,9 @@ class Recovery:
         intent, now = record.intent, self._journal.now
         if intent.money is None or intent.customer is None:
             return open_still(record, "It moves no money. Resume it, or look at the entry that it updates.")
-        customer = intent.customer
-        known = {each.key for each in await self._journal.run(lambda book: book.calls_of("customer", customer))}
+        customer, reach = intent.customer, self._journal.reach(intent)
+        calls = await self._journal.run(lambda book: book.calls_of("customer", customer), reach=READING)
+        known = {each.key for each in calls}
         lister = tool_at(self._tools, "GET", self._tool_of(record).path)
         access = access.for_account(intent.scope.account or None)
         ledger = self._reader.iterate(lister, {"customer": customer}, access, deadline)
@@ -116,10 +117,10 @@ class Recovery:
                 transaction_id=str(settlement.transaction["id"]),
                 note=f"{_SETTLED_BY}: the entry is in Stripe's ledger",
             )
-            await self._journal.run(lambda book: book.settle(record, outcome, now(), is_found_later=True))
+            await self._journal.run(lambda book: book.settle(record, outcome, now(), is_found_later=True), reach=reach)
         elif settlement.outcome == "not_sent":
             outcome = Outcome(State.NOT_SENT, note=f"{_SETTLED_BY}: it was never applied")
-            await self._journal.run(lambda book: book.settle(record, outcome, now()))
+            await self._journal.run(lambda book: book.settle(record, outcome, now()), reach=reach)
         return settlement
 
     def _tool_of(self, record: Record) -> ToolSpec:

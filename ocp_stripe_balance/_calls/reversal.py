@@ -16,7 +16,7 @@ from ocp_stripe_balance._calls.call import reversal_key, reverses, scope_of
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Refused, Succeeded
 from ocp_stripe_balance._calls.order import Order, check_stated_effect
 from ocp_stripe_balance._domain import Key, Money, Origin, State
-from ocp_stripe_balance._journal import intent_of
+from ocp_stripe_balance._journal import READING, intent_of
 from ocp_stripe_balance._stripe.evidence import marks_of
 from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import (
@@ -153,7 +153,7 @@ class Reversals:
         """
         named, transaction = order.tool.customer_of(order.arguments), order.arguments["transaction"]
         scope = scope_of(access, self._server)
-        return named or await self._journal.run(lambda book: book.customer_of(transaction, scope), deadline)
+        return named or await self._journal.run(lambda book: book.customer_of(transaction, scope), deadline, READING)
 
     async def _wanted(self, order: Order, access: Access, deadline: float) -> Reversal | Invalid:
         """
@@ -187,7 +187,7 @@ class Reversals:
         """
         scope = wanted.scope
         key = reversal_key(scope, wanted.transaction)
-        begun = await self._journal.run(lambda book: book.find_key(key, scope), wanted.deadline)
+        begun = await self._journal.run(lambda book: book.find_key(key, scope), wanted.deadline, READING)
         if begun is not None and not reverses(begun.intent, wanted.customer):
             begun = None  # another call, which admission will name
         if begun is not None and begun.state is State.SUCCEEDED:
@@ -197,7 +197,9 @@ class Reversals:
         else:
             arguments = _arguments_of_opposite(await self._entry(wanted), wanted.customer, order.arguments)
             now = self._journal.now()
-            asked = await self._journal.run(lambda book: book.standing_proposal(key, scope, now), wanted.deadline)
+            asked = await self._journal.run(
+                lambda book: book.standing_proposal(key, scope, now), wanted.deadline, READING
+            )
             is_standing = asked is not None and asked.state in {"waiting", "approved"}
             if asked is not None and is_standing and reverses(intent_of(asked), wanted.customer):
                 arguments = asked.parameters  # the words that a person reads, or has read, stand

@@ -32,6 +32,7 @@ from ocp_stripe_balance._calls.endings import (
 )
 from ocp_stripe_balance._calls.order import Order, take_order
 from ocp_stripe_balance._domain import Caller, Origin, Outcome, State
+from ocp_stripe_balance._journal import READING
 from ocp_stripe_balance._tools.validation import parameter_validator
 from ocp_stripe_balance.errors import NotSentError, ResourceMissingError, ToolError
 
@@ -162,14 +163,15 @@ class Service:
             NotSentError: the journal cannot be used.
         """
         loop, poll_s = asyncio.get_running_loop(), _POLL_S
+
+        def work(book: Book) -> Admitted:
+            now = self._journal.now()
+            lease = self._journal.leases.new(now + self._settings.timeout)
+            return self._admission.admit(book, call, seen, lease, now)
+
         while True:
-            lease = self._journal.leases.new(self._journal.now() + self._settings.timeout)
-            now = self._journal.now
             try:
-                admitted, stop = await self._journal.finish(
-                    lambda book: self._admission.admit(book, call, seen, lease, now()),  # noqa: B023  it is run before the next
-                    deadline,
-                )
+                admitted, stop = await self._journal.finish(work, deadline, self._journal.reach(call.intent))
             except asyncio.CancelledError as error:
                 return _cancelled_unread(call, error)
             if stop is not None:
@@ -197,7 +199,8 @@ class Service:
             state = State.UNKNOWN if admitted.is_resumed else State.NOT_SENT
             outcome = Outcome(state, note="stopped before it was sent")
             deadline = asyncio.get_running_loop().time() + _AFTERWARDS_S
-            written = await self._journal.owe(lambda book: book.settle(record, outcome, now()), deadline)
+            reach = self._journal.reach(record.intent)
+            written = await self._journal.owe(lambda book: book.settle(record, outcome, now()), deadline, reach)
             is_nothing_sent = written.result is not False and not admitted.is_resumed
         else:
             if isinstance(admitted, Waiting) and admitted.is_new:
@@ -246,7 +249,7 @@ class Service:
         """
         now, deadline = self._journal.now(), asyncio.get_running_loop().time() + _AFTERWARDS_S
         written = await self._journal.owe(
-            lambda book: book.note(call.intent, "refused", now, rule=rule, reason=reason), deadline
+            lambda book: book.note(call.intent, "refused", now, rule=rule, reason=reason), deadline, READING
         )
         if written.cancelled is not None:
             raise written.cancelled

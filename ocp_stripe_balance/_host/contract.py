@@ -4,7 +4,6 @@ What a host of agents and the APIs it registers know of each other: who the agen
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
@@ -105,7 +104,7 @@ class SharedJournal:
     """
 
     def __init__(
-        self, settings: Settings, given: Journal | None = None, clock: Callable[[], float] = time.time
+        self, settings: Settings, given: Journal | None = None, clock: Callable[[], float] | None = None
     ) -> None:
         """
         Open nothing yet; *given* stands in place of the one that the settings name.
@@ -118,7 +117,7 @@ class SharedJournal:
         """
         Whether other settings name the same one.
         """
-        return self._settings.journal_path == settings.journal_path
+        return self._settings.journal_place == settings.journal_place
 
     def opened(self) -> Journal:
         """
@@ -128,8 +127,12 @@ class SharedJournal:
             from ocp_stripe_balance._journal import Journal  # SQLite, which only a call needs
 
             if self._journal is None:
+                settings = self._settings
                 self._journal = Journal(
-                    self._settings.journal_path, clock=self._clock, patience_s=self._settings.timeout
+                    settings.journal_place,
+                    clock=self._clock,
+                    patience_s=settings.timeout,
+                    counts=settings.policy_in_force.counts,
                 )
             return self._journal
 

@@ -1,5 +1,7 @@
 """
-The durable record of calls: SQLite, written before the first byte of a call leaves and after its outcome is known.
+The durable record of calls, written before the first byte of a call leaves and after its outcome is known.
+
+It is in a file of SQLite's or on a server of PostgreSQL's; the rules are the same.
 
 | state      | meaning                                   | the same call again                            |
 |------------|-------------------------------------------|------------------------------------------------|
@@ -11,6 +13,7 @@ The durable record of calls: SQLite, written before the first byte of a call lea
 """
 
 from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.database import READING
 from ocp_stripe_balance._journal.file import has_journal
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
 from ocp_stripe_balance._journal.lease import is_alive
@@ -19,6 +22,7 @@ from ocp_stripe_balance._journal.records import Decision, Lease, Record, intent_
 from ocp_stripe_balance._journal.totals import WrongTotal
 
 __all__ = [
+    "READING",
     "Book",
     "Decision",
     "Journal",

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ocp_stripe_balance._domain import Outcome, State
+from ocp_stripe_balance._journal.database import FAILURES
 from ocp_stripe_balance._journal.past import Past
 from ocp_stripe_balance._journal.records import (
     Lease,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ocp_stripe_balance._domain import Intent, Payload, Ruling, Scope
+    from ocp_stripe_balance._journal.database import Cursor, Database, Decided
     from ocp_stripe_balance._journal.records import Decision
     from ocp_stripe_balance.models import Answer, Proposal
 
@@ -38,14 +39,14 @@ class Book:
     Calls, what was decided about them, and proposals.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Database) -> None:
         """
         Work on *db*, which belongs to this book from now on.
         """
         self._db, self._kept_s = db, 0.0
         self._statements = statements()
         # Number, key and context of the newest decision noted in this transaction.
-        self.noted: tuple[int, str, str] | None = None
+        self.noted: Decided | None = None
 
     def begin(self) -> None:
         """
@@ -64,7 +65,7 @@ class Book:
         """
         Undo what was done since `begin`, where the database has not undone it itself.
         """
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*FAILURES):
             self._db.execute("ROLLBACK")
         self._kept_s = 0.0
 
@@ -217,8 +218,8 @@ class Book:
         Add a decision to the audit.
         """
         facts = {"at": now, "decision": ruling, "rule": rule, "who": who, "reason": reason}
-        number = self._run("insert_decision", {**about(intent), **facts}).lastrowid
-        self.noted = (number or 0, intent.key.text, intent.caller.context_id)
+        (number,) = self._run("insert_decision", {**about(intent), **facts}).fetchone()
+        self.noted = (number, intent.key.text, intent.caller.context_id)
 
     def decisions(self, key: str | None = None) -> list[Decision]:
         """
@@ -331,7 +332,7 @@ class Book:
     def _all(self, name: str, values: dict[str, Any]) -> list[Record]:
         return [record_of(row) for row in self._run(name, values)]
 
-    def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
+    def _run(self, name: str, values: dict[str, Any]) -> Cursor:
         return self._db.execute(self._statements[name], values)
 
 

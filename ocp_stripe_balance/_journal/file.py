@@ -8,7 +8,10 @@ import contextlib
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._text.database_url import DatabaseURL
 
 try:
     import fcntl
@@ -225,10 +228,13 @@ class Place:
         check_links(0 if is_empty else os.stat(self.real).st_nlink)
 
 
-def has_journal(path: Path) -> bool:
+def has_journal(place: Path | DatabaseURL) -> bool:
     """
-    Whether there is anything at a path that opening would use, or be refused for.
+    Whether there is anything at a path that opening would use, or be refused for; of a server only opening can tell.
     """
+    if not isinstance(place, Path):
+        return True
+    path = place
     for name in (path, f"{path}{_REMOVED}", f"{path}-wal"):
         try:
             os.stat(name)

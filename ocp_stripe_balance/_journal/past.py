@@ -17,10 +17,10 @@ from ocp_stripe_balance._journal.totals import CALLS, Totals
 from ocp_stripe_balance._process.once import Once
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
     from ocp_stripe_balance._domain import Intent
+    from ocp_stripe_balance._journal.database import Cursor, Database
     from ocp_stripe_balance.models import Proposal
 
 # Stripe shows the currency of a customer's first entry well within this time.
@@ -35,7 +35,7 @@ class Past:
     The past of one call, in its scope and without itself, read in the transaction that would record it.
     """
 
-    def __init__(self, db: sqlite3.Connection, intent: Intent, now: float, own: Record | None = None) -> None:
+    def __init__(self, db: Database, intent: Intent, now: float, own: Record | None = None) -> None:
         """
         Look around *intent*; *own* is what is on record under its key, where that is known already.
         """
@@ -135,16 +135,16 @@ class Past:
         return own is not None and own.state.may_have_moved and own.spent_at > self.now - window_s
 
     @Once
-    def _look(self) -> sqlite3.Row:
+    def _look(self) -> Any:
         values = {"now": self.now, "denied_since": self.now - DENIAL_WINDOW_S}
-        found: sqlite3.Row = self._run("look", values).fetchone()
+        found: Any = self._run("look", values).fetchone()
         return found
 
     def _call_at(self, place: str) -> Record | None:
         return self._call(self._look[place])
 
     def _call(self, number: int | None) -> Record | None:
-        return None if number is None else record_of(self._run("call_of_id", {"id": number}).fetchone())
+        return None if number is None else record_of(self._run("call_of_id", {"row": number}).fetchone())
 
     def _own_share(self, per: str, window_s: float) -> int:
         """
@@ -169,5 +169,5 @@ class Past:
             "all": "",
         }[per]
 
-    def _run(self, name: str, values: dict[str, Any]) -> sqlite3.Cursor:
+    def _run(self, name: str, values: dict[str, Any]) -> Cursor:
         return self._db.execute(statements()[name], {**self._about, **values})

@@ -5,7 +5,7 @@ What the journal keeps: a call and what became of it, and what was decided about
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ocp_stripe_balance._domain import (
     Caller,
@@ -21,9 +21,6 @@ from ocp_stripe_balance._domain import (
     effect_of,
 )
 from ocp_stripe_balance.models import Proposal
-
-if TYPE_CHECKING:
-    import sqlite3
 
 
 class Lease(NamedTuple):
@@ -104,7 +101,7 @@ class Decision(NamedTuple):
         return effect_of(self.money)
 
 
-def record_of(row: sqlite3.Row) -> Record:
+def record_of(row: Any) -> Record:
     """
     The call in a row.
     """
@@ -141,7 +138,7 @@ def record_of(row: sqlite3.Row) -> Record:
     )
 
 
-def decision_of(row: sqlite3.Row) -> Decision:
+def decision_of(row: Any) -> Decision:
     """
     The decision in a row.
     """
@@ -161,7 +158,7 @@ def decision_of(row: sqlite3.Row) -> Decision:
     )
 
 
-def proposal_of(row: sqlite3.Row) -> Proposal:
+def proposal_of(row: Any) -> Proposal:
     """
     The proposal in a row.
     """
@@ -220,13 +217,13 @@ def about(intent: Intent) -> dict[str, Any]:
     }
 
 
-def _scope_of(row: sqlite3.Row) -> Scope:
+def _scope_of(row: Any) -> Scope:
     return Scope(row["base_url"], row["mode"], row["account"])
 
 
-def _caller_of(row: sqlite3.Row) -> Caller:
+def _caller_of(row: Any) -> Caller:
     return Caller(row["context_id"], row["agent_type"], row["user"])
 
 
-def _money_of(row: sqlite3.Row) -> Money | None:
+def _money_of(row: Any) -> Money | None:
     return Money(row["amount"], row["currency"]) if row["moves_money"] else None

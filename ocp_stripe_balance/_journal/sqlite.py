@@ -11,9 +11,8 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._journal.statements import migrations
+from ocp_stripe_balance._journal.statements import check_version, migrations
 from ocp_stripe_balance._text.spelling import one_spelling
-from ocp_stripe_balance.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +61,19 @@ def _empty() -> bytes:
     with contextlib.closing(_connect(":memory:", 0)) as db:
         _migrate(db, ":memory:")
         return db.serialize()
+
+
+def schema() -> list[str]:
+    """
+    The statements that make an empty journal of this version: tables, then what stands on them.
+    """
+    with contextlib.closing(_connect(":memory:", 0)) as db:
+        db.deserialize(_empty())
+        rows = db.execute(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'migrations' "
+            "ORDER BY type != 'table', type, rowid"
+        )
+        return [text for (text,) in rows]
 
 
 def open_shared(path: Path | None) -> sqlite3.Connection:
@@ -148,13 +160,7 @@ def _migrate(db: sqlite3.Connection, name: str) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         db.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
-        version = _version(db)
-        if version > len(known):
-            raise ConfigurationError(  # noqa: TRY301  the transaction is to be rolled back
-                f"The journal at {name} was written by a newer version of this package (format {version}, "
-                f"known up to {len(known)}). Nothing in it was changed.",
-                hint="Upgrade this package, or set OCP_STRIPE_JOURNAL to another path.",
-            )
+        version = check_version(_version(db), name)
         db.create_function("one_spelling", 1, one_spelling, deterministic=True)
         for number, script in enumerate(known[version:], version + 1):
             for statement in script:

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -35,6 +37,22 @@ def migrations() -> tuple[tuple[str, ...], ...]:
     if [int(name[:3]) for name in names] != list(range(1, len(names) + 1)):
         raise ValueError(f"a migration is missing or has a number twice: {', '.join(names)}")
     return tuple(tuple(_split(_without_comments(scripts[name].read_text("utf-8")))) for name in names)
+
+
+def check_version(version: int, name: str) -> int:
+    """
+    How many migrations a journal has.
+
+    Raises:
+        ConfigurationError: more than this version knows.
+    """
+    if version > len(migrations()):
+        raise ConfigurationError(
+            f"The journal at {name} was written by a newer version of this package (format {version}, "
+            f"known up to {len(migrations())}). Nothing in it was changed.",
+            hint="Upgrade this package, or set OCP_STRIPE_JOURNAL to another one.",
+        )
+    return version
 
 
 def _without_comments(text: str) -> str:

@@ -10,7 +10,7 @@ INSERT INTO calls (
 ) VALUES (
     :base_url, :mode, :account, :key, :key_origin, :tool, :customer, :moves_money, :amount, :currency, :reference,
     :arguments, :has_stated_effect, :path, :body, :api_version, :is_tagged, :context_id, :agent_type, :user,
-    'sending', 0, 0, :now, :now, :until, :owner, :owner_host, :owner_pid, :owner_began, :until
+    'sending', FALSE, 0, :now, :now, :until, :owner, :owner_host, :owner_pid, :owner_began, :until
 )
 
 -- take_over:
@@ -96,7 +96,7 @@ INSERT INTO decisions (
 ) VALUES (
     :at, :decision, :rule, :who, :reason, :base_url, :mode, :account, :key, :tool, :customer, :moves_money, :amount,
     :currency, :reference, :context_id, :agent_type, :user
-)
+) RETURNING number
 
 -- decisions:
 -- The audit, oldest first.
@@ -108,7 +108,7 @@ SELECT * FROM decisions WHERE key = :key ORDER BY number
 
 -- recent_refusals:
 -- What was refused among the last decisions, newest first; of one key and the one that it joined, or of all.
-SELECT * FROM (SELECT * FROM decisions ORDER BY number DESC LIMIT 10000)
+SELECT * FROM (SELECT * FROM decisions ORDER BY number DESC LIMIT 10000) AS recent
 WHERE decision = 'refused' AND (:key IS NULL OR key IN (:key, (
     SELECT first_key FROM joined WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account)))
 
@@ -129,14 +129,15 @@ SELECT * FROM proposals ORDER BY number
 
 -- recent_proposals:
 -- The last proposals, newest first; of one key and the one that it joined, or of all.
-SELECT * FROM (SELECT * FROM proposals ORDER BY number DESC LIMIT 10000)
+SELECT * FROM (SELECT * FROM proposals ORDER BY number DESC LIMIT 10000) AS recent
 WHERE :key IS NULL OR key IN (:key, (
     SELECT first_key FROM joined WHERE key = :key AND base_url = :base_url AND mode = :mode AND account = :account))
 
 -- join_key:
 -- Give the call of a key another name: that of the call, or of its proposal, that it joined.
 INSERT INTO joined VALUES (:key, :base_url, :mode, :account, :first_key)
-ON CONFLICT DO UPDATE SET first_key = excluded.first_key WHERE first_key != excluded.first_key
+ON CONFLICT (key, base_url, mode, account) DO UPDATE SET first_key = excluded.first_key
+WHERE joined.first_key != excluded.first_key
 
 -- proposal_of_id:
 -- The proposal of that ID.
@@ -181,7 +182,8 @@ SELECT
     (SELECT MIN(number) FROM proposals
         WHERE customer = :customer AND state IN ('waiting', 'approved') AND expires_at > :now AND rule != 'ask_always'
             AND base_url = :base_url AND mode = :mode AND account = :account AND tool = :tool AND amount = :amount
-            AND currency = :currency AND reference IS :reference AND (moves_money OR arguments = :arguments)
+            AND currency = :currency AND (reference = :reference OR reference IS NULL AND :reference IS NULL)
+            AND (moves_money OR arguments = :arguments)
             AND (:key_origin != 'caller' OR reference IS NOT NULL)
             AND (key_origin != 'reversal' OR :key_origin != 'reversal')) AS alike_proposal,
     -- A person's no to this very key; to the same business reason; or since a time to the same amount.
@@ -208,7 +210,7 @@ SELECT
             AND base_url = :base_url AND mode = :mode AND account = :account
         ORDER BY created_at DESC LIMIT 1) AS alike_unnamed,
     (SELECT MAX(id) FROM calls
-        WHERE reference = :reference AND customer = :customer AND +currency = :currency AND +amount = :amount
+        WHERE reference = :reference AND customer = :customer AND currency || '' = :currency AND amount + 0 = :amount
             AND state NOT IN ('rejected', 'not_sent') AND key != :key AND tool = :tool
             AND base_url = :base_url AND mode = :mode AND account = :account
             AND (key_origin != 'reversal' OR :key_origin != 'reversal')) AS alike_named
@@ -225,11 +227,11 @@ SELECT MIN(id) FROM (
     WHERE customer = :customer AND currency > :currency AND moves_money AND spent_at > :since AND key != :key
         AND state NOT IN ('rejected', 'not_sent') AND base_url = :base_url AND mode = :mode
         AND account = :account
-)
+) AS others
 
 -- call_of_id:
 -- The call in that row.
-SELECT * FROM calls WHERE id = :id
+SELECT * FROM calls WHERE id = :row
 
 -- decision_of_number:
 -- That decision.
@@ -249,9 +251,11 @@ SELECT * FROM proposals WHERE number = :number
 SELECT totalled.per, totalled.window_s, since, COALESCE(total, 0) AS total,
     CASE WHEN totalled.per = 'calls'
         THEN EXISTS (SELECT 1 FROM decisions WHERE decision = 'allowed'
-            AND at > MIN(since, :now - totalled.window_s) AND at <= MAX(since, :now - totalled.window_s))
+            AND at > CASE WHEN since < :now - totalled.window_s THEN since ELSE :now - totalled.window_s END
+            AND at <= CASE WHEN since < :now - totalled.window_s THEN :now - totalled.window_s ELSE since END)
         ELSE EXISTS (SELECT 1 FROM calls WHERE moves_money AND state NOT IN ('rejected', 'not_sent')
-            AND spent_at > MIN(since, :now - totalled.window_s) AND spent_at <= MAX(since, :now - totalled.window_s))
+            AND spent_at > CASE WHEN since < :now - totalled.window_s THEN since ELSE :now - totalled.window_s END
+            AND spent_at <= CASE WHEN since < :now - totalled.window_s THEN :now - totalled.window_s ELSE since END)
     END AS is_behind
 FROM totalled LEFT JOIN totals ON totals.per = totalled.per AND totals.window_s = totalled.window_s
     AND whose = CASE totalled.per WHEN 'customer' THEN :customer WHEN 'user' THEN COALESCE(:user, '')
@@ -267,11 +271,12 @@ SELECT
     :per, :window_s,
     CASE :per WHEN 'customer' THEN customer WHEN 'user' THEN COALESCE("user", '')
         WHEN 'agent_type' THEN agent_type WHEN 'context' THEN context_id ELSE '' END,
-    base_url, mode, account, currency, CASE WHEN amount > 0 THEN 1 ELSE -1 END, :factor * SUM(ABS(amount))
+    base_url, mode, account, currency, CASE WHEN amount > 0 THEN 1 ELSE -1 END, CAST(:factor * SUM(ABS(amount)) AS BIGINT)
 FROM calls
 WHERE moves_money AND state NOT IN ('rejected', 'not_sent') AND spent_at > :after AND spent_at <= :until
 GROUP BY 3, 4, 5, 6, 7, 8
-ON CONFLICT DO UPDATE SET total = total + excluded.total
+ON CONFLICT (per, window_s, whose, base_url, mode, account, currency, sign)
+DO UPDATE SET total = totals.total + excluded.total
 
 -- move_count:
 -- The same for the calls that were let through.
@@ -280,11 +285,12 @@ SELECT :per, :window_s, '', base_url, mode, account, '', 0, :factor * COUNT(*)
 FROM decisions
 WHERE decision = 'allowed' AND at > :after AND at <= :until
 GROUP BY 4, 5, 6
-ON CONFLICT DO UPDATE SET total = total + excluded.total
+ON CONFLICT (per, window_s, whose, base_url, mode, account, currency, sign)
+DO UPDATE SET total = totals.total + excluded.total
 
 -- begin_total:
 -- From when on the totals of a window hold.
-INSERT INTO totalled VALUES (:per, :window_s, :since) ON CONFLICT DO UPDATE SET since = excluded.since
+INSERT INTO totalled VALUES (:per, :window_s, :since) ON CONFLICT (per, window_s) DO UPDATE SET since = excluded.since
 
 -- stale_windows:
 -- Windows that no policy has asked for in a long time.
@@ -312,7 +318,7 @@ DELETE FROM totals
 
 -- wrong_totals:
 -- Totals that are not what the rows add up to, and by how much they are too high.
-SELECT per, window_s, whose, base_url, mode, account, currency, sign, SUM(total) AS excess FROM (
+SELECT per, window_s, whose, base_url, mode, account, currency, sign, CAST(SUM(total) AS BIGINT) AS excess FROM (
     SELECT per, window_s, whose, base_url, mode, account, currency, sign, total FROM totals
     UNION ALL
     SELECT
@@ -325,7 +331,7 @@ SELECT per, window_s, whose, base_url, mode, account, currency, sign, SUM(total)
     UNION ALL
     SELECT per, window_s, '', base_url, mode, account, '', 0, -1
     FROM totalled JOIN decisions ON per = 'calls' AND decision = 'allowed' AND at > since
-) GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING SUM(total) != 0
+) AS both_sides GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING SUM(total) != 0
 
 -- spending:
 -- When each call within a window moved money at the latest, and how much, oldest first.

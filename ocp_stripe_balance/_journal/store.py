@@ -27,11 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.database import UnprovedError
 from ocp_stripe_balance._journal.file import BusyError, Files, MisplacedError, Place, check_links
 from ocp_stripe_balance._journal.forks import forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ocp_stripe_balance._journal.database import Decided, Reach
 
     Opener = Callable[[Path], sqlite3.Connection]
 
@@ -43,9 +46,6 @@ except ImportError:  # Windows
 _NEWEST = "SELECT number, key, context_id FROM decisions WHERE number = (SELECT MAX(number) FROM decisions)"
 _THAT_ONE = "SELECT number, key, context_id FROM decisions WHERE number = ?"
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # the bytes of SQLite's shared lock
-
-Decided = tuple[int, str, str]
-"""Number, key and context of a decision, none of which is ever deleted: proof that the file goes on where it was."""
 
 
 class _Held(NamedTuple):
@@ -67,23 +67,12 @@ class _Held(NamedTuple):
         return found is not None and found.ids == self.files.ids
 
 
-class UnprovedError(Exception):
-    """
-    It was committed, but not where the path leads now.
-    """
-
-    def __init__(self, cause: Exception) -> None:
-        """
-        Because of *cause*.
-        """
-        super().__init__(str(cause))
-        self.hint = getattr(cause, "hint", "")
-
-
-class Store:
+class FileStore:
     """
     A journal's file, as this process has it: one connection for all agents and threads.
     """
+
+    max_batch = 256
 
     def __init__(self, path: Path) -> None:
         """
@@ -108,9 +97,9 @@ class Store:
         self._verdict: MisplacedError | None = None
         """What cannot be mended while this process runs."""
 
-    def begin(self, opener: Opener) -> Book:
+    def begin(self, opener: Opener, _reach: Sequence[Reach] = ()) -> Book:
         """
-        Begin a transaction on what everybody else reads.
+        Begin a transaction on what everybody else reads; SQLite has one at a time, whatever it touches.
 
         Raises:
             BusyError: another program is writing; nothing was begun.
@@ -348,20 +337,6 @@ class Store:
         else:
             _keep_for_ever(held.db)
         held.place.close()
-
-
-def store_of(path: Path) -> Store:
-    """
-    The one of that path in this process; `forks.lock` is held.
-    """
-    name = str(path.absolute())
-    if name not in _stores:
-        _stores[name] = Store(Path(name))
-        forks.add(_stores[name])
-    return _stores[name]
-
-
-_stores: dict[str, Store] = {}
 
 
 def _steady(found: Files | None, before: tuple[int, ...] | None) -> Files:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ocp_stripe_balance._journal.statements import statements
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
+
+    from ocp_stripe_balance._journal.database import Cursor, Database
 
 CALLS = "calls"
 """The kind of total that counts how many calls were let through."""
@@ -50,7 +51,7 @@ class Totals:
     The totals that one call is in, at one moment, in the transaction that would record it.
     """
 
-    def __init__(self, db: sqlite3.Connection, about: Mapping[str, Any], now: float) -> None:
+    def __init__(self, db: Database, about: Mapping[str, Any], now: float) -> None:
         """
         Prepare; *about* has the columns of the call.
         """
@@ -94,18 +95,18 @@ class Totals:
             self._run("end_total", {"per": per, "window_s": window_s})
             self._run("drop_totals", {"per": per, "window_s": window_s})
 
-    def _run(self, name: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
+    def _run(self, name: str, values: Mapping[str, Any]) -> Cursor:
         return self._db.execute(statements()[name], {**self._about, **values})
 
 
-def wrong_totals(db: sqlite3.Connection) -> list[WrongTotal]:
+def wrong_totals(db: Database) -> list[WrongTotal]:
     """
     Totals that are not what the rows add up to; there are none, unless something else wrote them.
     """
     return [WrongTotal(*row) for row in db.execute(statements()["wrong_totals"])]
 
 
-def forget_totals(db: sqlite3.Connection) -> None:
+def forget_totals(db: Database) -> None:
     """
     Let the totals be made anew from the rows when they are asked for next.
     """

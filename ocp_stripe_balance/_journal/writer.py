@@ -1,5 +1,5 @@
 """
-The thread that works on a journal's file, and commits what has gathered in one transaction.
+The thread that works on a journal, and commits what has gathered in one transaction.
 
 It waits for locks before it takes up any work, so whoever does not want to wait any longer can take a work back: it is
 done, or it is never done, and its caller knows which.
@@ -12,24 +12,23 @@ import contextlib
 import logging
 import os
 import queue
-import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._journal.database import FAILURES, UnprovedError
 from ocp_stripe_balance._journal.file import BusyError
-from ocp_stripe_balance._journal.store import UnprovedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocp_stripe_balance._journal.book import Book
-    from ocp_stripe_balance._journal.store import Opener, Store
+    from ocp_stripe_balance._journal.database import Reach, Store
+    from ocp_stripe_balance._journal.stores import Begin
 
     Waiter = asyncio.Future[tuple[Any, BaseException | None]]
     News = tuple[Waiter, Any, BaseException | None]
 
-_MAX_BATCH = 256
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.0005, 0.02
 _OWED_PAUSE_S = 0.2
 _TAKEN_S = 0.02
@@ -43,13 +42,13 @@ class Item:
     One work, until it is done or taken back.
     """
 
-    __slots__ = ("_free", "is_alone", "is_owed", "not_before", "waiter", "work")
+    __slots__ = ("_free", "is_alone", "is_owed", "not_before", "reach", "waiter", "work")
 
-    def __init__(self, work: Callable[[Book], Any], *, is_owed: bool) -> None:
+    def __init__(self, work: Callable[[Book], Any], reach: Reach, *, is_owed: bool) -> None:
         """
         Prepare; *is_owed* says that it must be done, also where nobody waits for it any more.
         """
-        self.work = work
+        self.work, self.reach = work, reach
         self.waiter: Waiter = asyncio.get_running_loop().create_future()
         self.is_owed = is_owed
         self.is_alone = False
@@ -97,13 +96,13 @@ class Writer:
     The thread of one journal.
     """
 
-    def __init__(self, store: Store, opener: Opener) -> None:
+    def __init__(self, store: Store, begin: Begin) -> None:
         """
-        Start the thread, which opens the file when the first work comes.
+        Start the thread, which opens the store when the first work comes.
         """
         self.pid = os.getpid()
         self._store = store
-        self._opener = opener
+        self._begin = begin
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._ends_at: float | None = None
         self._ended = threading.Event()
@@ -111,11 +110,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Book], Any], *, is_owed: bool = False) -> Item:
+    def submit(self, work: Callable[[Book], Any], reach: Reach, *, is_owed: bool = False) -> Item:
         """
         Have *work* done. It may be run twice, and only what it did last counts.
         """
-        item = Item(work, is_owed=is_owed)
+        item = Item(work, reach, is_owed=is_owed)
         self._queue.put(item)
         return item
 
@@ -171,7 +170,7 @@ class Writer:
             now = time.monotonic()
             items[:] = [item for item in items if item.is_free]
             ready = [item for item in items if item.not_before <= now]
-            batch = [item for item in ready if not item.is_alone][:_MAX_BATCH] or ready[:1]
+            batch = [item for item in ready if not item.is_alone][: self._store.max_batch] or ready[:1]
             if not batch:
                 return min((item.not_before - now for item in items), default=None)
             try:
@@ -188,7 +187,7 @@ class Writer:
             BusyError: others have the file; nothing was taken.
         """
         try:
-            book = self._store.begin(self._opener)
+            book = self._begin([item.reach for item in batch])
         except BusyError:
             raise
         except BaseException as error:  # noqa: BLE001  handed to those who wait
@@ -216,7 +215,7 @@ class Writer:
         Tell those who wait; what is owed is tried again, at the end only where it was the file that failed.
         """
         for item, _, error in failed:
-            is_hopeless = self._ends_at is not None and isinstance(error, sqlite3.Error)
+            is_hopeless = self._ends_at is not None and isinstance(error, FAILURES)
             if item.is_owed and not is_hopeless:
                 item.again(time.monotonic() + _OWED_PAUSE_S)
             elif item.is_owed:

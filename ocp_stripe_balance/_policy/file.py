@@ -255,6 +255,13 @@ class Policy(BaseModel):
         return None if amount is None else (f"approval.above.{key}", amount)
 
     @property
+    def counts(self) -> bool:
+        """
+        Whether some rule adds up calls of all kinds.
+        """
+        return bool(self.budgets or self.calls_per_minute)
+
+    @property
     def longest_window_s(self) -> float:
         """
         How far back recorded calls still count.

@@ -192,7 +192,7 @@ async def check(ctx: typer.Context, *, as_json: Json = False) -> int:
     async with BackOffice() as office:
         with _progress():
             wrong = await office.check_totals()
-        number, path = len(await office.calls()), office.settings.journal_path
+        number, path = len(await office.calls()), office.settings.journal_place
     lines = []
     for each in wrong:
         kind = "calls let through" if each.per == "calls" else f"{each.per} {each.whose}".strip()

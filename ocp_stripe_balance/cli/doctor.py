@@ -74,7 +74,7 @@ def _is_no(value: object) -> bool:
 
 def _journal(settings: "Settings") -> str:
     try:
-        return str(settings.journal_path or "off: kept in memory only")
+        return str(settings.journal_place or "off: kept in memory only")
     except ConfigurationError:
         return "nowhere"
 

@@ -48,11 +48,10 @@ class Tokens:
         Raises:
             ConfigurationError: the journal, beside which they are kept, is off or has no home.
         """
-        journal = settings.journal_path
-        if journal is None:
+        if settings.journal == "off":
             message = "Tokens are kept beside the journal, and the journal is off."
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
-        self.folder: Path = journal.with_name(_FOLDER)
+        self.folder: Path = settings.state_folder / _FOLDER
 
     @property
     def is_used(self) -> bool:

@@ -278,10 +278,10 @@ async def test_a_yes_is_not_used_after_its_time(stripe: Sandbox, path: Path) -> 
         Two seconds go by between the first decision and the call that was waiting for it.
         """
 
-        async def finish(self, work: Any, deadline: float | None = None) -> Any:
+        async def finish(self, work: Any, *rest: Any) -> Any:
             is_late[0] = len(asked) == 1
             try:
-                return await super().finish(work, deadline)
+                return await super().finish(work, *rest)
             finally:
                 is_late[0] = False
 

@@ -394,14 +394,14 @@ async def test_a_commit_that_others_cannot_see_is_not_acted_upon(
         Loses its folder within the next transaction.
         """
 
-        async def finish(self, work: Any, deadline: float | None = None) -> Any:
+        async def finish(self, work: Any, *rest: Any) -> Any:
             def moving(book: Any) -> Any:
                 done = work(book)
                 if is_armed.pop() if is_armed else False:
                     folder.rename(away)
                 return done
 
-            return await super().finish(moving, deadline)
+            return await super().finish(moving, *rest)
 
     opened = Moved(folder / "journal")
     async with await connect(stripe, opened=opened) as agent:

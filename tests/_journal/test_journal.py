@@ -452,8 +452,8 @@ async def test_off_keeps_keys_in_memory(stripe: Sandbox, customer: str, tmp_path
 
 def test_the_default_file_is_in_the_state_folder(tmp_path: Path) -> None:
     """Where the platform keeps such things."""
-    assert Settings().journal_path == tmp_path / ".local" / "state" / "ocp-stripe-balance" / "journal.sqlite3"
-    assert Settings(journal="~/j").journal_path == tmp_path / "j"
+    assert Settings().journal_place == tmp_path / ".local" / "state" / "ocp-stripe-balance" / "journal.sqlite3"
+    assert Settings(journal="~/j").journal_place == tmp_path / "j"
 
 
 # One intent, one key

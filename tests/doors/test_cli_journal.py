@@ -158,9 +158,9 @@ async def test_check_says_whether_the_totals_are_what_the_calls_add_up_to(
         (told := run("calls", "check")).returncode,
         "what the calls add up to: 1 calls in /" in told.stderr,
     )
-    path = Settings().journal_path
+    path = Settings().journal_place
     assert path is not None
-    with contextlib.closing(sqlite3.connect(path)) as db:
+    with contextlib.closing(sqlite3.connect(str(path))) as db:
         db.execute("UPDATE totals SET total = total - 400")
         db.commit()
     told = run("calls", "check")

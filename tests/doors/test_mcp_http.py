@@ -179,7 +179,7 @@ async def test_a_token_is_in_no_log_no_answer_and_no_row(
     texts = [repr((each.status_code, each.headers, each.text)) for each in answers]
     texts += [f"{record.name} {record.getMessage()}" for record in caplog.records if "httpc" not in record.name]
     texts.append(repr(await _Verifier(tokens).verify_token(token)))
-    with closing(sqlite3.connect(str(Settings().journal_path))) as database:
+    with closing(sqlite3.connect(str(Settings().journal_place))) as database:
         texts.append("".join(database.iterdump()))
     secret = token.partition(".")[2]
     assert 2 == len(await ledger(stripe, customer))

@@ -113,7 +113,7 @@ async def test_an_answer_waits_for_a_busy_journal_until_the_deadline(stripe: San
     async with Client(server, mode=MODERN, elicitation_callback=saying([])) as client:
         call = order(customer)
         state = await question(client, call)
-        with contextlib.closing(sqlite3.connect(str(Settings().journal_path), isolation_level=None)) as other:
+        with contextlib.closing(sqlite3.connect(str(Settings().journal_place), isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             told = await asyncio.wait_for(sent(client, call, state=state, answers=yes()), 15)
         assert isinstance(told, CallToolResult)
@@ -292,7 +292,7 @@ async def too_late_for_the_seal(at: At) -> None:
 async def too_late_for_the_proposal(at: At) -> None:
     """An answer to a proposal that has expired; it is asked anew, by a question of its own."""
     state = await question(at.client, at.call)
-    with contextlib.closing(sqlite3.connect(Settings().journal_path or "", isolation_level=None)) as db:
+    with contextlib.closing(sqlite3.connect(str(Settings().journal_place), isolation_level=None)) as db:
         db.execute("UPDATE proposals SET expires_at = 1")
     assert "approval_required" == facts_of(await sent(at.client, at.call, state=state, answers=yes()))["error"]
 

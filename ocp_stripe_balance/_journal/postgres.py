@@ -1,0 +1,444 @@
+"""
+A journal on a PostgreSQL server: one connection of this process, and transactions that wait only for what they share.
+
+Who begins a transaction names what it touches, and has that to itself until the commit (advisory locks, always taken
+in one order). What others committed before is seen, because every statement reads anew (READ COMMITTED). Time is the
+server's. A connection that was lost while a commit was under way is opened anew, and the row that was to be committed
+is looked for, behind the same locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+from psycopg import errors
+
+from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.database import EVERYTHING, DatabaseError, UnprovedError
+from ocp_stripe_balance._journal.dialect import in_postgres, schema_in_postgres
+from ocp_stripe_balance._journal.file import BusyError
+from ocp_stripe_balance._journal.forks import forks
+from ocp_stripe_balance._journal.sqlite import schema
+from ocp_stripe_balance._journal.statements import check_version, migrations
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping, Sequence
+
+    from ocp_stripe_balance._journal.database import Decided, Reach
+    from ocp_stripe_balance._text.database_url import DatabaseURL
+
+_CONNECT_S, _ANSWER_S, _LONG_ANSWER_S = 5, 10.0, 300.0
+_FIND_OUT_S = 10.0
+_THAT_ONE = "SELECT number, key, context_id FROM decisions WHERE number = :number"
+# A commit is on the disk when it returns, locks are waited for a second, and who is stopped holds none for long.
+_BEGIN = """
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET LOCAL search_path TO ocp_stripe_balance;
+SET LOCAL lock_timeout TO '1s';
+SET LOCAL idle_in_transaction_session_timeout TO '10s';
+SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
+"""
+_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
+
+class Row(tuple[Any, ...]):
+    """
+    A row, its values by place and by name.
+    """
+
+    __slots__ = ()
+    names: tuple[str, ...] = ()
+
+    def __getitem__(self, place: Any) -> Any:
+        """
+        The value of a column, or the one at a place.
+        """
+        return tuple.__getitem__(self, self.names.index(place) if isinstance(place, str) else place)
+
+    def keys(self) -> tuple[str, ...]:
+        """
+        The names of the columns.
+        """
+        return self.names
+
+
+class _Patient(psycopg.Connection[Any]):
+    """
+    A connection that waits for an answer only so long.
+    """
+
+    answer_s = _ANSWER_S
+
+    def wait(self, gen: Generator[Any, Any, Any], interval: float = 0.1) -> Any:  # type: ignore[override]
+        """
+        What the server answers.
+
+        Raises:
+            psycopg.OperationalError: it does not.
+        """
+        return super().wait(self._in_time(gen), interval)
+
+    def _in_time(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        deadline = time.monotonic() + self.answer_s
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                self.close()
+                raise psycopg.OperationalError(f"the server did not answer within {self.answer_s:g} s")
+            try:
+                wanted = gen.send(ready)
+            except StopIteration as end:
+                return end.value
+
+
+class _Open:
+    """
+    One connection, as the book has it.
+    """
+
+    def __init__(self, raw: _Patient) -> None:
+        self.raw = raw
+        self.clock = 0.0
+        """The server's time, less ours that never steps."""
+
+    def execute(self, sql: str, values: Mapping[str, Any] | None = None, /) -> Any:
+        """
+        Run one of the journal's statements.
+
+        Raises:
+            DatabaseError: it fails.
+        """
+        with told():
+            if values is None:
+                return self.raw.execute(sql)
+            return self.raw.execute(in_postgres(sql), values)
+
+    def begin(self, reach: Iterable[Reach]) -> None:
+        """
+        Begin a transaction that has all that is within *reach* to itself.
+
+        Raises:
+            BusyError: others have some of it.
+            DatabaseError: it fails.
+        """
+        locks = ", ".join(_locks(list(reach)))
+        began = time.monotonic()
+        try:
+            with told():
+                cursor = self.raw.execute("; ".join((_BEGIN, f"SELECT {locks}", _NOW)))
+                while cursor.nextset():
+                    pass
+                (now,) = cursor.fetchone() or (0.0,)
+        except DatabaseError as error:
+            self.roll_back()
+            if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
+                raise BusyError from error
+            raise
+        self.clock = now - (began + time.monotonic()) / 2
+
+    def now(self) -> float:
+        """
+        The server's time.
+        """
+        return time.monotonic() + self.clock
+
+    def roll_back(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self.raw.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """
+        End the session.
+        """
+        with contextlib.suppress(psycopg.Error):
+            self.raw.close()
+
+
+class PostgresStore:
+    """
+    A journal's server, as this process has it: one connection for all agents and threads.
+    """
+
+    max_batch = 64  # what others wait for is short
+
+    def __init__(self, url: DatabaseURL) -> None:
+        """
+        Prepare; nothing is opened yet.
+        """
+        self.lock = threading.Lock()
+        self.users = 0
+        self._url = url
+        self._held: tuple[_Open, Book] | None = None
+        self._pid = os.getpid()
+        self._reach: list[Reach] = []
+        self._known: Decided | None = None
+        """The newest decision that this process put on record, here or before the fork."""
+        self._clock: float | None = None
+
+    def now(self) -> float:
+        """
+        The server's time, in seconds since the Unix epoch; ours before it was asked for the first time.
+        """
+        return time.time() if self._clock is None else time.monotonic() + self._clock
+
+    def begin(self, reach: Sequence[Reach]) -> Book:
+        """
+        Begin a transaction.
+
+        Raises:
+            BusyError: others have what it touches; nothing was begun.
+            DatabaseError: the server cannot be used, or lost what was on record.
+            ToolError: a newer version wrote it.
+        """
+        forks.notice()
+        self._reach = list(reach)
+        if self._held is not None and self._held[0].raw.closed:
+            self._held = None
+        is_new = self._held is None
+        db, book = self._held = self._held or self._opened()
+        try:
+            self._begin(db, is_new=is_new)
+        except DatabaseError:
+            if is_new or not db.raw.broken:
+                raise
+            db, book = self._held = self._opened()  # it was ended while nobody used it
+            self._begin(db, is_new=True)
+        book.noted = None
+        return book
+
+    def commit(self) -> None:
+        """
+        Let what was done hold.
+
+        Raises:
+            UnprovedError: it may have been committed, and the server cannot be asked.
+            DatabaseError: it was not.
+        """
+        db, book = self._held or (None, None)
+        if db is None or book is None:
+            raise DatabaseError("nothing was begun", _MEND)
+        try:
+            status = db.execute("COMMIT").statusmessage
+        except DatabaseError as error:
+            if not db.raw.broken and not db.raw.closed:
+                raise
+            self._find_out(book.noted, error)
+        else:
+            if status != "COMMIT":
+                raise DatabaseError(f"the server answered {status} to a commit", _MEND)
+        self._known = book.noted or self._known
+
+    def roll_back(self, error: BaseException) -> None:
+        """
+        Undo what was done since `begin`, because of *error*.
+        """
+        if self._held is not None:
+            db, book = self._held
+            book.roll_back()
+            cause = error.__cause__
+            if isinstance(cause, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
+                db.raw.prepare_threshold = None  # a pooler in between hands us other sessions
+
+    def close(self) -> None:
+        """
+        Close the connection, where nobody uses it any more; *lock* is held.
+        """
+        if self._held is not None:
+            self._held[0].close()
+            self._held = None
+
+    def rest(self) -> None:
+        """
+        Nothing: a connection may stay open while its process forks, as long as the child leaves it alone.
+        """
+
+    def inherit(self) -> None:
+        """
+        Begin anew in a child; what is open is the parent's, and psycopg closes nothing that another process opened.
+        """
+        self.lock, self.users, self._held = threading.Lock(), 0, None
+
+    def _begin(self, db: _Open, *, is_new: bool) -> None:
+        db.begin(self._reach)
+        self._clock = db.clock
+        db.raw.answer_s = _LONG_ANSWER_S if any(each.names is None for each in self._reach) else _ANSWER_S
+        if is_new and self._known is not None and not _has(db, self._known):
+            db.roll_back()
+            raise DatabaseError(
+                "the server lacks what this process put on record: another one took its place, which lags behind",
+                "A person must look at Stripe's ledger for what the record lacks, and then start the processes anew.",
+            )
+
+    def _opened(self) -> tuple[_Open, Book]:
+        """
+        A new connection to a journal in the format of this version.
+
+        Raises:
+            BusyError: another process brings it to that format.
+            DatabaseError: the server cannot be reached, or refuses.
+            ToolError: a newer version wrote it.
+        """
+        with told(self._url):
+            raw = _Patient.connect(
+                self._url.reveal(),
+                autocommit=True,  # transactions begin and end where the store says so
+                row_factory=_rows,
+                connect_timeout=_CONNECT_S,
+                keepalives_idle=10,
+                tcp_user_timeout=int(_ANSWER_S * 1000),
+                application_name="ocp-stripe-balance",
+            )
+        db = _Open(raw)
+        try:
+            _migrate(db, str(self._url))
+        except BaseException:
+            db.close()
+            raise
+        return db, Book(db)
+
+    def _find_out(self, noted: Decided | None, error: DatabaseError) -> None:
+        """
+        Whether a commit came about whose answer was lost.
+
+        Raises:
+            DatabaseError: it did not; so also where nothing was noted, and doing it again changes nothing.
+            UnprovedError: the server cannot be asked.
+        """
+        self._held = None
+        if noted is None:
+            raise error
+        deadline = time.monotonic() + _FIND_OUT_S
+        while True:
+            try:
+                db, _ = self._held = self._opened()
+                db.begin(self._reach)  # behind the locks of the transaction in doubt, which end with it
+                is_there = _has(db, noted)
+                db.roll_back()
+            except (DatabaseError, BusyError) as again:
+                self._held = None
+                if time.monotonic() > deadline:
+                    raise UnprovedError(again) from error
+                time.sleep(0.05)
+            else:
+                break
+        if not is_there:
+            raise error
+
+
+class _Foreign(NamedTuple):
+    kind: type[psycopg.Error]
+    hint: str
+
+
+_MEND = "A person must look at the server that OCP_STRIPE_JOURNAL names."
+_KINDS = (
+    _Foreign(errors.InvalidPassword, "A person must mend the user or the password in OCP_STRIPE_JOURNAL."),
+    _Foreign(errors.InvalidAuthorizationSpecification, "A person must mend the user in OCP_STRIPE_JOURNAL."),
+    _Foreign(errors.InvalidCatalogName, "A person must make that database, or name another in OCP_STRIPE_JOURNAL."),
+    _Foreign(errors.InsufficientPrivilege, "A person must give the user its rights: docs/postgres.md has them."),
+    _Foreign(errors.ReadOnlySqlTransaction, "The server only reads: it is a standby, or was made read-only. " + _MEND),
+    _Foreign(errors.DiskFull, "A person must make room on the server."),
+    _Foreign(errors.TooManyConnections, "The server has no connection left. A person must allow more of them."),
+)
+
+
+@contextlib.contextmanager
+def told(url: DatabaseURL | None = None) -> Generator[None]:
+    """
+    Foreign errors as ours.
+
+    Raises:
+        DatabaseError: instead of psycopg's.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        hint = next((each.hint for each in _KINDS if isinstance(error, each.kind)), _MEND)
+        raise DatabaseError(url.mask(text) if url else text, hint) from error
+
+
+def _rows(cursor: psycopg.Cursor[Any]) -> Any:
+    """
+    Makes rows of what a cursor reads.
+    """
+    return _row_of(tuple(column.name for column in cursor.description or ()))
+
+
+@cache
+def _row_of(names: tuple[str, ...]) -> type[Row]:
+    return type("Row", (Row,), {"names": names, "__slots__": ()})
+
+
+def _locks(reach: list[Reach]) -> list[str]:
+    """
+    The locks of a transaction, in the one order in which all take them.
+    """
+    if any(each.names is None for each in reach):
+        return [f"pg_advisory_xact_lock({_number('journal')})"]
+    counts = any(each.counts for each in reach)
+    names = sorted({_number(name) for each in reach for name in each.names or ()})
+    return [
+        f"pg_advisory_xact_lock_shared({_number('journal')})",
+        f"pg_advisory_xact_lock{'' if counts else '_shared'}({_number('totals')})",
+        *(f"pg_advisory_xact_lock({name})" for name in names),
+    ]
+
+
+def _number(name: str) -> int:
+    """
+    The number of a lock, among those of all programs that use the database.
+    """
+    digest = hashlib.blake2b(f"ocp_stripe_balance {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+def _has(db: _Open, known: Decided) -> bool:
+    """
+    Whether a decision is on record; none is ever deleted.
+    """
+    return bool(db.execute(_THAT_ONE, {"number": known[0]}).fetchone() == tuple(known))
+
+
+def _migrate(db: _Open, name: str) -> None:
+    """
+    Bring the schema to the format of this version.
+
+    Raises:
+        BusyError: another process does.
+        ConfigurationError: a newer version wrote it.
+    """
+    known = migrations()
+    if check_version(_version(db), name) == len(known):
+        return
+    db.begin([EVERYTHING])
+    try:
+        db.execute("CREATE SCHEMA IF NOT EXISTS ocp_stripe_balance")
+        db.execute("CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, applied_at DOUBLE PRECISION)")
+        version = check_version(_version(db), name)
+        later = [statement for script in known[version:] for statement in script] if version else schema()
+        for statement in schema_in_postgres(later):
+            db.execute(statement)
+        if version < len(known):
+            db.execute("INSERT INTO migrations VALUES (:number, :now)", {"number": len(known), "now": db.now()})
+        db.execute("COMMIT")
+    except BaseException:
+        db.roll_back()
+        raise
+
+
+def _version(db: _Open) -> int:
+    """
+    How many migrations it has.
+    """
+    if db.execute("SELECT to_regclass('ocp_stripe_balance.migrations')").fetchone()[0] is None:
+        return 0
+    return int(db.execute("SELECT COALESCE(MAX(version), 0) FROM ocp_stripe_balance.migrations").fetchone()[0])
