@@ -45,21 +45,38 @@ class Book:
         """
         self._db, self._kept_s = db, 0.0
         self._statements = statements()
-        # Number, key and context of the newest decision noted in this transaction.
-        self.noted: Decided | None = None
+        self._noting: tuple[Cursor, str, str] | None = None
+        self._noted: Decided | None = None
 
     def begin(self) -> None:
         """
         Begin a transaction that nobody else can write in.
         """
         self._db.execute("BEGIN IMMEDIATE")
-        self.noted = None
+        self.forget()
+
+    def forget(self) -> None:
+        """
+        Let nothing be noted yet: a transaction has begun.
+        """
+        self._noting = self._noted = None
 
     def commit(self) -> None:
         """
         Let what was done since `begin` hold.
         """
+        _ = self.noted  # a row that is still to be read would be in the way
         self._db.execute("COMMIT")
+
+    @property
+    def noted(self) -> Decided | None:
+        """
+        The newest decision noted in this transaction. Its number is read late: a server is not waited for meanwhile.
+        """
+        if self._noting is not None:
+            cursor, *rest = self._noting
+            self._noted, self._noting = (cursor.fetchone()[0], *rest), None
+        return self._noted
 
     def roll_back(self) -> None:
         """
@@ -87,7 +104,7 @@ class Book:
         finally:
             self._db.execute("ROLLBACK TO preview")
             self._db.execute("RELEASE preview")
-            self._kept_s, self.noted = 0.0, noted
+            self._kept_s, self._noting, self._noted = 0.0, None, noted
 
     # Calls
 
@@ -218,8 +235,11 @@ class Book:
         Add a decision to the audit.
         """
         facts = {"at": now, "decision": ruling, "rule": rule, "who": who, "reason": reason}
-        (number,) = self._run("insert_decision", {**about(intent), **facts}).fetchone()
-        self.noted = (number, intent.key.text, intent.caller.context_id)
+        self._noting = (
+            self._run("insert_decision", {**about(intent), **facts}),
+            intent.key.text,
+            intent.caller.context_id,
+        )
 
     def decisions(self, key: str | None = None) -> list[Decision]:
         """

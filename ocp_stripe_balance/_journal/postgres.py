@@ -29,7 +29,7 @@ from ocp_stripe_balance._journal.sqlite import schema
 from ocp_stripe_balance._journal.statements import check_version, migrations
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from ocp_stripe_balance._journal.database import Decided, Reach
     from ocp_stripe_balance._text.database_url import DatabaseURL
@@ -43,6 +43,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL search_path TO ocp_stripe_balance;
 SET LOCAL lock_timeout TO '1s';
 SET LOCAL idle_in_transaction_session_timeout TO '10s';
+SET LOCAL plan_cache_mode TO force_generic_plan;
+SET LOCAL enable_seqscan TO off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
@@ -86,40 +88,75 @@ class _Patient(psycopg.Connection[Any]):
         return super().wait(self._in_time(gen), interval)
 
     def _in_time(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        deadline = time.monotonic() + self.answer_s
-        wanted = next(gen)
+        deadline, ready = time.monotonic() + self.answer_s, None
         while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
-                self.close()
-                raise psycopg.OperationalError(f"the server did not answer within {self.answer_s:g} s")
             try:
                 wanted = gen.send(ready)
             except StopIteration as end:
                 return end.value
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                self.close()
+                raise psycopg.OperationalError(f"the server did not answer within {self.answer_s:g} s")
+
+
+class _Found:
+    """
+    What a statement came to, asked for when somebody wants to know.
+    """
+
+    def __init__(self, cursor: psycopg.Cursor[Any], db: _Open) -> None:
+        self._cursor, self._db = cursor, db
+
+    @property
+    def rowcount(self) -> int:
+        with told():
+            self._db.sync()
+        return self._cursor.rowcount
+
+    def fetchone(self) -> Any:
+        with told():
+            return self._cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with told():
+            return self._cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+    def close(self) -> None:
+        self._cursor.close()
 
 
 class _Open:
     """
-    One connection, as the book has it.
+    One connection, as the book has it. Within a transaction a statement whose result nobody reads is not waited for.
     """
 
     def __init__(self, raw: _Patient) -> None:
         self.raw = raw
         self.clock = 0.0
         """The server's time, less ours that never steps."""
+        self._pipeline = contextlib.ExitStack()
+        self._sent: psycopg.Pipeline | None = None
 
-    def execute(self, sql: str, values: Mapping[str, Any] | None = None, /) -> Any:
+    def execute(self, sql: str, values: Mapping[str, Any] | None = None, /) -> _Found:
         """
         Run one of the journal's statements.
 
         Raises:
-            DatabaseError: it fails.
+            DatabaseError: it fails, or an earlier one did.
         """
         with told():
-            if values is None:
-                return self.raw.execute(sql)
-            return self.raw.execute(in_postgres(sql), values)
+            return _Found(self.raw.execute(sql if values is None else in_postgres(sql), values), self)
+
+    def sync(self) -> None:
+        """
+        Wait until all was done.
+        """
+        if self._sent is not None:
+            self._sent.sync()
 
     def begin(self, reach: Iterable[Reach]) -> None:
         """
@@ -137,6 +174,7 @@ class _Open:
                 while cursor.nextset():
                     pass
                 (now,) = cursor.fetchone() or (0.0,)
+                self._sent = self._pipeline.enter_context(self.raw.pipeline())
         except DatabaseError as error:
             self.roll_back()
             if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
@@ -144,15 +182,33 @@ class _Open:
             raise
         self.clock = now - (began + time.monotonic()) / 2
 
+    def commit(self) -> None:
+        """
+        Let what was done hold.
+
+        Raises:
+            DatabaseError: it does not, or the answer was lost.
+        """
+        with told():
+            cursor = self.raw.execute("COMMIT")
+            self._end()
+            if cursor.statusmessage != "COMMIT":
+                raise psycopg.OperationalError(f"the server answered {cursor.statusmessage} to a commit")
+
+    def roll_back(self) -> None:
+        """
+        Undo what was done, where the server has not undone it itself.
+        """
+        with contextlib.suppress(psycopg.Error):
+            self._end()
+        with contextlib.suppress(psycopg.Error):
+            self.raw.execute("ROLLBACK")
+
     def now(self) -> float:
         """
         The server's time.
         """
         return time.monotonic() + self.clock
-
-    def roll_back(self) -> None:
-        with contextlib.suppress(psycopg.Error):
-            self.raw.execute("ROLLBACK")
 
     def close(self) -> None:
         """
@@ -160,6 +216,10 @@ class _Open:
         """
         with contextlib.suppress(psycopg.Error):
             self.raw.close()
+
+    def _end(self) -> None:
+        self._sent = None
+        self._pipeline.close()
 
 
 class PostgresStore:
@@ -211,7 +271,7 @@ class PostgresStore:
                 raise
             db, book = self._held = self._opened()  # it was ended while nobody used it
             self._begin(db, is_new=True)
-        book.noted = None
+        book.forget()
         return book
 
     def commit(self) -> None:
@@ -225,16 +285,14 @@ class PostgresStore:
         db, book = self._held or (None, None)
         if db is None or book is None:
             raise DatabaseError("nothing was begun", _MEND)
+        noted = book.noted
         try:
-            status = db.execute("COMMIT").statusmessage
+            db.commit()
         except DatabaseError as error:
             if not db.raw.broken and not db.raw.closed:
                 raise
-            self._find_out(book.noted, error)
-        else:
-            if status != "COMMIT":
-                raise DatabaseError(f"the server answered {status} to a commit", _MEND)
-        self._known = book.noted or self._known
+            self._find_out(noted, error)
+        self._known = noted or self._known
 
     def roll_back(self, error: BaseException) -> None:
         """
@@ -242,6 +300,7 @@ class PostgresStore:
         """
         if self._held is not None:
             db, book = self._held
+            db.roll_back()
             book.roll_back()
             cause = error.__cause__
             if isinstance(cause, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
@@ -429,7 +488,7 @@ def _migrate(db: _Open, name: str) -> None:
             db.execute(statement)
         if version < len(known):
             db.execute("INSERT INTO migrations VALUES (:number, :now)", {"number": len(known), "now": db.now()})
-        db.execute("COMMIT")
+        db.commit()
     except BaseException:
         db.roll_back()
         raise
