@@ -25,6 +25,7 @@ from ocp_stripe_balance._journal.database import EVERYTHING, DatabaseError, Unpr
 from ocp_stripe_balance._journal.dialect import in_postgres, schema_in_postgres
 from ocp_stripe_balance._journal.file import BusyError
 from ocp_stripe_balance._journal.forks import forks
+from ocp_stripe_balance._journal.shares import Shares
 from ocp_stripe_balance._journal.sqlite import schema
 from ocp_stripe_balance._journal.statements import check_version, migrations
 
@@ -235,6 +236,7 @@ class PostgresStore:
         """
         self.lock = threading.Lock()
         self.users = 0
+        self.shares = Shares()
         self._url = url
         self._held: tuple[_Open, Book] | None = None
         self._pid = os.getpid()

@@ -110,6 +110,12 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
+    def part_of(self, pace: str) -> float:
+        """
+        Which part of that pace's limit is this process's.
+        """
+        return self._store.shares.part_of(pace)
+
     def submit(self, work: Callable[[Book], Any], reach: Reach, *, is_owed: bool = False) -> Item:
         """
         Have *work* done. It may be run twice, and only what it did last counts.
@@ -196,6 +202,7 @@ class Writer:
         taken = [item for item in batch if item.take()]
         results: list[Any] = []
         try:
+            self._store.shares.renew(book, self._store.now())
             results += [item.work(book) for item in taken]
             self._store.commit()
         except UnprovedError as error:

@@ -138,6 +138,6 @@ def test_the_server_answers_like_stripe() -> None:
 
 def test_the_pace_is_measured_against_the_sandbox() -> None:
     """With turns and without, each a line of figures."""
-    command = [sys.executable, str(BENCHMARKS / "pacing.py"), "--seconds", "0.5", "--limits", "100"]
+    command = [sys.executable, str(BENCHMARKS / "pacing.py"), "--seconds", "0.5", "--limits", "100", "--hosts"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     assert ["yes", "no"] == [line.split()[1] for line in done.stdout.splitlines()[1:]]
