@@ -81,6 +81,12 @@ class DatabaseError(Exception):
         self.hint = hint
 
 
+class LostError(DatabaseError):
+    """
+    The connection ended in the middle of a transaction: nothing was done, and on another it may be.
+    """
+
+
 FAILURES = (sqlite3.Error, DatabaseError)
 """What any of them may raise."""
 

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal.database import FAILURES, UnprovedError
+from ocp_stripe_balance._journal.database import FAILURES, LostError, UnprovedError
 from ocp_stripe_balance._journal.file import BusyError
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Writer:
             self._fail([(item, result, error) for item, result in zip(taken, results, strict=True)])
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             self._store.roll_back(error)
-            if len(taken) == 1:
+            if len(taken) == 1 and not isinstance(error, LostError):
                 self._fail([(taken[0], None, error)])
             else:
                 for item in taken:
