@@ -348,7 +348,7 @@ class PostgresStore:
         db.begin(self._reach)
         self._clock = db.clock
         if is_new and self._known is not None and not _has(db, self._known):
-            db.roll_back()
+            self.close()  # the next one is looked at too
             raise DatabaseError(
                 "the server lacks what this process put on record: another one took its place, which lags behind",
                 "A person must look at Stripe's ledger for what the record lacks, and then start the processes anew.",
