@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import hypothesis
+import programs
 import pytest
 from helpers import connect
 
@@ -58,6 +60,14 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """
     monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The Python that is started, and the command line beside it, have the imports behind them.
+    """
+    monkeypatch.setattr(sys, "executable", str(programs.folder() / "python"))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import compare
 import pacing
-import programs
 import pytest
 import run
 import server
@@ -39,16 +38,8 @@ def measured(client: str, number: int, calls_per_s: float, cpu_s: float = 1.0) -
     )
 
 
-@pytest.fixture
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Processes that have the imports behind them: how long those take is of no interest here.
-    """
-    monkeypatch.setattr(sys, "executable", str(programs.folder() / "python"))
-
-
 @pytest.mark.timeout(120)
-@pytest.mark.usefixtures("_at_once")
+@pytest.mark.usefixtures("at_once")
 def test_a_tiny_run_has_finite_figures_for_every_client_and_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +126,7 @@ def test_the_server_answers_like_stripe() -> None:
     assert f"\r\nContent-Length: {len(body)}\r\n".encode() in head
 
 
-@pytest.mark.usefixtures("_at_once")
+@pytest.mark.usefixtures("at_once")
 def test_the_pace_is_measured_against_the_sandbox(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("at_once")
 def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     """Killed workers, forks, a folder that goes, faulty exchanges: no double, lost, wrong or unrecorded entry."""
     options = argparse.Namespace(calls=150, workers=2, kills=4, faults=0.3, forks=3, away=2)
@@ -31,10 +32,11 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("at_once")
 def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> None:
     """Some seconds of it, in which the server lives; `make chaos-mcp` kills that too."""
     pytest.importorskip("mcp", reason="the extra mcp is not installed")
-    options = argparse.Namespace(sessions=12, seconds=5, every=0.5, server_every=99, faults=0.2)
+    options = argparse.Namespace(sessions=12, seconds=3, every=0.3, server_every=99, faults=0.2)
     report = asyncio.run(chaos_mcp_http.Sessions(options, 5, tmp_path).main())
     assert {"double": [], "lost": [], "wrong statement": [], "unrecorded": [], "wrong total": []} == report[
         "violations"
