@@ -16,9 +16,11 @@ import pytest
 import run
 import server
 from measure import Slice, Spread, Target
+from postgres import server_url
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", "ours", "ours_journal", "ours_readme", "ours_policy"}
+OURS = {"ours", "ours_journal", "ours_readme", "ours_policy", "ours_postgres"}
+CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", *OURS}
 POST = b"POST /v1/customers/cus_1/balance_transactions HTTP/1.1\r\nCONTENT-length: 24\r\nIdempotency-Key: K-1\r\n\r\n"
 BODY = b"amount=-500&currency=usd"
 GET = b"GET /v1/customers/cus_1 HTTP/1.1\r\n\r\n"
@@ -45,6 +47,7 @@ def test_a_tiny_run_has_finite_figures_for_every_client_and_target(
 ) -> None:
     """The real server, the real workers, every client."""
     size = "--rounds 1 --levels 1 64 256 --calls 20 --starts 1 --warm-up 5 --growth 1200"
+    monkeypatch.setenv("TEST_POSTGRES_URL", server_url())
     monkeypatch.setattr(sys, "argv", ["run.py", *size.split(), "--out", str(tmp_path)])
     run.main()
     printed = capsys.readouterr().out
@@ -52,7 +55,7 @@ def test_a_tiny_run_has_finite_figures_for_every_client_and_target(
     assert {(client, level) for client in CLIENTS for level in (1, 64, 256)} == {
         (each["client"], each["in_flight"]) for each in results["slices"]
     }
-    assert 16 == len(results["targets"])
+    assert 18 == len(results["targets"])
     assert not [
         plan
         for plan in results["inside"]["journal"]["plans"].values()
