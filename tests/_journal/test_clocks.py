@@ -5,13 +5,16 @@ The time of a journal on a server is the server's, also for a process whose own 
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from helpers import TOOL, connect, order
 from postgres import new_database
 
 from ocp_stripe_balance import PolicyRefusedError, Settings
+from ocp_stripe_balance._journal import Journal, postgres
 from ocp_stripe_balance._journal.stores import server_of
 from ocp_stripe_balance.backoffice import BackOffice
 
@@ -64,3 +67,25 @@ async def test_a_refusal_is_on_record_at_the_servers_time(stripe: Sandbox, begun
         *_, before, refused = await office.decisions()
     assert "refused" == refused.decision
     assert before.at <= refused.at < before.at + HOURS_AHEAD / 2
+
+
+async def test_the_servers_time_is_right_however_long_the_locks_and_the_answer_take(
+    begun: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a process that is stopped meanwhile: 100 s pass for it between the question and the next look."""
+    journal = Journal(begun.journal_place)
+    real, ask = time.monotonic, psycopg.Connection.execute
+    late_s = 0.0
+
+    def stopped(self: psycopg.Connection[Any], *sql: Any) -> Any:
+        nonlocal late_s
+        answer = ask(self, *sql)
+        late_s += 100.0 if "clock_timestamp" in str(sql) else 0.0
+        return answer
+
+    monkeypatch.setattr(postgres, "time", SimpleNamespace(monotonic=lambda: real() + late_s))
+    monkeypatch.setattr(psycopg.Connection, "execute", stopped)
+    before = time.time() - HOURS_AHEAD
+    told = await journal.run(lambda _: journal.now())
+    assert before + 100 <= told <= time.time() - HOURS_AHEAD + 100
+    await journal.aclose()
