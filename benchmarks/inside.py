@@ -1,7 +1,7 @@
 """
 What a call costs in this package alone, over an exchange that answers at once: step by step, and as more was called.
 
-As a script it measures in its own process and prints JSON: ``python benchmarks/inside.py steps`` or another of its parts.
+As a script it measures in its own process and prints JSON, as ``python benchmarks/inside.py steps`` does for one part.
 """
 
 from __future__ import annotations
