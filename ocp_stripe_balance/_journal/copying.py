@@ -205,12 +205,15 @@ class _Target:
             _run(db, "count_on", table=table)
 
     def _insert(self, db: Database, table: str, rows: list[Row]) -> None:
-        if rows and self._is_server:  # at once, which takes a third of the time
+        if not rows:
+            return
+        if self._is_server:  # all at once, or each row would take a moment of its own
             _run(db, "put_in_all", {"rows": json.dumps(rows, default=_in_hexadecimal)}, table=table)
             return
+        names, places = ", ".join(f'"{name}"' for name in rows[0]), ", ".join(f":{name}" for name in rows[0])
+        put_in = _statement("put_in", table=table, names=names, places=places)
         for row in rows:
-            names, places = ", ".join(f'"{name}"' for name in row), ", ".join(f":{name}" for name in row)
-            _run(db, "put_in", row, table=table, names=names, places=places)
+            db.execute(put_in, row)
 
 
 @contextlib.contextmanager
@@ -302,13 +305,15 @@ def _is_same(source: Path | DatabaseURL, target: Path | DatabaseURL) -> bool:
     return source == target
 
 
-def _run(db: Database, name: str, values: Mapping[str, Any] | None = None, **words: str) -> Cursor:
+def _run(db: Database, name: str, values: Mapping[str, Any] | None = None, *, table: str = "") -> Cursor:
+    return db.execute(_statement(name, table=table), values or {})
+
+
+def _statement(name: str, *, table: str, **words: str) -> str:
     """
-    Run a statement of ``copying.sql``; *words* are the names in it.
+    A statement of ``copying.sql`` about a table.
     """
-    if table := words.get("table"):
-        words["number"] = _NUMBERED[table]
-    return db.execute(statements("copying")[name].format(**words), values or {})
+    return statements("copying")[name].format(table=table, number=_NUMBERED.get(table), **words)
 
 
 def _in_hexadecimal(value: bytes) -> str:
