@@ -126,6 +126,14 @@ class Book(Transaction):
         """
         self._run("any_call", {}).fetchone()
 
+    def share(self, pace: str, owner: str, now: float, until: float) -> int:
+        """
+        Leave word that a process calls Stripe at a pace; how many do, it among them.
+        """
+        self._run("end_shares", {"pace": pace, "now": now})
+        self._run("share", {"pace": pace, "owner": owner, "until": until})
+        return int(self._run("sharers", {"pace": pace}).fetchone()[0])
+
     # Pruning
 
     def keep(self, window_s: float) -> None:
