@@ -27,7 +27,7 @@ from ocp_stripe_balance._journal.file import BusyError
 from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.shares import Shares
 from ocp_stripe_balance._journal.sqlite import schema
-from ocp_stripe_balance._journal.statements import check_version, migrations
+from ocp_stripe_balance._journal.statements import check_version, is_known, migrations
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -230,8 +230,10 @@ class _Open:
 
     def close(self) -> None:
         """
-        End the session.
+        End the session, and what was begun.
         """
+        with contextlib.suppress(psycopg.Error):
+            self._end()
         with contextlib.suppress(psycopg.Error):
             self.raw.close()
 
@@ -247,10 +249,11 @@ class PostgresStore:
 
     max_batch = 64  # what others wait for is short
 
-    def __init__(self, url: DatabaseURL) -> None:
+    def __init__(self, url: DatabaseURL, *, is_copy: bool = False) -> None:
         """
-        Prepare; nothing is opened yet.
+        Prepare; nothing is opened yet. A journal that is not wholly copied yet is opened only where it *is_copy*.
         """
+        self._is_copy = is_copy
         self.lock = threading.Lock()
         self.users = 0
         self.shares = Shares()
@@ -375,7 +378,7 @@ class PostgresStore:
             )
         db = _Open(raw)
         try:
-            _migrate(db, str(self._url))
+            _migrate(db, str(self._url), is_copy=self._is_copy)
         except BaseException:
             db.close()
             raise
@@ -484,17 +487,18 @@ def _has(db: _Open, known: Decided) -> bool:
     return bool(db.execute(_THAT_ONE, {"number": known[0]}).fetchone() == tuple(known))
 
 
-def _migrate(db: _Open, name: str) -> None:
+def _migrate(db: _Open, name: str, *, is_copy: bool) -> None:
     """
     Bring the schema to the format of this version.
 
     Raises:
         BusyError: another process does.
-        ConfigurationError: a newer version wrote it.
+        ConfigurationError: a newer version wrote it, or it is not wholly copied yet.
     """
     known = migrations()
-    if check_version(_version(db), name) == len(known):
+    if is_known(version := _version(db), is_copy=is_copy):
         return
+    check_version(version, name)
     db.begin([EVERYTHING])
     try:
         db.execute("CREATE SCHEMA IF NOT EXISTS ocp_stripe_balance")
