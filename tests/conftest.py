@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import hypothesis
 import places as places_module
+import programs
 import pytest
 from helpers import connect
 from places import Places
@@ -106,12 +108,17 @@ def place(places: Places) -> Place:
 
 
 @pytest.fixture(autouse=True)
-def _usual_journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _clean_environment: None) -> None:
+def _usual_journal(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _clean_environment: None
+) -> Iterator[None]:
     """
-    The journal of agents that were given no other is on the server too.
+    The journal of agents that were given no other is on the server too, where all are.
     """
-    if request.config.getoption("engine") == "postgres" and not request.node.get_closest_marker("file_only"):
-        monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(request.getfixturevalue("places")("usual")))
+    places = Places(request.config.getoption("engine"), tmp_path)
+    if places.engine == "postgres" and not request.node.get_closest_marker("file_only"):
+        monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(places("usual")))
+    yield
+    places.close()
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +127,14 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """
     monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The Python that is started, and the command line beside it, have the imports behind them.
+    """
+    monkeypatch.setattr(sys, "executable", str(programs.folder() / "python"))
 
 
 @pytest.fixture

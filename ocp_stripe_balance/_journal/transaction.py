@@ -25,7 +25,9 @@ class Transaction:
         """
         Work on *db*, which belongs to this book from now on.
         """
-        self._db, self._kept_s = db, 0.0
+        self.db = db
+        """The connection, for who works on tables as a whole."""
+        self._kept_s = 0.0
         self._statements = statements()
         self._noting: tuple[Cursor, str, str] | None = None
         self._noted: Decided | None = None
@@ -34,7 +36,7 @@ class Transaction:
         """
         Begin a transaction that nobody else can write in.
         """
-        self._db.execute("BEGIN IMMEDIATE")
+        self.db.execute("BEGIN IMMEDIATE")
         self.forget()
 
     def forget(self) -> None:
@@ -48,7 +50,7 @@ class Transaction:
         Let what was done since `begin` hold.
         """
         _ = self.noted  # a row that is still to be read would be in the way
-        self._db.execute("COMMIT")
+        self.db.execute("COMMIT")
 
     @property
     def noted(self) -> Decided | None:
@@ -65,14 +67,14 @@ class Transaction:
         Undo what was done since `begin`, where the database has not undone it itself.
         """
         with contextlib.suppress(*FAILURES):
-            self._db.execute("ROLLBACK")
+            self.db.execute("ROLLBACK")
         self._kept_s = 0.0
 
     def close(self) -> None:
         """
         Close the connection.
         """
-        self._db.close()
+        self.db.close()
 
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
@@ -80,14 +82,14 @@ class Transaction:
         Undo everything that is done within.
         """
         noted = self.noted
-        self._db.execute("SAVEPOINT preview")
+        self.db.execute("SAVEPOINT preview")
         try:
             yield
         finally:
             _ = self.noted  # as in `commit`
-            self._db.execute("ROLLBACK TO preview")
-            self._db.execute("RELEASE preview")
+            self.db.execute("ROLLBACK TO preview")
+            self.db.execute("RELEASE preview")
             self._kept_s, self._noting, self._noted = 0.0, None, noted
 
     def _run(self, name: str, values: dict[str, Any]) -> Cursor:
-        return self._db.execute(self._statements[name], values)
+        return self.db.execute(self._statements[name], values)

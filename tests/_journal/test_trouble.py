@@ -4,38 +4,28 @@ Trouble with a journal's server is an ordinary outcome: nothing is sent unrecord
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-import httpx
 import psycopg
 import pytest
-from helpers import TOOL, answered, connect, ledger, order, records, run, scripted
+from helpers import TOOL, answered, order, run, scripted
 from places import look
 from postgres import Server, new_database
-from programs import started
-from proxy import between
 
-from ocp_stripe_balance import ConfigurationError, NotSentError, OutcomeUnknownError
+from ocp_stripe_balance import ConfigurationError, NotSentError
 from ocp_stripe_balance._journal import Journal, postgres
-from ocp_stripe_balance._journal.stores import server_of
 from ocp_stripe_balance._text.database_url import DatabaseURL
 from ocp_stripe_balance.errors import ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from proxy import Fault
+    import httpx
 
-    from ocp_stripe_balance.sandbox import Sandbox
 
 PASSWORD = "tr%6Fub%6Ce"
 MEANT = "trouble"
@@ -137,8 +127,8 @@ async def test_a_server_that_nobody_runs(tmp_path: Path) -> None:
 
 async def test_a_wrong_password_is_told_without_it(own: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Neither as it is written in the URL nor as it is meant: not in the log, nor by the doctor."""
-    url = new_database(own.url())
-    own.demand_passwords("secretive")
+    url = new_database(own.url)
+    own.demand_password("secretive")
     execute(url, "CREATE ROLE secretive LOGIN PASSWORD 'right'")
     wrong = as_role(url, "secretive", PASSWORD)
     caplog.set_level("DEBUG")
@@ -181,7 +171,7 @@ async def test_a_role_without_rights(url: str, role: str) -> None:
 
 async def test_a_server_that_only_reads(own: Server) -> None:
     """As a standby does; a default of the role alone is overruled."""
-    url = new_database(own.url())
+    url = new_database(own.url)
     async with await scripted(answered, journal=url) as agent:
         await agent.call_tool(TOOL, order())
         execute(url, f"ALTER DATABASE {urlsplit(url).path[1:]} SET default_transaction_read_only = on")
@@ -216,7 +206,7 @@ async def test_a_newer_format_is_refused_undamaged(url: str) -> None:
     assert ["succeeded"] == await states(url)
 
 
-@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\udcff"])
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 async def test_texts_that_no_database_takes(url: str, text: str) -> None:
     """Each is its caller's trouble: it is told, nothing is sent, and the next call is served."""
     async with await scripted(answered, journal=url) as agent:
