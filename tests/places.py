@@ -85,8 +85,10 @@ def empty(url: DatabaseURL) -> None:
             )
         ]
         db.execute(f"TRUNCATE {', '.join(names)} RESTART IDENTITY")
-    if url in stores._servers:
-        stores._servers[url]._known = None
+    if store := stores._servers.get(url):
+        with store.lock:
+            store.close()  # some agents are never closed
+            store._known = None
 
 
 def columns(db: Any, table: str = "calls") -> list[str]:

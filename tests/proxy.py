@@ -37,6 +37,8 @@ class Proxy:
         self.faults: dict[int, Fault] = {}
         """By the number of a commit, from now on, from 1."""
         self.commits = 0
+        self.is_deaf = False
+        """Whether nobody new is let in."""
         self._wires: list[socket.socket] = [self._listening]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -50,6 +52,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                if self.is_deaf:
+                    client.close()
+                    continue
                 self._wires.append(client)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
