@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 import hypothesis
 import programs
 import pytest
-from helpers import connect
+from helpers import connect, put_journal
 
 import ocp_stripe_balance
+from ocp_stripe_balance._journal import sqlite
+from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._stripe.client import SystemClock
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -60,6 +63,22 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """
     monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
+
+
+@pytest.fixture(autouse=True)
+def _new_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    New journals are copies of one. How they are made is tested in the journal's room, and by programs.
+    """
+    if request.path.parent.name == "_journal":
+        return
+
+    def opened(path: Path | None, **patience: float) -> sqlite3.Connection:
+        if path is not None:
+            put_journal(path)
+        return open_database(path, **patience)
+
+    monkeypatch.setattr(sqlite, "open_database", opened)
 
 
 @pytest.fixture

@@ -9,6 +9,10 @@ import json
 import os
 import sqlite3
 import ssl
+import threading
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
@@ -21,12 +25,12 @@ from ocp_stripe_balance._calls.call import Call
 from ocp_stripe_balance._calls.customers import SeenCustomer
 from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, Outcome, Payload, Scope, State
 from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from ocp_stripe_balance._journal import Decision, Record
     from ocp_stripe_balance.models import Answer, Proposal
@@ -118,6 +122,26 @@ def age(path: Path, seconds: float) -> None:
             {"s": seconds},
         )
         db.execute("UPDATE decisions SET at = at - ?", (seconds,))
+
+
+@cache
+def _new_journal() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal"
+        open_database(path).close()
+        return path.read_bytes()
+
+
+def put_journal(path: Path) -> None:
+    """
+    A new journal where none is, copied: to make one takes ten times as long.
+    """
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        copied = path.with_name(f"{path.name}.{threading.get_ident()}")
+        copied.write_bytes(_new_journal())
+        copied.chmod(0o600)
+        copied.rename(path)
 
 
 # A journal without an agent: what a call finds there, and what becomes of it.

@@ -37,6 +37,7 @@ from helpers import (
     draft,
     ledger,
     order,
+    put_journal,
     records,
     scripted,
     settle,
@@ -756,6 +757,8 @@ class CallMachine(RuleBasedStateMachine):
         self.journal = Journal(self.path, clock=lambda: self.now, open_database=self.opened)
 
     def opened(self, path: Path | None) -> sqlite3.Connection:
+        if path is not None:
+            put_journal(path)
         self.db = open_database(path)
         self.db.execute("PRAGMA synchronous = OFF")
         return self.db

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import admit, draft, settle, verdict
+from helpers import admit, draft, put_journal, settle, verdict
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -57,7 +57,10 @@ class Adding(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name) / "journal"
+        put_journal(path)
         self.databases = [open_database(path) for _ in range(2)]
+        for each in self.databases:
+            each.execute("PRAGMA synchronous = OFF")  # no power fails here
         self.books = [Book(db) for db in self.databases]
         self.now = 1_800_000_000.0
         self.keys = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, admit, draft, ledger, order, settle, verdict
+from helpers import TOOL, admit, draft, ledger, order, put_journal, settle, verdict
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -61,6 +61,8 @@ def opened(path: Path | None) -> sqlite3.Connection:
     """
     Without waiting for the disk: no power fails here.
     """
+    assert path is not None
+    put_journal(path)
     db = open_database(path)
     db.execute("PRAGMA synchronous = OFF")
     return db
