@@ -8,24 +8,36 @@ times in seconds since the Unix epoch; the ``facts_of_…`` functions give both 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
-from ocp_stripe_balance._journal import READING, Decision, Journal, Record, WrongTotal, back_up, has_journal
+from ocp_stripe_balance._journal import (
+    READING,
+    Copying,
+    Decision,
+    Journal,
+    Proof,
+    Record,
+    WrongTotal,
+    back_up,
+    has_journal,
+)
+from ocp_stripe_balance._text.database_url import DatabaseURL, check_database_url, is_database_url
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
-from ocp_stripe_balance.errors import ConfigurationError, NotSentError
+from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, NotSentError, Problem
 from ocp_stripe_balance.plugin import StripeAPI
 from ocp_stripe_balance.settings import Settings, mode_of
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
@@ -33,11 +45,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BackOffice",
     "Decision",
+    "Proof",
     "Record",
     "State",
+    "copy_journal",
     "facts_of_call",
     "facts_of_decision",
     "facts_of_finding",
+    "facts_of_proof",
     "facts_of_proposal",
 ]
 
@@ -237,6 +252,59 @@ class BackOffice:
                 )
             )
         return self._stripe
+
+
+async def copy_journal(
+    source: str, target: str, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Proof:
+    """
+    What was counted on both sides when one journal, a path or the URL of a server, was copied into another.
+
+    Nobody can make calls with either of them meanwhile. Where it is interrupted, it goes on when it is run again.
+
+    Raises:
+        NotSentError: one of them cannot be used, or *target* has other calls.
+    """
+    copying = Copying(_place(source, "the journal to copy"), _place(target, "the copy"))
+    with contextlib.closing(copying.steps()) as steps:
+        for done, total in steps:
+            progress(done, total)
+            await asyncio.sleep(0)  # where it can be interrupted
+    return copying.proof
+
+
+def _place(text: str, name: str) -> Path | DatabaseURL:
+    """
+    A journal's file or server.
+
+    Raises:
+        InvalidParametersError: it can be neither.
+    """
+    if not is_database_url(text):
+        return Path(text).absolute()
+    try:
+        return DatabaseURL(check_database_url(text))
+    except ValueError as error:
+        problem = Problem(path=name, message="the URL cannot be read", hint=str(error))
+        raise InvalidParametersError([problem]) from None
+
+
+def facts_of_proof(proof: Proof) -> dict[str, Any]:
+    """
+    What was counted of a copy, as JSON.
+    """
+    names = ("what", "mode", "currency", "outcome")
+    counts = [
+        {
+            **dict(zip(names, kind, strict=True)),
+            "number": ours,
+            "amount": amount,
+            "copied": theirs,
+            "copied_amount": there,
+        }
+        for kind, ((ours, amount), (theirs, there)) in proof.sums.items()
+    ]
+    return {"is_whole": proof.is_whole, "records": proof.records, "wrong_totals": proof.wrong_totals, "counts": counts}
 
 
 def facts_of_call(record: Record) -> dict[str, Any]:

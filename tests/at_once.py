@@ -52,7 +52,11 @@ def run() -> int:
     code = started.wait()
     for number in signals:
         _signal.signal(number, _signal.SIG_IGN)  # one that comes too late changes nothing
-    return code if code >= 0 else 128 - code
+    if -code in signals:
+        _signal.signal(-code, _signal.SIG_DFL)
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    return code
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ class Run:
     async def main(self) -> dict[str, Any]:
         began = time.monotonic()
         sandbox = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ocp_stripe_balance", "sandbox", "--json", "--seed", str(self.seed),
+            str(Path(sys.executable).parent / "ocp-stripe-balance"), "sandbox", "--json", "--seed", str(self.seed),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip

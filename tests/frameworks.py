@@ -1,9 +1,5 @@
 """
 The loops of docs/agents.md on the frameworks' own packages, offline, each with a model that follows a script.
-
-    python tests/frameworks.py LOOP CUSTOMER...
-
-begins one for each customer in the working directory and, once all wait for a person, is gone as after a power cut.
 """
 
 from __future__ import annotations
@@ -15,10 +11,9 @@ import itertools
 import json
 import os
 import signal
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
 from pages import DOCS, block, names_of
@@ -238,7 +233,13 @@ LOOPS = {
     "crewai": crewai,
 }
 RUNNERS = {"anthropic", "google", "smolagents", "crewai"}  # of plain functions
-PACKAGES = {"pydantic-ai": "pydantic_ai", "openai-agents": "agents", "own-loop": "anthropic", "google": "google.genai"}
+PACKAGES = {
+    "pydantic-ai": "pydantic_ai",
+    "openai-agents": "agents",
+    "langgraph": "langgraph.checkpoint.sqlite.aio",
+    "own-loop": "anthropic",
+    "google": "google.genai",
+}
 
 
 @contextlib.contextmanager
@@ -347,11 +348,11 @@ async def go(loop: str, customer: str, text: str | None = None) -> tuple[str | N
         return await LOOPS[loop](agent, script, folder, text), script.told
 
 
-async def main(loop: str, *customers: str) -> None:
+async def begin(loop: str, *customers: str) -> NoReturn:
+    """
+    Begin one for each customer and, once all wait for a person, be gone as after a power cut.
+    """
     for customer in customers:
         await go(loop, customer, TEXT)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    raise AssertionError

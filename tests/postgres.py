@@ -11,7 +11,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
 
@@ -64,7 +64,12 @@ def server_url() -> str:
     """
     The URL of a database in which others can be made.
     """
-    return os.environ.get("TEST_POSTGRES_URL") or own_server().url
+    if given := os.environ.get("TEST_POSTGRES_URL"):
+        parts = urlsplit(given)
+        if parts.password:  # libpq finds it there, and URLs are shown without
+            os.environ["PGPASSWORD"] = unquote(parts.password)
+        return given.replace(f":{parts.password}@", "@", 1)
+    return own_server().url
 
 
 def new_database() -> str:

@@ -17,6 +17,7 @@ import pkgutil
 import runpy
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import threading
 import time
 from functools import cache
 from importlib import import_module
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, NoReturn
@@ -65,12 +67,14 @@ def started() -> list[str]:
 @cache
 def folder() -> Path:
     """
-    Where shells find the command line that is started at once.
+    Where shells find the command line that is started at once, and a ``python`` that starts what it takes so.
     """
-    program = Path(_address()).with_name("ocp-stripe-balance")
-    program.write_text(f'#!/bin/sh\nexec {shlex.join([*started(), CLI])} "$@"\n')
-    program.chmod(0o700)
-    return program.parent
+    where = Path(_address()).parent
+    for name, words in (("ocp-stripe-balance", [*started(), CLI]), ("python", started())):
+        program = where / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        program.chmod(0o700)
+    return where
 
 
 @cache
@@ -113,6 +117,8 @@ def _serve(listening: socket.socket) -> None:
     for name in [*_imports(), "helpers"]:
         with contextlib.suppress(ImportError):  # an extra that is not installed
             import_module(name)
+    with contextlib.redirect_stdout(TextIOWrapper(BytesIO())):
+        main(["tools"])  # what is made once by the first command, too
     assert 1 == threading.active_count(), "a fork takes one thread along"
     gc.freeze()  # or each program would copy what it only looks at
     waited_for: list[Any] = [listening, sys.stdin]
@@ -140,8 +146,20 @@ def _attend(connection: socket.socket) -> NoReturn:
         connection.close()
         _become(words, environment, where, streams)
     connection.sendall(b"%8d" % program)
-    connection.sendall(b"%8d" % os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]))
+    threading.Thread(target=_end_with, args=(connection, program), daemon=True).start()
+    code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(b"%8d" % code)
     os._exit(0)
+
+
+def _end_with(connection: socket.socket, program: int) -> None:
+    """
+    Kill the program as soon as what stands in for it is killed.
+    """
+    if not connection.recv(1):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(program, signal.SIGKILL)
 
 
 def _become(words: list[str], environment: dict[str, str], where: str, streams: list[int]) -> NoReturn:
@@ -166,6 +184,7 @@ def _become(words: list[str], environment: dict[str, str], where: str, streams: 
         sys.argv = ["-c", *words[2:]]
         exec(words[1], {"__name__": "__main__"})  # noqa: S102  the test's own
     else:
+        sys.path.insert(0, str(Path(words[0]).parent))
         runpy.run_path(words[0], run_name="__main__")
     if words[0] != CLI:
         sys.stdout.flush()

@@ -78,7 +78,7 @@ class Operations:
             network=Network.of(settings),
             transport=options.transport,
             has_details=settings.trace_details,
-            pace=pace_of(settings.rate_limit, server),
+            pace=pace_of(settings.rate_limit, server, self.journal.part_of),
         )
         self._reader = Reader(base_url, context, settings, self._client)
         self._retrieve_customer = tool_at(tools, "GET", _CUSTOMER)

@@ -13,6 +13,7 @@ It is in a file of SQLite's or on a server of PostgreSQL's; the rules are the sa
 """
 
 from ocp_stripe_balance._journal.book import Book
+from ocp_stripe_balance._journal.copying import Copying, Proof
 from ocp_stripe_balance._journal.database import READING
 from ocp_stripe_balance._journal.file import has_journal
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
@@ -24,10 +25,12 @@ from ocp_stripe_balance._journal.totals import WrongTotal
 __all__ = [
     "READING",
     "Book",
+    "Copying",
     "Decision",
     "Journal",
     "Lease",
     "Past",
+    "Proof",
     "Record",
     "Written",
     "WrongTotal",

@@ -4,13 +4,11 @@ One unit of work on the journal: every method is one step inside the transaction
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ocp_stripe_balance._domain import Outcome, State
-from ocp_stripe_balance._journal.database import FAILURES
 from ocp_stripe_balance._journal.past import Past
 from ocp_stripe_balance._journal.records import (
     Lease,
@@ -22,89 +20,21 @@ from ocp_stripe_balance._journal.records import (
     proposal_of,
     record_of,
 )
-from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance._journal.totals import WrongTotal, forget_totals, wrong_totals
+from ocp_stripe_balance._journal.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ocp_stripe_balance._domain import Intent, Payload, Ruling, Scope
-    from ocp_stripe_balance._journal.database import Cursor, Database, Decided
     from ocp_stripe_balance._journal.records import Decision
     from ocp_stripe_balance.models import Answer, Proposal
 
 
-class Book:
+class Book(Transaction):
     """
     Calls, what was decided about them, and proposals.
     """
-
-    def __init__(self, db: Database) -> None:
-        """
-        Work on *db*, which belongs to this book from now on.
-        """
-        self._db, self._kept_s = db, 0.0
-        self._statements = statements()
-        self._noting: tuple[Cursor, str, str] | None = None
-        self._noted: Decided | None = None
-
-    def begin(self) -> None:
-        """
-        Begin a transaction that nobody else can write in.
-        """
-        self._db.execute("BEGIN IMMEDIATE")
-        self.forget()
-
-    def forget(self) -> None:
-        """
-        Let nothing be noted yet: a transaction has begun.
-        """
-        self._noting = self._noted = None
-
-    def commit(self) -> None:
-        """
-        Let what was done since `begin` hold.
-        """
-        _ = self.noted  # a row that is still to be read would be in the way
-        self._db.execute("COMMIT")
-
-    @property
-    def noted(self) -> Decided | None:
-        """
-        The newest decision noted in this transaction. Its number is read late: a server is not waited for meanwhile.
-        """
-        if self._noting is not None:
-            cursor, *rest = self._noting
-            self._noted, self._noting = (cursor.fetchone()[0], *rest), None
-        return self._noted
-
-    def roll_back(self) -> None:
-        """
-        Undo what was done since `begin`, where the database has not undone it itself.
-        """
-        with contextlib.suppress(*FAILURES):
-            self._db.execute("ROLLBACK")
-        self._kept_s = 0.0
-
-    def close(self) -> None:
-        """
-        Close the connection.
-        """
-        self._db.close()
-
-    @contextlib.contextmanager
-    def undone(self) -> Iterator[None]:
-        """
-        Undo everything that is done within.
-        """
-        noted = self.noted
-        self._db.execute("SAVEPOINT preview")
-        try:
-            yield
-        finally:
-            self._db.execute("ROLLBACK TO preview")
-            self._db.execute("RELEASE preview")
-            self._kept_s, self._noting, self._noted = 0.0, None, noted
 
     # Calls
 
@@ -124,7 +54,7 @@ class Book:
         """
         What is known around *intent*; *own* is what is on record under its key, where that is known already.
         """
-        return Past(self._db, intent, now, own)
+        return Past(self.db, intent, now, own)
 
     def insert(self, intent: Intent, payload: Payload, lease: Lease, now: float) -> Record:
         """
@@ -196,6 +126,14 @@ class Book:
         """
         self._run("any_call", {}).fetchone()
 
+    def share(self, pace: str, owner: str, now: float, until: float) -> int:
+        """
+        Leave word that a process calls Stripe at a pace; how many do, it among them.
+        """
+        self._run("end_shares", {"pace": pace, "now": now})
+        self._run("share", {"pace": pace, "owner": owner, "until": until})
+        return int(self._run("sharers", {"pace": pace}).fetchone()[0])
+
     # Pruning
 
     def keep(self, window_s: float) -> None:
@@ -223,9 +161,9 @@ class Book:
         """
         Totals of the rules that are not what the rows add up to; those are made anew when they are asked for next.
         """
-        wrong = wrong_totals(self._db)
+        wrong = wrong_totals(self.db)
         if wrong:
-            forget_totals(self._db)
+            forget_totals(self.db)
         return wrong
 
     # Decisions
@@ -350,9 +288,6 @@ class Book:
 
     def _all(self, name: str, values: dict[str, Any]) -> list[Record]:
         return [record_of(row) for row in self._run(name, values)]
-
-    def _run(self, name: str, values: dict[str, Any]) -> Cursor:
-        return self._db.execute(self._statements[name], values)
 
 
 def _held(lease: Lease, now: float) -> dict[str, Any]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
 
+    from ocp_stripe_balance._journal.shares import Shares
+
 Decided = tuple[int, str, str]
 """Number, key and context of a decision, none of which is ever deleted: proof that a record goes on where it was."""
 
@@ -79,6 +81,12 @@ class DatabaseError(Exception):
         self.hint = hint
 
 
+class LostError(DatabaseError):
+    """
+    The connection ended in the middle of a transaction: nothing was done, and on another it may be.
+    """
+
+
 FAILURES = (sqlite3.Error, DatabaseError)
 """What any of them may raise."""
 
@@ -121,6 +129,12 @@ class Store(Protocol):
     """How many writers use it."""
     max_batch: int
     """How many units of work go into one transaction."""
+    shares: Shares
+
+    def now(self) -> float:
+        """
+        The time of the journal, in seconds since the Unix epoch.
+        """
 
     def commit(self) -> None:
         """

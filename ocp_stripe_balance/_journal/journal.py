@@ -103,6 +103,12 @@ class Journal:
         scope = f"{base_url} {mode} {account}"
         return Reach((f"key {scope} {intent.key.text}", f"customer {scope} {intent.customer}"), self._counts)
 
+    def part_of(self, pace: str) -> float:
+        """
+        Which part of Stripe's limit is this process's, of all that call at that pace with this record.
+        """
+        return 1.0 if self._writer is None else self._writer.part_of(pace)
+
     async def run(self, work: Callable[[Book], _T], deadline: float | None = None, reach: Reach = EVERYTHING) -> _T:
         """
         The result of *work*, committed; a cancelled caller is told so once it is done, or will never be done.

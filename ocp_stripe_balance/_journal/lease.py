@@ -48,6 +48,13 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_process.begin)
 
 
+def process_name() -> str:
+    """
+    The name of this process among those of all hosts; a child that is forked has another.
+    """
+    return _process.name
+
+
 class Leases:
     """
     The leases of this process, each with a name of its own among those of all processes and hosts.

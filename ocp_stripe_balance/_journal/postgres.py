@@ -21,15 +21,16 @@ import psycopg
 from psycopg import errors
 
 from ocp_stripe_balance._journal.book import Book
-from ocp_stripe_balance._journal.database import EVERYTHING, DatabaseError, UnprovedError
+from ocp_stripe_balance._journal.database import EVERYTHING, DatabaseError, LostError, UnprovedError
 from ocp_stripe_balance._journal.dialect import in_postgres, schema_in_postgres
 from ocp_stripe_balance._journal.file import BusyError
 from ocp_stripe_balance._journal.forks import forks
+from ocp_stripe_balance._journal.shares import Shares
 from ocp_stripe_balance._journal.sqlite import schema
-from ocp_stripe_balance._journal.statements import check_version, migrations
+from ocp_stripe_balance._journal.statements import check_version, is_known, migrations
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from ocp_stripe_balance._journal.database import Decided, Reach
     from ocp_stripe_balance._text.database_url import DatabaseURL
@@ -110,16 +111,16 @@ class _Found:
 
     @property
     def rowcount(self) -> int:
-        with told():
+        with self._db.told():
             self._db.sync()
         return self._cursor.rowcount
 
     def fetchone(self) -> Any:
-        with told():
+        with self._db.told():
             return self._cursor.fetchone()
 
     def fetchall(self) -> list[Any]:
-        with told():
+        with self._db.told():
             return self._cursor.fetchall()
 
     def __iter__(self) -> Iterator[Any]:
@@ -148,8 +149,25 @@ class _Open:
         Raises:
             DatabaseError: it fails, or an earlier one did.
         """
-        with told():
+        with self.told():
             return _Found(self.raw.execute(sql if values is None else in_postgres(sql), values), self)
+
+    @contextlib.contextmanager
+    def told(self) -> Generator[None]:
+        """
+        Foreign errors as ours.
+
+        Raises:
+            LostError: the connection has ended.
+            DatabaseError: anything else.
+        """
+        try:
+            with told():
+                yield
+        except DatabaseError as error:
+            if self.raw.closed:
+                raise LostError(str(error), error.hint) from error.__cause__
+            raise
 
     def sync(self) -> None:
         """
@@ -158,7 +176,7 @@ class _Open:
         if self._sent is not None:
             self._sent.sync()
 
-    def begin(self, reach: Iterable[Reach]) -> None:
+    def begin(self, reach: Sequence[Reach]) -> None:
         """
         Begin a transaction that has all that is within *reach* to itself.
 
@@ -166,8 +184,8 @@ class _Open:
             BusyError: others have some of it.
             DatabaseError: it fails.
         """
-        locks = ", ".join(_locks(list(reach)))
-        began = time.monotonic()
+        locks, began = ", ".join(_locks(reach)), time.monotonic()
+        self.raw.answer_s = _LONG_ANSWER_S if EVERYTHING in reach else _ANSWER_S
         try:
             with told():
                 cursor = self.raw.execute(f"{_BEGIN}; SELECT {_NOW}, {locks}")
@@ -212,8 +230,10 @@ class _Open:
 
     def close(self) -> None:
         """
-        End the session.
+        End the session, and what was begun.
         """
+        with contextlib.suppress(psycopg.Error):
+            self._end()
         with contextlib.suppress(psycopg.Error):
             self.raw.close()
 
@@ -229,12 +249,14 @@ class PostgresStore:
 
     max_batch = 64  # what others wait for is short
 
-    def __init__(self, url: DatabaseURL) -> None:
+    def __init__(self, url: DatabaseURL, *, is_copy: bool = False) -> None:
         """
-        Prepare; nothing is opened yet.
+        Prepare; nothing is opened yet. A journal that is not wholly copied yet is opened only where it *is_copy*.
         """
+        self._is_copy = is_copy
         self.lock = threading.Lock()
         self.users = 0
+        self.shares = Shares()
         self._url = url
         self._held: tuple[_Open, Book] | None = None
         self._pid = os.getpid()
@@ -328,7 +350,6 @@ class PostgresStore:
     def _begin(self, db: _Open, *, is_new: bool) -> None:
         db.begin(self._reach)
         self._clock = db.clock
-        db.raw.answer_s = _LONG_ANSWER_S if any(each.names is None for each in self._reach) else _ANSWER_S
         if is_new and self._known is not None and not _has(db, self._known):
             db.roll_back()
             raise DatabaseError(
@@ -357,7 +378,7 @@ class PostgresStore:
             )
         db = _Open(raw)
         try:
-            _migrate(db, str(self._url))
+            _migrate(db, str(self._url), is_copy=self._is_copy)
         except BaseException:
             db.close()
             raise
@@ -437,19 +458,18 @@ def _row_of(names: tuple[str, ...]) -> type[Row]:
     return type("Row", (Row,), {"names": names, "__slots__": ()})
 
 
-def _locks(reach: list[Reach]) -> list[str]:
+def _locks(reach: Sequence[Reach]) -> list[str]:
     """
     The locks of a transaction, in the one order in which all take them.
     """
     if any(each.names is None for each in reach):
         return [f"pg_advisory_xact_lock({_number('journal')})"]
-    counts = any(each.counts for each in reach)
+    shared = [f"pg_advisory_xact_lock_shared({_number('journal')})"]
     names = sorted({_number(name) for each in reach for name in each.names or ()})
-    return [
-        f"pg_advisory_xact_lock_shared({_number('journal')})",
-        f"pg_advisory_xact_lock{'' if counts else '_shared'}({_number('totals')})",
-        *(f"pg_advisory_xact_lock({name})" for name in names),
-    ]
+    if not names:
+        return shared
+    totals = f"pg_advisory_xact_lock{'' if any(each.counts for each in reach) else '_shared'}({_number('totals')})"
+    return [*shared, totals, *(f"pg_advisory_xact_lock({name})" for name in names)]
 
 
 def _number(name: str) -> int:
@@ -467,17 +487,18 @@ def _has(db: _Open, known: Decided) -> bool:
     return bool(db.execute(_THAT_ONE, {"number": known[0]}).fetchone() == tuple(known))
 
 
-def _migrate(db: _Open, name: str) -> None:
+def _migrate(db: _Open, name: str, *, is_copy: bool) -> None:
     """
     Bring the schema to the format of this version.
 
     Raises:
         BusyError: another process does.
-        ConfigurationError: a newer version wrote it.
+        ConfigurationError: a newer version wrote it, or it is not wholly copied yet.
     """
     known = migrations()
-    if check_version(_version(db), name) == len(known):
+    if is_known(version := _version(db), is_copy=is_copy):
         return
+    check_version(version, name)
     db.begin([EVERYTHING])
     try:
         db.execute("CREATE SCHEMA IF NOT EXISTS ocp_stripe_balance")

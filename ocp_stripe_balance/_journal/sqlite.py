@@ -11,7 +11,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._journal.statements import check_version, migrations
+from ocp_stripe_balance._journal.statements import check_version, is_known, migrations
 from ocp_stripe_balance._text.spelling import one_spelling
 
 if TYPE_CHECKING:
@@ -22,11 +22,14 @@ _BUSY_TIMEOUT_S = 30.0
 _COPY_PATIENCE_S = 10.0
 
 
-def open_database(path: Path | None, patience_s: float = _BUSY_TIMEOUT_S) -> sqlite3.Connection:
+def open_database(
+    path: Path | None, patience_s: float = _BUSY_TIMEOUT_S, *, is_copy: bool = False
+) -> sqlite3.Connection:
     """
     The journal in a file, which is made where it is missing; without *path*, one in this process's memory.
 
-    In memory the same rules hold, until the process ends. Others that have it locked are waited for so long.
+    In memory the same rules hold, until the process ends. Others that have it locked are waited for so long. One that
+    is not wholly copied yet is opened only for who says that it *is_copy*.
 
     Raises:
         ConfigurationError: a newer version of this package wrote it.
@@ -46,7 +49,7 @@ def open_database(path: Path | None, patience_s: float = _BUSY_TIMEOUT_S) -> sql
     try:
         _switch_to_wal(db, patience_s)
         db.execute("PRAGMA synchronous = FULL")  # each commit is on the disk before it returns
-        _migrate(db, str(path))
+        _migrate(db, str(path), is_copy=is_copy)
     except BaseException:
         db.close()
         raise
@@ -153,9 +156,9 @@ def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT COALESCE(MAX(version), 0) FROM migrations").fetchone()[0])
 
 
-def _migrate(db: sqlite3.Connection, name: str) -> None:
+def _migrate(db: sqlite3.Connection, name: str, *, is_copy: bool = False) -> None:
     known = migrations()
-    if _version(db) == len(known):
+    if is_known(_version(db), is_copy=is_copy):
         return
     db.execute("BEGIN IMMEDIATE")
     try:

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _HERE = files("ocp_stripe_balance._journal")  # which may lie in a zip
+UNFINISHED = 1_000_000
+"""Added to the format of a journal that is not wholly copied yet, so that nobody uses it, older versions neither."""
 
 
 @cache
-def statements() -> Mapping[str, str]:
+def statements(file: str = "statements") -> Mapping[str, str]:
     """
-    Every statement of ``statements.sql`` by its name; values stand in it as ``:name``.
+    Every statement of ``statements.sql`` or another file by its name; values stand in it as ``:name``.
     """
-    _, *parts = re.split(r"^-- (\w+):\n", (_HERE / "statements.sql").read_text("utf-8"), flags=re.MULTILINE)
+    _, *parts = re.split(r"^-- (\w+):\n", (_HERE / f"{file}.sql").read_text("utf-8"), flags=re.MULTILINE)
     return {name: _without_comments(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
@@ -39,13 +41,26 @@ def migrations() -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(_split(_without_comments(scripts[name].read_text("utf-8")))) for name in names)
 
 
+def is_known(version: int, *, is_copy: bool) -> bool:
+    """
+    Whether a journal has the format of this version, also where it *is_copy* and not whole yet.
+    """
+    return version - UNFINISHED * (is_copy and version > UNFINISHED) == len(migrations())
+
+
 def check_version(version: int, name: str) -> int:
     """
     How many migrations a journal has.
 
     Raises:
-        ConfigurationError: more than this version knows.
+        ConfigurationError: more than this version knows, or not all of it was copied yet.
     """
+    if version > UNFINISHED:
+        raise ConfigurationError(
+            f"The journal at {name} is a copy that is not whole yet.",
+            hint="Run 'ocp-stripe-balance calls copy' from the same journal again, with the version that began it; "
+            "or set OCP_STRIPE_JOURNAL to another one.",
+        )
     if version > len(migrations()):
         raise ConfigurationError(
             f"The journal at {name} was written by a newer version of this package (format {version}, "

@@ -354,3 +354,16 @@ ORDER BY spent_at
 SELECT at FROM decisions
 WHERE decision = 'allowed' AND at > :since AND base_url = :base_url AND mode = :mode AND account = :account
 ORDER BY at DESC LIMIT 1 OFFSET :number
+
+-- share:
+-- Leave word that a process calls Stripe at that pace.
+INSERT INTO shares VALUES (:pace, :owner, :until)
+ON CONFLICT (pace, owner) DO UPDATE SET until = excluded.until
+
+-- end_shares:
+-- Forget processes that have left no word lately.
+DELETE FROM shares WHERE pace = :pace AND until < :now
+
+-- sharers:
+-- How many processes call Stripe at that pace.
+SELECT COUNT(*) FROM shares WHERE pace = :pace

@@ -23,6 +23,7 @@ import sqlite3
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,7 @@ from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.database import UnprovedError
 from ocp_stripe_balance._journal.file import BusyError, Files, MisplacedError, Place, check_links
 from ocp_stripe_balance._journal.forks import forks
+from ocp_stripe_balance._journal.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +82,7 @@ class FileStore:
         """
         self.lock = threading.Lock()
         self.users = 0
+        self.shares = Shares()
         self._path = path
         self._held: _Held | None = None
         self._folder: tuple[int, ...] | None = None
@@ -96,6 +99,8 @@ class FileStore:
         """Of the ``-wal``, after our last transaction; only a checkpoint makes it smaller."""
         self._verdict: MisplacedError | None = None
         """What cannot be mended while this process runs."""
+
+    now = staticmethod(time.time)
 
     def begin(self, opener: Opener, _reach: Sequence[Reach] = ()) -> Book:
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.store import FileStore
+from ocp_stripe_balance.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,9 +48,22 @@ def server_of(url: DatabaseURL) -> PostgresStore:
     Raises:
         ConfigurationError: the extra is not installed.
     """
-    from ocp_stripe_balance._journal.postgres import PostgresStore  # an extra
-
     if url not in _servers:
-        _servers[url] = PostgresStore(url)
+        _servers[url] = new_server(url)
         forks.add(_servers[url])
     return _servers[url]
+
+
+def new_server(url: DatabaseURL, *, is_copy: bool = False) -> PostgresStore:
+    """
+    A store of its own, which no agent of this process uses.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+    try:
+        from ocp_stripe_balance._journal.postgres import PostgresStore  # an extra
+    except ImportError as error:
+        hint = "Install the extra: pip install '.[postgres]' in a copy of the repository."
+        raise ConfigurationError(f"The package of PostgreSQL is not there: {error}.", hint=hint) from error
+    return PostgresStore(url, is_copy=is_copy)

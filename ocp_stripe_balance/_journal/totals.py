@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ocp_stripe_balance._journal.statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ocp_stripe_balance._journal.database import Cursor, Database
 
@@ -104,6 +104,17 @@ def wrong_totals(db: Database) -> list[WrongTotal]:
     Totals that are not what the rows add up to; there are none, unless something else wrote them.
     """
     return [WrongTotal(*row) for row in db.execute(statements()["wrong_totals"])]
+
+
+def make_totals(db: Database, windows: Iterable[tuple[str, float, float]]) -> None:
+    """
+    Let some totals be made anew from the rows, and no others be kept: of each its kind, its window and its begin.
+    """
+    forget_totals(db)
+    for per, window_s, since in windows:
+        values = {"per": per, "window_s": window_s, "since": since, "after": since, "until": _FOR_EVER, "factor": 1}
+        db.execute(statements()["move_count" if per == CALLS else "move_total"], values)
+        db.execute(statements()["begin_total"], values)
 
 
 def forget_totals(db: Database) -> None:

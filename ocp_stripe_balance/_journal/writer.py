@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from ocp_stripe_balance._journal.database import FAILURES, UnprovedError
+from ocp_stripe_balance._journal.database import FAILURES, LostError, UnprovedError
 from ocp_stripe_balance._journal.file import BusyError
 
 if TYPE_CHECKING:
@@ -110,6 +110,12 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
+    def part_of(self, pace: str) -> float:
+        """
+        Which part of that pace's limit is this process's.
+        """
+        return self._store.shares.part_of(pace)
+
     def submit(self, work: Callable[[Book], Any], reach: Reach, *, is_owed: bool = False) -> Item:
         """
         Have *work* done. It may be run twice, and only what it did last counts.
@@ -196,13 +202,14 @@ class Writer:
         taken = [item for item in batch if item.take()]
         results: list[Any] = []
         try:
+            self._store.shares.renew(book, self._store.now())
             results += [item.work(book) for item in taken]
             self._store.commit()
         except UnprovedError as error:
             self._fail([(item, result, error) for item, result in zip(taken, results, strict=True)])
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             self._store.roll_back(error)
-            if len(taken) == 1:
+            if len(taken) == 1 and not isinstance(error, LostError):
                 self._fail([(taken[0], None, error)])
             else:
                 for item in taken:

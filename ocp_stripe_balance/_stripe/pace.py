@@ -25,7 +25,7 @@ from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance.settings import mode_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from ocp_stripe_balance._stripe.request import Request
 
@@ -53,6 +53,7 @@ class _Limit:
     def __init__(self, *, is_read: bool = False) -> None:
         self.is_read = is_read
         self.limit_per_s = math.inf
+        self._part = 1.0
         self._limiters: list[AsyncLimiter] = []
         self._brake: list[AsyncLimiter] = []
         self._lowered_to, self._lowered_at, self.taken_at = 1.0, -math.inf, -math.inf
@@ -63,7 +64,15 @@ class _Limit:
         """
         if limit_per_s < self.limit_per_s:
             self.limit_per_s = limit_per_s
-            self._limiters[:0] = [_limiter(limit_per_s)] if limit_per_s < within_per_s else []
+            self._limiters[:0] = [_limiter(limit_per_s * self._part)] if limit_per_s < within_per_s else []
+
+    def divide(self, part: float) -> None:
+        """
+        Keep to that part of it from now on: other processes keep to the rest.
+        """
+        if part != self._part:
+            self._part = part
+            self._limiters = [_limiter(self.limit_per_s * part)] if self._limiters else []
 
     def lower(self) -> None:
         """
@@ -74,7 +83,7 @@ class _Limit:
             self._brake = [AsyncLimiter(1, _WINDOW_S / self.rate_per_s())]
 
     def rate_per_s(self) -> float:
-        return self.limit_per_s * self._share()
+        return self.limit_per_s * self._part * self._share()
 
     async def take(self) -> None:
         for limiter in self._in_force():  # the slowest first: after it, the others need no wait
@@ -107,7 +116,7 @@ class Pacer:
         Start without any request.
         """
         self._total, self._endpoints = _Limit(), dict[tuple[str, str], _Limit]()
-        self._endpoint_per_s = math.inf
+        self._endpoint_per_s, self._part = math.inf, 1.0
         self._lanes = WeakValueDictionary[tuple[str | None, bool], asyncio.Lock]()
         self._waiting: list[tuple[str | None, _Limit]] = []
         self._line: dict[asyncio.Future[None], _Limit] = {}  # who was not called yet, and for which endpoint
@@ -120,6 +129,14 @@ class Pacer:
         """
         self._total.narrow(total_per_s)
         self._endpoint_per_s = min(self._endpoint_per_s, endpoint_per_s)
+
+    def divide(self, part: float) -> None:
+        """
+        Keep to that part of the limits from now on: other processes keep to the rest.
+        """
+        self._part = part
+        for each in (self._total, *self._endpoints.values()):
+            each.divide(part)
 
     @contextlib.asynccontextmanager
     async def turn(self, request: Request, patience_s: float) -> AsyncIterator[None]:
@@ -168,6 +185,7 @@ class Pacer:
         name = request.method, request.template
         endpoint = self._endpoints.setdefault(name, _Limit(is_read=request.method == "GET"))
         endpoint.narrow(min(self._endpoint_per_s, self._total.limit_per_s), within_per_s=self._total.limit_per_s)
+        endpoint.divide(self._part)
         return endpoint
 
     def _refuse_if_hopeless(self, endpoint: _Limit, customer: str | None, patience_s: float) -> None:
@@ -226,6 +244,8 @@ class Pace(NamedTuple):
     base_url: str
     limits_per_s: tuple[float, float] | None
     """In all and for each endpoint, None for Stripe's own."""
+    part_of: Callable[[str], float] = lambda _: 1.0
+    """Which part of them is this process's, at the pace of that name."""
 
     def pacer_of(self, request: Request) -> Pacer:
         """
@@ -242,17 +262,19 @@ class Pace(NamedTuple):
                         _PACERS[other] = pacer
                 _PACERS[name] = Pacer()
             pacer = _PACERS[name]
-        pacer.narrow(*(self.limits_per_s or _OF_STRIPE[mode_of(secret)]))
+        mode = mode_of(secret)
+        pacer.narrow(*(self.limits_per_s or _OF_STRIPE[mode]))
+        pacer.divide(self.part_of(f"{self.base_url} {mode} {account}"))
         return pacer
 
 
-def pace_of(rate_limit: RateLimit, base_url: str) -> Pace | None:
+def pace_of(rate_limit: RateLimit, base_url: str, part_of: Callable[[str], float]) -> Pace | None:
     """
-    The pace that the setting wants, None where it is off.
+    The pace that the setting wants, None where it is off; *part_of* says which part of it is this process's.
     """
     if rate_limit == "off":
         return None
-    return Pace(base_url, None if rate_limit == "auto" else (rate_limit, rate_limit))
+    return Pace(base_url, None if rate_limit == "auto" else (rate_limit, rate_limit), part_of)
 
 
 def _now() -> float:

@@ -1,5 +1,5 @@
 """
-The calls on record: list, show, reconcile, resume, export, backup and prune.
+The calls on record: list, show, reconcile, resume, export, backup, copy and prune.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import typer
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._text.plain import local
 from ocp_stripe_balance.cli.options import TIME_HELP, Json, OfCustomer, Since
-from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_text
+from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table, show_text
 from ocp_stripe_balance.errors import InvalidParametersError, Problem
 
 if TYPE_CHECKING:
@@ -178,6 +178,38 @@ async def backup(
     if as_json:
         ctx.obj.print_facts({"file": str(made)})
     say(f"Copied to {made}.")
+    return 0
+
+
+@app.command()
+async def copy(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="the journal to copy: a file, or the URL of a server")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="a file or the URL of a database without calls")],
+    *,
+    as_json: Json = False,
+) -> int:
+    """
+    All of one journal into another, which is counted; no calls can be made meanwhile.
+    """
+    from ocp_stripe_balance.backoffice import copy_journal, facts_of_proof  # what --help does not need
+
+    with _progress() as progress:
+        proof = await copy_journal(source, target, progress)
+    if as_json:
+        ctx.obj.print_facts(facts_of_proof(proof))
+    headers = ("records", "mode", "currency", "outcome", "number", "amount")
+    rows = [
+        (*kind, *(str(a) if a == b else f"{a} and {b}" for a, b in zip(*pair, strict=True)))
+        for kind, pair in proof.sums.items()
+    ]
+    if not as_json:
+        show_table(headers, rows)
+    if not proof.is_whole:
+        say("The copy is not whole: two numbers are those of FROM and of TO. Copy into a place that is empty.")
+        return 1
+    say(f"All {proof.records} records are in the copy: every number and amount is the same on both sides.")
+    say("From now on every process must use the copy: two journals would pay one decision twice.")
     return 0
 
 

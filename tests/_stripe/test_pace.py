@@ -203,6 +203,27 @@ LIMITS = st.sampled_from([(3.0, 3.0), (10.0, 4.0), TEST_LIMITS, LIVE_LIMITS, (2.
 # How many, and when.
 
 
+@pytest.mark.parametrize(("limit", "number"), [(25.0, 2), (25.0, 3), (100.0, 2)])
+@in_fake_time
+async def test_processes_of_one_journal_divide_the_limit(limit: float, number: int) -> None:
+    """Together they keep to it and use nine tenths of it; who is left has all of it."""
+    hosts = [Traffic((limit, limit), f"https://host-{each}.test") for each in range(number)]
+    for host in hosts:
+        host.pacer.divide(1 / number)
+        host.offer(*(to_stripe(customer=None) for _ in range(int(limit) * 5)))
+    await asyncio.sleep(4)
+    times = sorted(at for host in hosts for at in host.times())
+    assert most_in_a_second(times) <= limit
+    assert len(times) > 4 * limit * 0.9
+    for host in hosts[1:]:
+        await host.stop()
+    hosts[0].pacer.divide(1.0)
+    before = len(hosts[0].times())
+    await asyncio.sleep(2)
+    assert len(hosts[0].times()) - before > 2 * limit * 0.9
+    await hosts[0].stop()
+
+
 @given(LIMITS, ARRIVALS, st.sampled_from([0.0, 0.01, 0.05]), st.randoms())
 @in_fake_time
 async def test_never_too_many_and_never_two_writes_at_once(
@@ -570,7 +591,7 @@ POST = to_stripe("POST", headers={"Idempotency-Key": "k"}, api_key=SecretStr("sk
 
 
 def pace_for(rate_limit: Any, base_url: str = "https://a.test") -> Pace:
-    pace = pace_of(rate_limit, base_url)
+    pace = pace_of(rate_limit, base_url, lambda _: 1.0)
     assert pace is not None
     return pace
 
@@ -830,7 +851,7 @@ async def test_pacers_of_many_accounts_are_forgotten_when_idle() -> None:
 
 def test_off_is_no_pace_at_all() -> None:
     """Nothing is asked, nothing is waited for."""
-    assert pace_of("off", "https://a.test") is None
+    assert pace_of("off", "https://a.test", lambda _: 1.0) is None
 
 
 @pytest.mark.parametrize(("given_value", "kept"), [("auto", "auto"), ("off", "off"), ("50", 50.0), (12.5, 12.5)])

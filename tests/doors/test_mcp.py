@@ -12,9 +12,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+import programs
 import pytest
 from helpers import TOOL, TOOLS, decide, decisions, ledger, order, proposals, records, usual_journal
-from programs import CLI
 
 from ocp_stripe_balance import errors
 from ocp_stripe_balance._domain import State
@@ -482,7 +482,8 @@ def started(stripe: Sandbox, *words: str, **environment: str) -> StdioServerPara
     How a host starts our program.
     """
     variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, **environment}
-    return StdioServerParameters(command=CLI, args=["mcp", *words], env={**os.environ, **variables})
+    program = [*programs.started(), programs.CLI, "mcp", *words]
+    return StdioServerParameters(command=program[0], args=program[1:], env={**os.environ, **variables})
 
 
 @both
@@ -504,7 +505,8 @@ async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
     """
     variables = {**os.environ, "STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
     begun = await asyncio.create_subprocess_exec(
-        CLI,
+        *programs.started(),
+        programs.CLI,
         "mcp",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

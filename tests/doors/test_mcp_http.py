@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from helpers import ledger, order, proposals, records, usual_journal
-from programs import CLI
+from programs import CLI, started
 
 from ocp_stripe_balance import ConfigurationError, Settings
 from ocp_stripe_balance._domain import State
@@ -388,7 +388,7 @@ def test_the_command_serves_until_it_is_ended(stripe_thread: Sandbox) -> None:
     """It prints where, lets every program of the machine in, and says so; and its tools are those that were chosen."""
     stripe = stripe_thread
     variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
-    command = [CLI, "mcp", "--http", "--port", "0", "--tools", "get_customer"]
+    command = [*started(), CLI, "mcp", "--http", "--port", "0", "--tools", "get_customer"]
     with _started(command, variables) as (server, url):
         answer = httpx.post(url, json=hello(), headers=HEADERS, trust_env=False)
         session = answer.headers["mcp-session-id"]

@@ -7,17 +7,20 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import compare
+import pacing
 import pytest
+import run
 import server
 from measure import Slice, Spread, Target
+from postgres import server_url
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", "ours", "ours_journal", "ours_readme", "ours_policy"}
+OURS = {"ours", "ours_journal", "ours_readme", "ours_policy", "ours_postgres"}
+CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", *OURS}
 POST = b"POST /v1/customers/cus_1/balance_transactions HTTP/1.1\r\nCONTENT-length: 24\r\nIdempotency-Key: K-1\r\n\r\n"
 BODY = b"amount=-500&currency=usd"
 GET = b"GET /v1/customers/cus_1 HTTP/1.1\r\n\r\n"
@@ -38,38 +41,28 @@ def measured(client: str, number: int, calls_per_s: float, cpu_s: float = 1.0) -
 
 
 @pytest.mark.timeout(120)
-def test_a_tiny_run_has_finite_figures_for_every_client_and_target(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("at_once")
+def test_a_tiny_run_has_finite_figures_for_every_client_and_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The real server, the real workers, every client."""
-    size = [
-        "--rounds",
-        "1",
-        "--levels",
-        "1",
-        "64",
-        "256",
-        "--calls",
-        "20",
-        "--starts",
-        "1",
-        "--warm-up",
-        "5",
-        "--growth",
-        "1200",
-    ]
-    command = [sys.executable, str(BENCHMARKS / "run.py"), *size, "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    size = "--rounds 1 --levels 1 64 256 --calls 20 --starts 1 --warm-up 5 --growth 1200"
+    monkeypatch.setenv("TEST_POSTGRES_URL", server_url())
+    monkeypatch.setattr(sys, "argv", ["run.py", *size.split(), "--out", str(tmp_path)])
+    run.main()
+    printed = capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert {(client, level) for client in CLIENTS for level in (1, 64, 256)} == {
         (each["client"], each["in_flight"]) for each in results["slices"]
     }
-    assert 16 == len(results["targets"])
+    assert 18 == len(results["targets"])
     assert not [
         plan
         for plan in results["inside"]["journal"]["plans"].values()
         if re.search("SCAN (?!windows|totalled|CONSTANT ROW)", plan)
     ]
     for target in results["targets"]:
-        assert target["name"] in done.stdout
+        assert target["name"] in printed
         assert all(math.isfinite(figure) for figure in target["figure"].values())
     assert all(0 < each["wall_s"] < math.inf and 0 < each["p50_s"] <= each["p99_s"] for each in results["slices"])
     assert str(BENCHMARKS.parent) not in json.dumps(results)
@@ -136,8 +129,12 @@ def test_the_server_answers_like_stripe() -> None:
     assert f"\r\nContent-Length: {len(body)}\r\n".encode() in head
 
 
-def test_the_pace_is_measured_against_the_sandbox() -> None:
+@pytest.mark.usefixtures("at_once")
+def test_the_pace_is_measured_against_the_sandbox(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With turns and without, each a line of figures."""
-    command = [sys.executable, str(BENCHMARKS / "pacing.py"), "--seconds", "0.5", "--limits", "100"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    assert ["yes", "no"] == [line.split()[1] for line in done.stdout.splitlines()[1:]]
+    monkeypatch.setattr(pacing, "_WINDOW_S", 0.1)  # what is still counted of before changes the figures, not the lines
+    monkeypatch.setattr(sys, "argv", ["pacing.py", "--seconds", "0.5", "--limits", "100", "--hosts"])
+    pacing.main()
+    assert ["yes", "no"] == [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]]

