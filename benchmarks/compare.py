@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = HERE.parent
 NEW, OLD = "working tree", "reference"
-_CLIENTS = ("ours", "ours_journal", "ours_readme", "ours_policy")
+_CLIENTS = ("ours", "ours_journal", "ours_readme", "ours_policy", "ours_postgres")
 _FIGURES = {"calls_per_s": "calls/s", "cpu_per_call_s": "CPU per call", "p50_s": "p50", "p99_s": "p99"}
 
 

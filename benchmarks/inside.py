@@ -1,7 +1,7 @@
 """
 What a call costs in this package alone, over an exchange that answers at once: step by step, and as more was called.
 
-Run as a script it measures in its own process and prints JSON: ``python benchmarks/inside.py steps|growth|journal``.
+As a script it measures in its own process and prints JSON, as ``python benchmarks/inside.py steps`` does for one part.
 """
 
 from __future__ import annotations
@@ -243,22 +243,87 @@ async def _journal(rows: int, batch: int) -> dict[str, Any]:
     return {"growth": growth, "plans": plans}
 
 
+async def _postgres(rows: int, batch: int) -> dict[str, Any]:
+    """
+    Seconds per call, not of the processor alone, with few and with many calls in a journal on a server, in turns.
+    """
+    from clients import (  # noqa: PLC0415  as above
+        README_POLICY,
+        TOOL,
+        new_database,
+        running_postgres,
+        what_the_readme_requires,
+    )
+
+    numbers = itertools.count()
+
+    async def batch_s(agent: OCPAgent) -> float:
+        async def take() -> None:
+            for number in batch_numbers:
+                parameters = _parameters(number) | what_the_readme_requires(number)
+                await agent.call_tool(TOOL, parameters, idempotency_key=f"call_{number}")
+
+        batch_numbers, began = itertools.islice(numbers, batch), time.perf_counter()
+        await asyncio.gather(*(take() for _ in range(64)))
+        return time.perf_counter() - began
+
+    with tempfile.TemporaryDirectory() as folder, running_postgres(Path(folder)) as url:
+        urls = [url, await asyncio.to_thread(new_database, url)]
+        for each, number in zip(urls, (min(rows, _FIRST_CALLS), rows), strict=True):
+            async with _agent(each) as first:
+                parameters = _parameters(0) | what_the_readme_requires(0)
+                await first.call_tool(TOOL, parameters, idempotency_key="call_first")
+            await asyncio.to_thread(_fill_server, each, number)
+        async with (
+            _agent(urls[0], policy=README_POLICY) as small,
+            _agent(urls[1], policy=README_POLICY) as large,
+        ):
+            pairs = [[await batch_s(agent) for agent in (small, large)] for _ in range(20)]
+    return {"growth": [large_s / small_s for small_s, large_s in pairs[5:]]}
+
+
+def _fill_server(url: str, rows: int) -> None:
+    """
+    As `_fill`.
+    """
+    import psycopg  # noqa: PLC0415  as above
+
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("SET search_path TO ocp_stripe_balance")
+        db.execute("SET session_replication_role TO replica")  # no triggers: nothing is added up yet
+        for table, own in (("calls", "id"), ("decisions", "number")):
+            found = db.execute(
+                "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND column_name != %s "
+                "ORDER BY ordinal_position",
+                [table, own],
+            )
+            names = [name for (name,) in found]
+            other = _others(rows, "lpad((n % 100)::text, 3, '0')")
+            values = ", ".join(other.get(name, f'"{name}"') for name in names)
+            columns = ", ".join(f'"{name}"' for name in names)
+            db.execute(
+                f"INSERT INTO {table} ({columns}) SELECT {values} "  # noqa: S608  our own names
+                f"FROM (SELECT * FROM {table} LIMIT 1) AS one, generate_series(1, {rows}) AS numbers (n)".encode()
+            )
+        db.execute("ANALYZE")
+
+
+def _others(rows: int, customer: str) -> dict[str, str]:
+    """
+    What differs in the copies of a call: they are of one day.
+    """
+    step_s = 86400 / rows
+    times = {name: f"{name} - n * {step_s}" for name in ("created_at", "updated_at", "spent_at", "at")}
+    return {"key": "'old-' || n", "reference": "'old-' || n", "customer": f"'cus_bench' || {customer}", **times}
+
+
 def _fill(path: Path, rows: int) -> None:
     """
     Copy the one call there is, with other keys, customers and times, until there are so many within a day.
     """
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA synchronous = OFF")
-        step_s = 86400 / rows
-        other = {
-            "key": "'old-' || n",
-            "reference": "'old-' || n",
-            "customer": "'cus_bench' || printf('%03d', n % 100)",
-            "created_at": f"created_at - n * {step_s}",
-            "updated_at": f"updated_at - n * {step_s}",
-            "spent_at": f"spent_at - n * {step_s}",
-            "at": f"at - n * {step_s}",
-        }
+        other = _others(rows, "printf('%03d', n % 100)")
         for table, own in (("calls", "id"), ("decisions", "number")):
             names = [row[1] for row in db.execute(f"PRAGMA table_info({table})") if row[1] != own]
             values = ", ".join(other.get(name, name) for name in names)
@@ -314,7 +379,9 @@ def measure_inside(rounds: int, calls: int, batch: int) -> dict[str, Any]:
     growth = _measure("growth", str(calls), batch=batch)
     progress(f"a journal of {calls:,} rows")
     journal = _measure("journal", str(calls), batch=batch)
-    return {"calls": calls, "steps": steps, "growth": growth, "journal": journal}
+    progress(f"a server of {calls:,} rows")
+    postgres = _measure("postgres", str(calls), batch=batch)
+    return {"calls": calls, "steps": steps, "growth": growth, "journal": journal, "postgres": postgres}
 
 
 def targets(inside: dict[str, Any]) -> list[Target]:
@@ -335,6 +402,13 @@ def targets(inside: dict[str, Any]) -> list[Target]:
         Target(
             name=f"{calls:,} calls in the windows of the README's policy, to {_FIRST_CALLS:,}",
             figure=in_journal,
+            unit="x",
+            comparison="at most",
+            bound=_MAX_GROWTH,
+        ),
+        Target(
+            name=f"the same with the journal on PostgreSQL, and the time of a call, to {_FIRST_CALLS:,}",
+            figure=Spread.of(inside["postgres"]["growth"]),
             unit="x",
             comparison="at most",
             bound=_MAX_GROWTH,
@@ -364,7 +438,7 @@ def main() -> None:
     Measure in this process, and print JSON.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("steps", "growth", "journal"))
+    parser.add_argument("what", choices=("steps", "growth", "journal", "postgres"))
     parser.add_argument("calls", type=int, nargs="?", default=10_000)
     parser.add_argument("--batch", type=int, default=BATCH_CALLS, help="calls that are timed at once")
     options = parser.parse_args()
@@ -373,6 +447,7 @@ def main() -> None:
         "steps": lambda: _steps(options.batch),
         "growth": lambda: _growth(options.calls, options.batch),
         "journal": lambda: _journal(options.calls, options.batch),
+        "postgres": lambda: _postgres(options.calls, options.batch),
     }
     print(json.dumps(asyncio.run(measured[options.what]())))
 

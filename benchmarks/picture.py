@@ -27,6 +27,7 @@ _LABELS = {
     "ours_journal": "ocp-stripe-balance, journal",
     "ours_readme": "ocp-stripe-balance, journal, the README's policy",
     "ours_policy": "ocp-stripe-balance, journal, policy",
+    "ours_postgres": "ocp-stripe-balance, journal on PostgreSQL, the README's policy",
 }
 _COLOURS = {
     "aiohttp": "#555555",
@@ -37,6 +38,7 @@ _COLOURS = {
     "ours_journal": "#1d8f6a",
     "ours_readme": "#2f8f6f",
     "ours_policy": "#4aa98a",
+    "ours_postgres": "#336791",
 }
 _LINE_PT = 13
 

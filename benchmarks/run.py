@@ -34,6 +34,8 @@ class Results:
     bytes_per_call: dict[str, list[float]] = field(default_factory=dict)
     """By client."""
     fsyncs_per_s: list[float] = field(default_factory=list)
+    commits_per_s: list[float] = field(default_factory=list)
+    """Of a PostgreSQL server."""
     starts: list[startup.Start] = field(default_factory=list)
     inside: dict[str, Any] = field(default_factory=dict)
     """What `inside.measure_inside` found; empty where it was left out."""
@@ -47,6 +49,7 @@ class Results:
             *targets.speed_targets(self.slices),
             *targets.memory_targets(self.bytes_per_call, self.held_calls),
             *targets.journal_targets(self.slices, self.fsyncs_per_s),
+            *targets.postgres_targets(self.slices, self.commits_per_s),
             *inside.targets(self.inside),
             *startup.targets(self.starts),
         ]
@@ -64,6 +67,8 @@ def measure(options: argparse.Namespace) -> Results:
             _measure_memory(results, options.clients if number == 0 else ["ours"], url)
             with tempfile.TemporaryDirectory() as folder:
                 results.fsyncs_per_s.append(targets.measure_fsyncs_per_s(Path(folder), 0.25))
+                if "ours_postgres" in options.clients:
+                    results.commits_per_s.append(targets.measure_commits_per_s(Path(folder) / "server", 0.25))
             with running_workers(options.clients, url) as workers:
                 warm_up(workers.values(), options.warm_up)
                 results.slices += run_round(number, workers, plan)

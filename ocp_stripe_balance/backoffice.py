@@ -173,9 +173,9 @@ class BackOffice:
 
         Calls with a reference stay unless *with_references*, or the same reason could be paid again.
         """
-        keep_s, now = self.settings.policy_in_force.longest_window_s, self._journal.now()
+        keep_s, now = self.settings.policy_in_force.longest_window_s, self._journal.now
         return await self._journal.run(
-            lambda book: book.prune(before, now, with_references=with_references, keep_s=keep_s)
+            lambda book: book.prune(before, now(), with_references=with_references, keep_s=keep_s)
         )
 
     async def backup(self, target: Path) -> Path:

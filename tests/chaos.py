@@ -1,10 +1,12 @@
 """
 The chaos run: workers that share a journal, are killed and restarted, fork in the middle of their calls, and lose the
-journal's folder for a moment, against a Stripe that fails.
+journal for a moment, against a Stripe that fails. On a server, they are on two hosts with wrong clocks, are stopped
+until others have their calls, and lose their sessions.
 
 At the end, three witnesses must agree on every call: what callers were told, the journal, the ledger.
 
     python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
+    python tests/chaos.py --journal postgres --stops 5 --ends 60 --timeout 3
     python tests/chaos.py --race 500 --processes 16
 """
 
@@ -12,23 +14,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
+from chaos_journals import FileJournal, ServerJournal, opened
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolError
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal import READING, is_alive, lease
 from ocp_stripe_balance.sandbox import FaultKind, Sandbox
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ TOOL = "postCustomersCustomerBalanceTransactions"
 IN_FLIGHT = 16
 CUSTOMERS = 20
 MAX_ISSUES = 4
+AWAY_S = 0.5
 # Drawn for each request; refused connections come from the run itself, at random moments.
 DRAWN = [kind for kind in FaultKind if kind is not FaultKind.REFUSE]
 EXECUTED_OR_NOT = {
@@ -89,17 +95,42 @@ def make_jobs(calls: int, customers: list[str], chance: random.Random) -> list[J
 _BUDGETS = [{"per": per, "window": "1h", "credit": {"usd": "999999999.00"}} for per in ("customer", "all")]
 
 
-async def work(url: str, api_key: str, journal: str) -> None:
+class Place(NamedTuple):
+    """
+    Where a worker works, and by which clock.
+    """
+
+    url: str
+    api_key: str
+    journal: str
+    timeout_s: float
+    margin_s: float
+    host: str | None
+    ahead_s: float
+    counts: bool
+    """Whether its policy adds calls up."""
+
+    def enter(self) -> None:
+        """
+        Let this process be there.
+        """
+        lease._LEASE_MARGIN_S = self.margin_s  # so that a stop need not be long
+        if (name := self.host) is not None:
+            real = time.time
+            socket.gethostname, time.time = lambda: name, lambda: real() + self.ahead_s
+
+
+async def work(place: Place) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     # Many like calls, so without the guard against duplicates; customers are read like everything else.
     # As fast as it goes: what is tested is what happens when requests collide.
     settings = Settings(
-        api_key=api_key,
-        api_base=url,
-        journal=journal,
-        timeout=8,
-        policy={"duplicate_window": "off", "budgets": _BUDGETS},
+        api_key=place.api_key,
+        api_base=place.url,
+        journal=place.journal,
+        timeout=place.timeout_s,
+        policy={"duplicate_window": "off", "budgets": _BUDGETS if place.counts else []},
         rate_limit="off",
     )
     tasks: set[asyncio.Task[None]] = set()
@@ -144,8 +175,8 @@ class Worker:
     A worker process, restarted when it is killed.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
-        self.arguments = arguments
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.process: asyncio.subprocess.Process | None = None
         self.running: set[int] = set()
 
@@ -153,7 +184,8 @@ class Worker:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             __file__,
-            *self.arguments,
+            "--work",
+            json.dumps(self.place),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -186,13 +218,10 @@ class Run:
     def __init__(self, options: argparse.Namespace, seed: int, folder: Path) -> None:
         self.options = options
         self.chance = random.Random(seed)
-        self.seed = seed
-        # Reached by a link, so that it can be taken away and given back in one step, and nobody can make it anew.
-        self.folder = folder
-        (folder / "disk").mkdir(exist_ok=True)
-        self.lead_to("disk")
-        self.journal = folder / "journal" / "journal.sqlite3"
-        self.kills = self.forks = self.taken_away = 0
+        self.seed, self.folder = seed, folder
+        self.journal = ServerJournal() if options.journal == "postgres" else FileJournal(folder)
+        self.began_at = time.time()
+        self.kills = self.forks = self.taken_away = self.stops = self.ends = 0
         self.duplicates = 0
         self.finished: set[int] = set()
         self.resumed: dict[str, dict[str, Any]] = {}  # what the run itself was told of calls that it resumed, by key
@@ -200,7 +229,7 @@ class Run:
     async def main(self) -> dict[str, Any]:
         began = time.monotonic()
         sandbox = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ocp_stripe_balance", "sandbox", "--json", "--seed", str(self.seed),
+            str(Path(sys.executable).parent / "ocp-stripe-balance"), "sandbox", "--json", "--seed", str(self.seed),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
@@ -228,7 +257,9 @@ class Run:
             "issued twice at once": self.duplicates,
             "SIGKILLs": self.kills,
             "forks": self.forks,
-            "folder taken away": self.taken_away,
+            "journal taken away": self.taken_away,
+            "stopped past the lease": self.stops,
+            "sessions ended": self.ends,
             "faults": faults,
             "reconciled": reconciled,
             **report,
@@ -248,31 +279,74 @@ class Run:
             answer.raise_for_status()
 
     async def drive(self, http: httpx.AsyncClient) -> None:
-        arguments = ["--work", self.stripe["url"], self.stripe["api_key"], str(self.journal)]
-        workers = [Worker(arguments) for _ in range(self.options.workers)]
+        workers = [Worker(self.place_of(number)) for number in range(self.options.workers)]
         self.waiting = list(reversed(self.jobs))
-        harm = [asyncio.ensure_future(each) for each in (self.kill(workers, http), self.take_away())]
+        harms = (self.kill(workers, http), self.take_away(), self.stop(workers), self.end_sessions())
+        harm = [asyncio.ensure_future(each) for each in harms]
         await asyncio.gather(*(self.keep_busy(worker, workers) for worker in workers))
         for each in harm:
             each.cancel()
-        self.lead_to("disk")
+        for problem in await asyncio.gather(*harm, return_exceptions=True):
+            if problem is not None and not isinstance(problem, asyncio.CancelledError):
+                raise problem
 
-    def lead_to(self, name: str) -> None:
-        (self.folder / "new").symlink_to(name)
-        (self.folder / "new").rename(self.folder / "journal")
+    def place_of(self, number: int) -> Place:
+        """
+        The place of a worker: the hosts take turns, and one worker in four counts nothing.
+        """
+        host = self.journal.hosts[number % len(self.journal.hosts)]
+        times = (self.options.timeout, self.options.margin)
+        counts = number % 4 < 3
+        return Place(self.stripe["url"], self.stripe["api_key"], self.journal.name, *times, *host, counts)
+
+    async def due(self, number: float, times: int) -> None:
+        """
+        Wait for a moment among so many that are spread over the run.
+        """
+        while len(self.finished) < number / times * len(self.jobs):
+            await asyncio.sleep(0.002)
 
     async def take_away(self) -> None:
         """
-        Take the journal's folder away for a moment, a few times in a run.
+        Take the journal away for a moment, a few times in a run.
         """
-        times = self.options.away
-        for number in range(times):
-            while len(self.finished) < (number + 0.5) / times * len(self.jobs):
-                await asyncio.sleep(0.002)
-            self.lead_to("nowhere")
-            self.taken_away += 1
-            await asyncio.sleep(0.3)
-            self.lead_to("disk")
+        for number in range(self.options.away):
+            await self.due(number + 0.5, self.options.away)
+            try:
+                await self.journal.go()
+                self.taken_away += 1
+                await asyncio.sleep(0.3)
+            finally:
+                await self.journal.come()
+
+    async def stop(self, workers: list[Worker]) -> None:
+        """
+        Stop a worker until its leases are over and others have its calls; then let it go on, as if it were its turn.
+        """
+        for number in range(self.options.stops):
+            await self.due(number + 0.25, self.options.stops)
+            worker = self.chance.choice(workers)
+            process = worker.process
+            if process is None or process.returncode is not None:
+                continue
+            process.send_signal(signal.SIGSTOP)
+            self.stops += 1
+            try:
+                self.waiting += [self.jobs[number] for number in worker.running if number not in self.finished]
+                await asyncio.sleep(self.options.timeout + self.options.margin + 1)
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+                    process.send_signal(signal.SIGCONT)
+
+    async def end_sessions(self) -> None:
+        """
+        Let the server end sessions of workers at random moments.
+        """
+        for number in range(self.options.ends):
+            await self.due(number + self.chance.random(), self.options.ends)
+            while not await self.journal.end_a_session(self.chance):
+                await asyncio.sleep(0.05)
+            self.ends += 1
 
     async def keep_busy(self, worker: Worker, workers: list[Worker]) -> None:
         """
@@ -319,17 +393,23 @@ class Run:
         Note what a caller was told; an open outcome is asked for again a few times, as an agent would.
         """
         job = self.jobs[told["number"]]
-        worker.running.discard(job.number)
         job.told.append(told)
         is_open = told["outcome"] == "unknown" or told.get("error") in {"NotSentError", "RateLimitError"}
         if is_open and job.issues < MAX_ISSUES:
-            self.waiting.append(job)
+            # Where the journal is away, nothing else is begun meanwhile either.
+            pause_s = AWAY_S if told.get("is_about_journal") else 0.0
+            asyncio.get_running_loop().call_later(pause_s, self.take_back, worker, job)
         else:
+            worker.running.discard(job.number)
             self.finished.add(job.number)
         if sys.stderr.isatty():
             done, width = len(self.finished), 40
             bar = "#" * (done * width // len(self.jobs))
             sys.stderr.write(f"\rseed {self.seed} [{bar:<{width}}] {done}/{len(self.jobs)} calls, {self.kills} kills ")
+
+    def take_back(self, worker: Worker, job: Job) -> None:
+        worker.running.discard(job.number)
+        self.waiting.append(job)
 
     async def kill(self, workers: list[Worker], http: httpx.AsyncClient) -> None:
         """
@@ -354,9 +434,10 @@ class Run:
         Reconcile, then resume what reading alone could not settle.
         """
         settings = Settings(
-            api_key=self.stripe["api_key"], api_base=self.stripe["url"], journal=str(self.journal), rate_limit="off"
+            api_key=self.stripe["api_key"], api_base=self.stripe["url"], journal=self.journal.name, rate_limit="off"
         )
         outcomes: Counter[str] = Counter()
+        await self.leases_end()
         async with OCPAgent(settings=settings) as agent:
             api = await agent.register_api("stripe")
             for finding in await api.reconcile():
@@ -370,14 +451,31 @@ class Run:
                         outcomes[f"by resuming: {error.outcome}"] += 1
         return dict(outcomes)
 
+    async def leases_end(self) -> None:
+        """
+        Wait until no call belongs to anybody: nobody sees from here that a process of another host has ended.
+        """
+        journal = opened(self.journal.name)
+        sending = [State.SENDING]
+        while any(
+            is_alive(call, journal.now())
+            for call in await journal.run(lambda book: book.calls(states=sending), reach=READING)
+        ):
+            await asyncio.sleep(0.1)
+        await journal.aclose()
+
     async def compare(self, ledger: list[dict[str, Any]]) -> dict[str, Any]:
         """
         Hold what was told, the journal and the ledger against each other.
         """
-        journal = Journal(self.journal)
+        journal = opened(self.journal.name)
         recorded = {call.key: call for call in await journal.run(lambda book: book.calls())}
+        decisions = await journal.run(lambda book: book.decisions())
         wrong_totals = await journal.run(lambda book: book.wrong_totals())
         await journal.aclose()
+        times = [(call.key, at) for call in recorded.values() for at in (call.created_at, call.updated_at)]
+        times += [(decision.key, decision.at) for decision in decisions]
+        wrong_times = [key for key, at in times if not self.began_at - 5 < at < time.time() + 5]
         made: dict[str, list[str]] = {}
         for entry in ledger:
             made.setdefault(entry["metadata"]["ocp_call"], []).append(entry["id"])
@@ -416,6 +514,7 @@ class Run:
                 "wrong statement": wrong,
                 "unrecorded": unrecorded,
                 "wrong total": wrong_totals,
+                "wrong time": wrong_times,
             },
         }
 
@@ -461,7 +560,7 @@ def race_once(url: str, api_key: str, journal: str, customer: str, rounds: int, 
     asyncio.run(main())
 
 
-def race(rounds: int, processes: int) -> dict[str, Any]:
+def race(rounds: int, processes: int, *, on_server: bool = False) -> dict[str, Any]:
     """
     How many entries each key made, and how many answers its callers were told.
     """
@@ -472,7 +571,8 @@ def race(rounds: int, processes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Sandbox() as stripe:
         customer = stripe.create_customer()
         start, told = context.Barrier(processes), context.Queue()
-        arguments = (stripe.url, stripe.api_key, str(Path(folder) / "journal.sqlite3"), customer, rounds, start, told)
+        journal = ServerJournal() if on_server else FileJournal(Path(folder))
+        arguments = (stripe.url, stripe.api_key, journal.name, customer, rounds, start, told)
         racers = [context.Process(target=race_once, args=arguments, daemon=True) for _ in range(processes)]
         for racer in racers:
             racer.start()
@@ -520,22 +620,29 @@ def show(report: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="workers that are killed, a Stripe that fails, three witnesses")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--journal", choices=("file", "postgres"), default="file")
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--forks", type=int, default=15, help="how often a worker forks in the middle of its calls")
-    parser.add_argument("--away", type=int, default=10, help="how often the journal's folder is taken away")
+    parser.add_argument("--away", type=int, default=10, help="how often the journal is taken away")
+    parser.add_argument("--stops", type=int, default=0, help="how often a worker is stopped past its lease")
+    parser.add_argument("--ends", type=int, default=0, help="how often the server ends a session")
+    parser.add_argument("--timeout", type=float, default=8, help="seconds that a call may take")
+    parser.add_argument("--margin", type=float, default=5, help="seconds that a lease is longer")
     parser.add_argument("--faults", type=float, default=0.3, help="share of faulty exchanges")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--race", type=int, metavar="ROUNDS", help="instead: processes that race for one key a round")
     parser.add_argument("--processes", type=int, default=16)
     options = parser.parse_args()
     if options.work:
-        asyncio.run(work(*options.work))
+        place = Place(*json.loads(options.work))
+        place.enter()
+        asyncio.run(work(place))
         return 0
     if options.race:
-        report = race(options.race, options.processes)
+        report = race(options.race, options.processes, on_server=options.journal == "postgres")
         sys.stdout.write("\nrace\n")
         show(report)
         same = report["rounds in which all were told the same"]

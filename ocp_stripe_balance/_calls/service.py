@@ -247,9 +247,9 @@ class Service:
         """
         Put a refusal in the audit; it holds also where that fails.
         """
-        now, deadline = self._journal.now(), asyncio.get_running_loop().time() + _AFTERWARDS_S
+        now, deadline = self._journal.now, asyncio.get_running_loop().time() + _AFTERWARDS_S
         written = await self._journal.owe(
-            lambda book: book.note(call.intent, "refused", now, rule=rule, reason=reason), deadline, READING
+            lambda book: book.note(call.intent, "refused", now(), rule=rule, reason=reason), deadline, READING
         )
         if written.cancelled is not None:
             raise written.cancelled

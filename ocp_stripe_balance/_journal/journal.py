@@ -86,6 +86,8 @@ class Journal:
     def now(self) -> float:
         """
         The time of the journal, in seconds since the Unix epoch: that of a server is one for all hosts.
+
+        It is known in a work and after the first one; before, only this machine's clock is.
         """
         if self._clock is not None:
             return self._clock()

@@ -48,7 +48,7 @@ SET LOCAL plan_cache_mode TO force_generic_plan;
 SET LOCAL enable_seqscan TO off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 """
-_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 
 class Row(tuple[Any, ...]):
@@ -188,17 +188,17 @@ class _Open:
         self.raw.answer_s = _LONG_ANSWER_S if EVERYTHING in reach else _ANSWER_S
         try:
             with told():
-                cursor = self.raw.execute("; ".join((_BEGIN, f"SELECT {locks}", _NOW)))
+                cursor = self.raw.execute(f"{_BEGIN}; SELECT {_NOW}, {locks}")
                 while cursor.nextset():
                     pass
-                (now,) = cursor.fetchone() or (0.0,)
+                now, *_ = cursor.fetchone() or (0.0,)
                 self._sent = self._pipeline.enter_context(self.raw.pipeline())
         except DatabaseError as error:
             self.roll_back()
             if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
                 raise BusyError from error
             raise
-        self.clock = now - (began + time.monotonic()) / 2
+        self.clock = now - began  # it was asked before the locks were waited for, and the answer
 
     def commit(self) -> None:
         """

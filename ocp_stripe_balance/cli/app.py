@@ -2,6 +2,7 @@
 The commands, put together.
 """
 
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -45,9 +46,10 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 
 
+@cache
 def program() -> Any:
     """
-    The commands as Typer runs them.
+    The commands as Typer runs them, put together once: that takes longer than to run most of them.
     """
     made: Any = typer.main.get_command(app)
     _drop_types(made)

@@ -5,9 +5,7 @@ The customer is read before the first call for it: is it there, and is it billed
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -29,6 +27,7 @@ from helpers import (
     transaction,
     usual_journal,
 )
+from places import Place, look
 
 from ocp_stripe_balance import NotSentError, OCPAgent, PolicyRefusedError, RejectedError, Settings
 from ocp_stripe_balance._domain import State
@@ -37,8 +36,6 @@ from ocp_stripe_balance.errors import AuthenticationError, ResourceMissingError,
 from ocp_stripe_balance.exports import run_tool_call
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocp_stripe_balance.sandbox import Sandbox
 
 LIST = "getCustomersCustomerBalanceTransactions"
@@ -174,23 +171,22 @@ async def test_each_of_many_is_told_its_own_key() -> None:
     assert 3 == len({id(each) for each in done})
 
 
-async def test_who_waited_for_another_reads_before_it_sends(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_who_waited_for_another_reads_before_it_sends(stripe: Sandbox, customer: str, place: Place) -> None:
     """The call it waited for was not sent after all, so this one is the first for the customer."""
-    path = tmp_path / "journal"
     stripe.faults.add("stall", seconds=0.4, path=f"{customer}$")
-    async with await connect(stripe, journal=str(path), **CHECK) as one:
+    async with await connect(stripe, journal=str(place), **CHECK) as one:
         first = asyncio.ensure_future(one.call_tool(TOOL, order(customer), idempotency_key="k"))
-        async with await connect(stripe, journal=str(path), **CHECK) as two:
+        async with await connect(stripe, journal=str(place), **CHECK) as two:
             second = asyncio.ensure_future(two.call_tool(TOOL, order(customer), idempotency_key="k"))
             assert (await first).data["id"] == (await second).data["id"]
     assert 1 == len(await ledger(stripe, customer))
-    journal = Journal(path)
+    journal = Journal(place)
     arguments = order(customer, currency="eur")
     first_call = draft("k2", -500, customer=customer, base_url=stripe.url, currency="eur")
     admitted = await admit(journal, first_call)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with look(place) as db:
         db.execute("UPDATE calls SET arguments = ? WHERE key = 'k2'", (json.dumps(arguments, sort_keys=True),))
-    async with await connect(stripe, journal=str(path), **CHECK) as agent:
+    async with await connect(stripe, journal=str(place), **CHECK) as agent:
         waiting = asyncio.ensure_future(agent.call_tool(TOOL, arguments, idempotency_key="k2"))
         await asyncio.sleep(0.1)
         assert not waiting.done()

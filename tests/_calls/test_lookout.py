@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import STRIPES, TEST_KEY, TOOL, age, answered, connect, decide, ledger, order, proposals, scripted
+from helpers import STRIPES, TEST_KEY, TOOL, answered, connect, decide, ledger, order, proposals, scripted
+from places import Place, age
 
 from ocp_stripe_balance import InvalidParametersError, OutcomeUnknownError, PolicyRefusedError, ToolError
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance.exports import Format, run_tool_call
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocp_stripe_balance import OCPAgent
     from ocp_stripe_balance.sandbox import Sandbox
 
@@ -48,9 +47,9 @@ async def lost(agent: OCPAgent, stripe: Sandbox, customer: str, *, executed: boo
     stripe.faults.clear()
 
 
-async def test_a_session_that_takes_over_sees_what_was_asked(stripe: Sandbox, tmp_path: Path, customer: str) -> None:
+async def test_a_session_that_takes_over_sees_what_was_asked(stripe: Sandbox, place: Place, customer: str) -> None:
     """Sent, answered, reversed, refused and waiting, by customer or by reference; another agent looks."""
-    settings: dict[str, Any] = {"journal": str(tmp_path / "j"), "policy": POLICY}
+    settings: dict[str, Any] = {"journal": str(place), "policy": POLICY}
     async with await connect(stripe, **settings) as agent:
         first = await agent.call_tool(TOOL, order(customer, reference="Ticket 1", description="late"))
         back = await agent.call_tool("reverseCustomerBalanceTransaction", {"transaction": first.data["id"]})
@@ -101,14 +100,14 @@ async def test_what_the_policy_leaves_is_said(stripe: Sandbox, customer: str) ->
     ] == rules
 
 
-async def test_a_decision_is_told_with_what_to_do(stripe: Sandbox, tmp_path: Path, customer: str) -> None:
+async def test_a_decision_is_told_with_what_to_do(stripe: Sandbox, place: Place, customer: str) -> None:
     """Who decided, why, and whether to call again."""
-    settings: dict[str, Any] = {"journal": str(tmp_path / "j"), "policy": POLICY}
+    settings: dict[str, Any] = {"journal": str(place), "policy": POLICY}
     async with await connect(stripe, **settings) as agent:
         for amount in (-2500, -2600):
             with pytest.raises(PolicyRefusedError):
                 await agent.call_tool(TOOL, order(customer, amount, reference=f"t{amount}"))
-        journal = Journal(tmp_path / "j")
+        journal = Journal(place)
         first, second = await proposals(journal)
         await decide(journal, first.approve(by="Ana"))
         await decide(journal, second.deny(by="Bo", reason="too much"))
@@ -137,15 +136,15 @@ async def test_an_open_call_that_is_named_is_found_in_the_ledger(
 
 
 async def test_an_empty_ledger_proves_nothing_before_a_day_is_over(
-    stripe: Sandbox, tmp_path: Path, customer: str
+    stripe: Sandbox, place: Place, customer: str
 ) -> None:
     """Before, a request may still be running; afterwards, nothing moved."""
-    async with await connect(stripe, max_attempts=1, journal=str(tmp_path / "j")) as agent:
+    async with await connect(stripe, max_attempts=1, journal=str(place)) as agent:
         await lost(agent, stripe, customer, executed=False)
         (call,) = (await look(agent, key="k"))["calls"]
         assert ("unknown", "call_again") == (call["outcome"], call["next"])
         assert call["said"].startswith("No entry so far, which proves nothing yet")
-        age(tmp_path / "j", 25 * 3600)
+        age(place, 25 * 3600)
         (call,) = (await look(agent, key="k"))["calls"]
         assert ("not_sent", True) == (call["outcome"], call["said"].startswith("Nothing moved: 24 hours after"))
     assert [] == await ledger(stripe, customer)
@@ -153,12 +152,12 @@ async def test_an_empty_ledger_proves_nothing_before_a_day_is_over(
 
 @pytest.mark.parametrize(("form", "name"), [("mcp", "list_balance_calls"), ("json-schema", LOOK)])
 async def test_a_call_that_is_too_old_is_told_where_to_look(
-    stripe: Sandbox, tmp_path: Path, customer: str, form: Format, name: str
+    stripe: Sandbox, place: Place, customer: str, form: Format, name: str
 ) -> None:
     """Not to be sent again, and not with a new key: by the tool that the model has, under the name it has there."""
-    async with await connect(stripe, max_attempts=1, journal=str(tmp_path / "j")) as agent:
+    async with await connect(stripe, max_attempts=1, journal=str(place)) as agent:
         await lost(agent, stripe, customer, executed=True)
-        age(tmp_path / "j", 25 * 3600)
+        age(place, 25 * 3600)
         arguments = order(customer, reference="Ticket 7", idempotency_key="k")
         message = await run_tool_call(form, agent, {"id": "c", "name": TOOL, "arguments": arguments})
         told = message["structuredContent"] if form == "mcp" else message["result"]
@@ -168,9 +167,9 @@ async def test_a_call_that_is_too_old_is_told_where_to_look(
 
 
 @pytest.mark.promise("told.own-scope")
-async def test_it_tells_nothing_of_other_accounts_and_modes(tmp_path: Path) -> None:
+async def test_it_tells_nothing_of_other_accounts_and_modes(place: Place) -> None:
     """Keys, references and customers may be the same there."""
-    settings: dict[str, Any] = {"journal": str(tmp_path / "j"), "allow_live": True}
+    settings: dict[str, Any] = {"journal": str(place), "allow_live": True}
     other: list[dict[str, Any]] = [
         {"account": "acct_other"},
         {"api_key": "sk_live_planted0key"},

@@ -7,8 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -42,6 +41,9 @@ from ocp_stripe_balance._domain import Origin
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance.errors import ResourceMissingError
 from ocp_stripe_balance.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from places import Place, Places
 
 REVERSE = "reverseCustomerBalanceTransaction"
 
@@ -94,9 +96,9 @@ async def test_the_journal_knows_whose_entry_it_is(stripe: Sandbox, agent: OCPAg
     assert (await agent.call_tool(REVERSE, {"transaction": by_hand, "customer": customer})).ok
 
 
-async def test_what_was_reversed_is_refused_and_named(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_what_was_reversed_is_refused_and_named(stripe: Sandbox, customer: str, places: Places) -> None:
     """By the journal, by the mark, and by the ledger alone where the mark was never set."""
-    async with await connect(stripe, journal=str(tmp_path / "one")) as agent:
+    async with await connect(stripe, journal=str(places("one"))) as agent:
         first = await credited(agent, customer)
         wanted = {"customer": customer, "transaction": first}
         done = await agent.call_tool(REVERSE, wanted)
@@ -106,7 +108,7 @@ async def test_what_was_reversed_is_refused_and_named(stripe: Sandbox, customer:
         assert f"reversed already, by {done.data['id']}" in str(caught.value)
         with pytest.raises(PolicyRefusedError, match="is itself the reversal of"):
             await agent.call_tool(REVERSE, {"customer": customer, "transaction": done.data["id"]})
-    async with await connect(stripe, journal=str(tmp_path / "two")) as agent:  # knows nothing of the first
+    async with await connect(stripe, journal=str(places("two"))) as agent:  # knows nothing of the first
         with pytest.raises(PolicyRefusedError, match="reversed already"):
             await agent.call_tool(REVERSE, wanted)
         async with client(stripe) as http:  # as if the mark had never been set
@@ -132,9 +134,9 @@ async def test_only_adjustments_are_reversed(stripe: Sandbox, agent: OCPAgent) -
         await agent.call_tool(REVERSE, {"customer": other, "transaction": await credited(agent, customer)})
 
 
-async def test_a_lost_reply_leaves_one_reversal(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_a_lost_reply_leaves_one_reversal(stripe: Sandbox, customer: str, place: Place) -> None:
     """The same call again finds out, whatever key the host gives it."""
-    async with await connect(stripe, max_attempts=1, journal=str(tmp_path / "journal")) as agent:
+    async with await connect(stripe, max_attempts=1, journal=str(place)) as agent:
         first = await credited(agent, customer)
         wanted = {"customer": customer, "transaction": first}
         stripe.faults.add("reset", executed=True, path="balance_transactions$", times=2)
@@ -154,10 +156,10 @@ async def test_a_lost_reply_leaves_one_reversal(stripe: Sandbox, customer: str, 
 
 
 async def test_an_unknown_reversal_is_resumed_with_its_first_bytes(
-    stripe: Sandbox, customer: str, tmp_path: Path
+    stripe: Sandbox, customer: str, place: Place
 ) -> None:
     """And the hint does not send the model after a key."""
-    async with await connect(stripe, max_attempts=1, journal=str(tmp_path / "journal"), timeout=1) as agent:
+    async with await connect(stripe, max_attempts=1, journal=str(place), timeout=1) as agent:
         first = await credited(agent, customer)
         wanted = {"customer": customer, "transaction": first}
         stripe.requests.clear()
@@ -205,9 +207,9 @@ async def test_a_mark_that_cannot_be_set_is_a_warning(stripe: Sandbox, agent: OC
     assert any("could not be marked as reversed" in warning for warning in done.warnings)
 
 
-async def test_a_reversal_goes_by_the_policy(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_a_reversal_goes_by_the_policy(stripe: Sandbox, customer: str, place: Place) -> None:
     """Like any other entry: direction, limit, budget, what is required, customers, approval; so does a dry run."""
-    journal = str(tmp_path / "journal")
+    journal = str(place)
     async with await connect(stripe, journal=journal) as agent:
         first = await credited(agent, customer)
     wanted = {"customer": customer, "transaction": first}
@@ -234,7 +236,7 @@ async def test_a_reversal_goes_by_the_policy(stripe: Sandbox, customer: str, tmp
     async with await connect(stripe, journal=journal, policy={"approval": {"always": True, "queue": True}}) as agent:
         with pytest.raises(ApprovalRequiredError) as waiting:
             await agent.call_tool(REVERSE, wanted)
-        book = Journal(Path(journal))
+        book = Journal(place)
         (proposal,) = await proposals(book)
         await decide(book, proposal.approve(by="Ana"))
         await book.aclose()
@@ -243,9 +245,9 @@ async def test_a_reversal_goes_by_the_policy(stripe: Sandbox, customer: str, tmp
     assert 2 == len(await ledger(stripe, customer))
 
 
-async def test_the_words_of_a_waiting_proposal_stand(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_the_words_of_a_waiting_proposal_stand(stripe: Sandbox, customer: str, place: Place) -> None:
     """Asked again in other words, it is the same decision: one proposal, and its approval is for the first words."""
-    journal = tmp_path / "journal"
+    journal = place
     policy = {"approval": {"always": True, "queue": True}, "directions": ["debit"]}
     async with await connect(stripe, journal=str(journal)) as agent:
         first = await credited(agent, customer)
@@ -262,14 +264,14 @@ async def test_the_words_of_a_waiting_proposal_stand(stripe: Sandbox, customer: 
 
 
 async def test_a_reversal_that_never_left_may_be_asked_for_in_other_words(
-    stripe: Sandbox, customer: str, tmp_path: Path
+    stripe: Sandbox, customer: str, place: Place
 ) -> None:
     """Nothing moved, so the last words count."""
-    async with await connect(stripe, journal=str(tmp_path / "journal"), policy={"directions": ["credit"]}) as agent:
+    async with await connect(stripe, journal=str(place), policy={"directions": ["credit"]}) as agent:
         first = await credited(agent, customer)
         with pytest.raises(PolicyRefusedError):
             await agent.call_tool(REVERSE, {"transaction": first, "description": "one"})
-    async with await connect(stripe, journal=str(tmp_path / "journal"), max_attempts=1) as agent:
+    async with await connect(stripe, journal=str(place), max_attempts=1) as agent:
         stripe.faults.add("rate_limit", path="balance_transactions$", times=2)
         with pytest.raises(ToolError):
             await agent.call_tool(REVERSE, {"transaction": first, "description": "two"})
@@ -290,9 +292,9 @@ async def test_callers_at_once_in_other_words_are_told_of_one_reversal(stripe: S
     assert 2 == len(await ledger(stripe, customer))
 
 
-async def test_a_reversal_of_which_nothing_moved_is_not_resumed(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_a_reversal_of_which_nothing_moved_is_not_resumed(stripe: Sandbox, customer: str, places: Places) -> None:
     """It may have been reversed from elsewhere meanwhile, which only a new call looks for."""
-    async with await connect(stripe, journal=str(tmp_path / "one"), max_attempts=1) as agent:
+    async with await connect(stripe, journal=str(places("one")), max_attempts=1) as agent:
         first = await credited(agent, customer)
         wanted = {"customer": customer, "transaction": first}
         stripe.faults.add("rate_limit", path="balance_transactions$", times=2)
@@ -302,10 +304,10 @@ async def test_a_reversal_of_which_nothing_moved_is_not_resumed(stripe: Sandbox,
             await agent.call_tool(REVERSE, wanted)
         stripe.faults.clear()
         api: Any = agent._apis["stripe"]
-        journal = Journal(tmp_path / "one")
+        journal = Journal(places("one"))
         calls = [call for call in await records(journal) if call.intent.key.origin is Origin.REVERSAL]
         await journal.aclose()
-        async with await connect(stripe, journal=str(tmp_path / "two")) as other:
+        async with await connect(stripe, journal=str(places("two"))) as other:
             await other.call_tool(REVERSE, wanted)
         for call in calls:
             with pytest.raises(InvalidParametersError, match="may have been reversed meanwhile"):
@@ -366,7 +368,7 @@ def undo(url: str, api_key: str, journal: str, wanted: dict[str, str], start: An
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one journal", "a journal each"])
-async def test_processes_that_reverse_at_once_leave_one_entry(tmp_path: Path, shared: bool) -> None:
+async def test_processes_that_reverse_at_once_leave_one_entry(places: Places, shared: bool) -> None:
     """All are told the same entry: by the journal, or by Stripe, which knows the key."""
     context = processes()
     count = 4
@@ -375,7 +377,7 @@ async def test_processes_that_reverse_at_once_leave_one_entry(tmp_path: Path, sh
         async with await connect(stripe) as agent:
             wanted = {"customer": customer, "transaction": await credited(agent, customer)}
         start, told = context.Barrier(count), context.Queue()
-        journals = [str(tmp_path / ("journal" if shared else f"journal{number}")) for number in range(count)]
+        journals = [str(places("journal" if shared else f"journal{number}")) for number in range(count)]
         workers = [
             context.Process(target=undo, args=(stripe.url, stripe.api_key, path, wanted, start, told), daemon=True)
             for path in journals
@@ -390,9 +392,9 @@ async def test_processes_that_reverse_at_once_leave_one_entry(tmp_path: Path, sh
     assert newest["id"] == oldest["metadata"]["ocp_reversed_by"]
 
 
-def test_the_command_line_reverses(stripe_thread: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_reverses(stripe_thread: Sandbox, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the entry's ID alone where the journal knows it; a second time is refused with exit code 2."""
-    monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(place))
     customer = stripe_thread.create_customer()
     made = run("call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--json", stripe=stripe_thread)
     entry = json.loads(made.stdout)["data"]["id"]

@@ -32,7 +32,8 @@ from ocp_stripe_balance.errors import PermissionDeniedError, ResourceMissingErro
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from places import Place
 
     from ocp_stripe_balance import OCPAgent
     from ocp_stripe_balance.sandbox import Sandbox
@@ -232,11 +233,10 @@ async def test_an_update_changes_words_and_moves_nothing(stripe: Sandbox, agent:
     assert 1 == len(await ledger(stripe, customer))
 
 
-async def test_an_update_is_no_entry_for_the_rules(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_an_update_is_no_entry_for_the_rules(stripe: Sandbox, customer: str, place: Place) -> None:
     """Neither the limits nor the duplicates nor another currency; but the customers, the minute and the audit."""
     policy = {"calls_per_minute": 4, "customers": {"deny": ["cus_no*"]}, "directions": ["credit"]}
-    path = tmp_path / "journal"
-    async with await connect(stripe, policy=policy, customer_check="on", journal=str(path)) as agent:
+    async with await connect(stripe, policy=policy, customer_check="on", journal=str(place)) as agent:
         made = await agent.call_tool(TOOL, order(customer))
         change = {"customer": customer, "transaction": made.data["id"], "description": "x"}
         for _ in range(2):
@@ -248,7 +248,7 @@ async def test_an_update_is_no_entry_for_the_rules(stripe: Sandbox, customer: st
         with pytest.raises(PolicyRefusedError) as caught:
             await agent.call_tool(UPDATE, {**change, "customer": "cus_no1"})
         assert "customers.deny" == caught.value.rule
-    journal = Journal(path)
+    journal = Journal(place)
     calls = await records(journal)
     await journal.aclose()
     assert ["credit 5.00 usd", *["update (no money)"] * 2, "credit 0.01 usd"] == [call.intent.effect for call in calls]
@@ -267,7 +267,7 @@ async def test_an_update_that_was_cut_off_is_open_until_it_is_repeated(stripe: S
         assert (await agent.call_tool(UPDATE, change, idempotency_key="k")).data["description"] == "x"
 
 
-async def test_a_person_is_shown_what_an_update_changes(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_a_person_is_shown_what_an_update_changes(stripe: Sandbox, customer: str, place: Place) -> None:
     """Where every call is put to one."""
     from ocp_stripe_balance import OCPAgent, Proposal, Settings  # noqa: PLC0415  only here
 
@@ -277,7 +277,7 @@ async def test_a_person_is_shown_what_an_update_changes(stripe: Sandbox, custome
         shown.append(proposal.describe())
         return proposal.approve(by="Ana")
 
-    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, journal=str(tmp_path / "journal"))
+    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, journal=str(place))
     async with OCPAgent(settings=settings, approver=approver, asks_always=True) as agent:
         await agent.register_api("stripe")
         made = await agent.call_tool(TOOL, order(customer))

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.sandbox import Sandbox
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="of systems with forks and descriptors")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="of systems with forks and descriptors"),
+    pytest.mark.file_only("all that may happen to a file"),
+]
 
 
 class Payer:

@@ -31,7 +31,6 @@ from helpers import (
     STRIPES,
     TOOL,
     admit,
-    age,
     answered,
     connect,
     draft,
@@ -46,6 +45,7 @@ from helpers import (
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from places import ON_BOTH, Place, Places, age, look, opened, settings_on_server
 from programs import processes
 
 from ocp_stripe_balance import (
@@ -65,7 +65,7 @@ from ocp_stripe_balance._journal.statements import migrations
 from ocp_stripe_balance.errors import IdempotencyConflictError, RateLimitError, ResourceMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from ocp_stripe_balance.sandbox import Sandbox
 
@@ -76,21 +76,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def agent(stripe: Sandbox, path: Path) -> AsyncIterator[OCPAgent]:
-    async with await connect(stripe, journal=str(path)) as connected:
+async def agent(stripe: Sandbox, place: Place) -> AsyncIterator[OCPAgent]:
+    async with await connect(stripe, journal=str(place)) as connected:
         yield connected
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.row_factory = sqlite3.Row
+def rows(place: Place) -> list[dict[str, Any]]:
+    with look(place) as db:
         return [dict(row) for row in db.execute("SELECT * FROM calls ORDER BY id")]
 
 
-def is_recorded(path: Path) -> bool:
+def is_recorded(place: Place) -> bool:
     """Whether a row is committed yet, to a file that may not be a journal yet."""
     try:
-        return path.exists() and bool(rows(path))
+        return (not isinstance(place, Path) or place.exists()) and bool(rows(place))
     except sqlite3.OperationalError:
         return False
 
@@ -103,15 +102,15 @@ def posts(stripe: Sandbox) -> int:
 
 
 @pytest.mark.promise("once.key-before-bytes")
-async def test_the_row_is_committed_before_the_first_byte_leaves(path: Path) -> None:
+async def test_the_row_is_committed_before_the_first_byte_leaves(place: Place) -> None:
     """At the moment the transport gets the request, another connection reads the whole intent."""
     seen: list[dict[str, Any]] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        seen.extend(rows(path))
+        seen.extend(rows(place))
         return answered(request, headers={"Request-Id": "req_1"})
 
-    async with await scripted(handler, journal=str(path), account="acct_1") as agent:
+    async with await scripted(handler, journal=str(place), account="acct_1") as agent:
         await agent.call_tool(TOOL, order(description="d", reference="t-1"), idempotency_key="k")
     (row,) = seen
     expected = {"key": "k", "tool": TOOL, "customer": "cus_1", "amount": -500, "currency": "usd", "state": "sending"}
@@ -120,12 +119,13 @@ async def test_the_row_is_committed_before_the_first_byte_leaves(path: Path) -> 
     assert row["context_id"] == agent.context.context_id
     assert json.loads(row["arguments"])["description"] == "d"
     assert b"metadata%5Bocp_call%5D=k" in row["body"]
-    (row,) = rows(path)
+    (row,) = rows(place)
     assert ("succeeded", 1, 200, "req_1") == (row["state"], row["attempts"], row["status"], row["request_id"])
     made = transaction(metadata={"ocp_call": "k", "ocp_reference": "t-1"}, description="d")
     assert made == json.loads(row["answer"])
 
 
+@pytest.mark.file_only("synchronous")
 @pytest.mark.promise("once.key-before-bytes")
 async def test_commits_reach_the_disk_before_the_request(path: Path) -> None:
     """The journal's own connection runs with WAL and synchronous=FULL, and its COMMIT comes before the request."""
@@ -150,6 +150,7 @@ async def test_commits_reach_the_disk_before_the_request(path: Path) -> None:
     assert ["INSERT", "COMMIT", "SENT"] == before[-3:]
 
 
+@pytest.mark.file_only("a trace of its statements")
 async def test_concurrent_calls_share_commits(path: Path) -> None:
     """A hundred calls at once need far fewer than two commits each."""
     commits = []
@@ -166,6 +167,7 @@ async def test_concurrent_calls_share_commits(path: Path) -> None:
     assert 100 == len(rows(path))
 
 
+@pytest.mark.file_only("permissions")
 async def test_the_file_is_private_and_has_no_secret(
     path: Path, stripe: Sandbox, agent: OCPAgent, customer: str
 ) -> None:
@@ -183,6 +185,7 @@ async def test_the_file_is_private_and_has_no_secret(
         assert stripe.api_key.encode() not in each.read_bytes()
 
 
+@pytest.mark.file_only("a disk that is full")
 @pytest.mark.promise("closed.unrecorded-is-unsent")
 async def test_nothing_is_sent_unrecorded(path: Path) -> None:
     """A full disk, a read-only file, a corrupt file, no folder: not sent, with the reason."""
@@ -228,22 +231,41 @@ async def refused_when_full(journal: Journal, handler: Any) -> None:
             await agent.call_tool(TOOL, order(metadata={f"k{i}": "v" * 500 for i in range(49)}))
 
 
-async def test_an_outcome_that_cannot_be_recorded_is_still_told(path: Path) -> None:
+@contextlib.contextmanager
+def broken(place: Place) -> Iterator[None]:
+    """
+    A journal in which no call can be changed, until the block ends.
+    """
+    with look(place) as db:
+        if isinstance(place, Path):
+            db.execute("CREATE TRIGGER broken BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'broken'); END")
+        else:
+            db.execute(
+                "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$;"
+                "CREATE TRIGGER broken BEFORE UPDATE ON calls EXECUTE FUNCTION broken()"
+            )
+        yield
+        db.execute("DROP TRIGGER broken" + ("" if isinstance(place, Path) else " ON calls; DROP FUNCTION broken"))
+
+
+@ON_BOTH
+async def test_an_outcome_that_cannot_be_recorded_is_still_told(place: Place) -> None:
     """The journal breaks after the request left: the success is a success, with a warning."""
 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.headers["Idempotency-Key"] == "second":
-            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-                db.execute("CREATE TRIGGER broken BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'broken'); END")
+            lock.enter_context(broken(place))
         return answered(request)
 
-    async with await scripted(handler, opened=Journal(path)) as agent:
-        await agent.call_tool(TOOL, order(), idempotency_key="first")
-        result = await agent.call_tool(TOOL, order(), idempotency_key="second")
+    with contextlib.ExitStack() as lock:
+        async with await scripted(handler, opened=Journal(place)) as agent:
+            await agent.call_tool(TOOL, order(), idempotency_key="first")
+            result = await agent.call_tool(TOOL, order(), idempotency_key="second")
     assert any("not in the journal" in warning for warning in result.warnings)
-    assert ["succeeded", "sending"] == [row["state"] for row in rows(path)]
+    assert ["succeeded", "sending"] == [row["state"] for row in rows(place)]
 
 
+@pytest.mark.file_only("a format of its own")
 async def test_a_newer_file_is_refused_undamaged(path: Path) -> None:
     """A file of a later version is left as it is."""
     async with await scripted(answered, journal=str(path)) as agent:
@@ -262,12 +284,12 @@ async def test_a_newer_file_is_refused_undamaged(path: Path) -> None:
 
 @pytest.mark.promise("once.one-reason")
 async def test_a_finished_call_answers_without_the_network(
-    stripe: Sandbox, agent: OCPAgent, customer: str, path: Path
+    stripe: Sandbox, agent: OCPAgent, customer: str, place: Place
 ) -> None:
     """The same key and parameters again, here and after a restart: the first result, marked as replayed."""
     first = await agent.call_tool(TOOL, order(customer), idempotency_key="k")
     again = await agent.call_tool(TOOL, order(customer, amount=-500.0, currency="USD"), idempotency_key="k")
-    async with await connect(stripe, journal=str(path)) as restarted:
+    async with await connect(stripe, journal=str(place)) as restarted:
         later = await restarted.call_tool(TOOL, order(customer), idempotency_key="k")
     assert 1 == posts(stripe)
     assert first.data == again.data == later.data
@@ -276,10 +298,10 @@ async def test_a_finished_call_answers_without_the_network(
     assert first.request_id == again.request_id == later.request_id
 
 
-async def test_a_running_call_is_waited_for(stripe: Sandbox, agent: OCPAgent, customer: str, path: Path) -> None:
+async def test_a_running_call_is_waited_for(stripe: Sandbox, agent: OCPAgent, customer: str, place: Place) -> None:
     """Two callers of one agent and one of another at once: one request, one transaction, told to all."""
     stripe.faults.add("stall", seconds=0.3, path="balance")
-    async with await connect(stripe, journal=str(path)) as other:
+    async with await connect(stripe, journal=str(place)) as other:
         results = await asyncio.gather(
             *(a.call_tool(TOOL, order(customer), idempotency_key="k") for a in (agent, agent, other))
         )
@@ -288,12 +310,12 @@ async def test_a_running_call_is_waited_for(stripe: Sandbox, agent: OCPAgent, cu
     assert [False, True, True] == sorted(result.replayed for result in results)
 
 
-async def test_waiting_ends_with_the_deadline(stripe: Sandbox, customer: str, path: Path) -> None:
+async def test_waiting_ends_with_the_deadline(stripe: Sandbox, customer: str, place: Place) -> None:
     """Who waits for another's call longer than its own deadline is told that the outcome is open."""
     stripe.faults.add("stall", seconds=5, path="balance")
     async with (
-        await connect(stripe, journal=str(path)) as slow,
-        await connect(stripe, journal=str(path), timeout=0.3) as hasty,
+        await connect(stripe, journal=str(place)) as slow,
+        await connect(stripe, journal=str(place), timeout=0.3) as hasty,
     ):
         running = asyncio.create_task(slow.call_tool(TOOL, order(customer), idempotency_key="k"))
         while not posts(stripe):
@@ -362,21 +384,21 @@ def one_after_another(answers: list[httpx.Response | Exception]) -> Callable[[ht
     return handler
 
 
-async def test_a_resumed_call_starts_in_doubt(path: Path) -> None:
+async def test_a_resumed_call_starts_in_doubt(place: Place) -> None:
     """A 429 on the resend says nothing about the first attempt, so the outcome stays unknown."""
     answers: list[httpx.Response | Exception] = [
         httpx.ReadError("lost"),
         httpx.Response(429, json={"error": {"type": "invalid_request_error"}}, headers=STRIPES),
     ]
 
-    async with await scripted(one_after_another(answers), journal=str(path), max_attempts=1) as agent:
+    async with await scripted(one_after_another(answers), journal=str(place), max_attempts=1) as agent:
         for _ in range(2):
             with pytest.raises(OutcomeUnknownError):
                 await agent.call_tool(TOOL, order(), idempotency_key="k")
-    assert ["unknown"] == [row["state"] for row in rows(path)]
+    assert ["unknown"] == [row["state"] for row in rows(place)]
 
 
-async def test_a_call_that_was_not_sent_can_be_sent(path: Path) -> None:
+async def test_a_call_that_was_not_sent_can_be_sent(place: Place) -> None:
     """Neither a refused connection nor a rate limit uses the key up."""
     answers: list[httpx.Response | Exception] = [
         httpx.ConnectError("refused"),
@@ -384,7 +406,7 @@ async def test_a_call_that_was_not_sent_can_be_sent(path: Path) -> None:
         httpx.Response(200, json=transaction()),
     ]
 
-    async with await scripted(one_after_another(answers), journal=str(path), max_attempts=1) as agent:
+    async with await scripted(one_after_another(answers), journal=str(place), max_attempts=1) as agent:
         for cls in (NotSentError, RateLimitError):
             with pytest.raises(cls):
                 await agent.call_tool(TOOL, order(), idempotency_key="k")
@@ -403,25 +425,25 @@ async def test_a_rejected_call_is_answered_from_the_journal(stripe: Sandbox, age
 
 
 async def test_after_23_hours_nothing_is_sent_again(
-    stripe: Sandbox, agent: OCPAgent, customer: str, path: Path
+    stripe: Sandbox, agent: OCPAgent, customer: str, place: Place
 ) -> None:
     """Stripe may have forgotten the key: a resend could pay twice, so the ledger must tell."""
     stripe.faults.add("reset", executed=True, times=4)
     with pytest.raises(OutcomeUnknownError):
         await agent.call_tool(TOOL, order(customer), idempotency_key="k")
-    make_older(path, hours=23.1)
+    make_older(place, hours=23.1)
     with pytest.raises(OutcomeUnknownError, match="more than 23 hours ago") as caught:
         await agent.call_tool(TOOL, order(customer), idempotency_key="k")
     assert not caught.value.retryable
     assert 4 == posts(stripe)
 
 
-def make_older(path: Path, hours: float) -> None:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("UPDATE calls SET created_at = created_at - ?1, updated_at = updated_at - ?1", (hours * 3600,))
+def make_older(place: Place, hours: float) -> None:
+    with look(place) as db:
+        db.execute("UPDATE calls SET created_at = created_at - ?, updated_at = updated_at - ?", (hours * 3600,) * 2)
 
 
-async def test_keys_are_apart_by_mode_account_and_base(path: Path) -> None:
+async def test_keys_are_apart_by_mode_account_and_base(place: Place) -> None:
     """The same key in another account, mode or at another address is another call."""
     sent = []
 
@@ -435,9 +457,9 @@ async def test_keys_are_apart_by_mode_account_and_base(path: Path) -> None:
         {"api_key": "sk_live_1", "allow_live": True},
         {"api_base": "https://b.test"},
     ):
-        async with await scripted(handler, journal=str(path), **more) as agent:
+        async with await scripted(handler, journal=str(place), **more) as agent:
             await agent.call_tool(TOOL, order(), idempotency_key="k")
-    assert 4 == len(sent) == len(rows(path))
+    assert 4 == len(sent) == len(rows(place))
 
 
 async def test_off_keeps_keys_in_memory(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
@@ -450,6 +472,7 @@ async def test_off_keeps_keys_in_memory(stripe: Sandbox, customer: str, tmp_path
     assert not list(tmp_path.rglob("*.sqlite3"))
 
 
+@pytest.mark.file_only("a folder")
 def test_the_default_file_is_in_the_state_folder(tmp_path: Path) -> None:
     """Where the platform keeps such things."""
     assert Settings().journal_place == tmp_path / ".local" / "state" / "ocp-stripe-balance" / "journal.sqlite3"
@@ -510,9 +533,9 @@ async def test_a_rejected_reference_can_be_mended(agent: OCPAgent, customer: str
     assert (await agent.call_tool(TOOL, order(customer, amount=-600, reference="t"))).ok
 
 
-async def test_a_reference_is_not_paid_by_an_old_key_later(stripe: Sandbox, customer: str, path: Path) -> None:
+async def test_a_reference_is_not_paid_by_an_old_key_later(stripe: Sandbox, customer: str, place: Place) -> None:
     """What was not sent under one key and paid under another is not paid again under the first."""
-    async with await connect(stripe, journal=str(path), max_attempts=1) as agent:
+    async with await connect(stripe, journal=str(place), max_attempts=1) as agent:
         stripe.faults.add("rate_limit", path="balance")
         with pytest.raises(RateLimitError):
             await agent.call_tool(TOOL, order(customer, reference="t"), idempotency_key="a")
@@ -531,7 +554,7 @@ async def unknown_call(agent: OCPAgent, stripe: Sandbox, customer: str, key: str
         await agent.call_tool(TOOL, order(customer), idempotency_key=key)
 
 
-async def test_reconcile_finds_what_was_made(stripe: Sandbox, agent: OCPAgent, customer: str, path: Path) -> None:
+async def test_reconcile_finds_what_was_made(stripe: Sandbox, agent: OCPAgent, customer: str, place: Place) -> None:
     """The entry is found by its tag, the row is settled, no money moves, and the call is answered from then on."""
     await unknown_call(agent, stripe, customer, "k", executed=True)
     for _ in range(3):
@@ -540,7 +563,7 @@ async def test_reconcile_finds_what_was_made(stripe: Sandbox, agent: OCPAgent, c
     (finding,) = await agent.reconcile()
     assert ("k", "succeeded", before[-1]) == (finding.key, finding.outcome, finding.transaction)
     assert before == await ledger(stripe, customer)
-    assert {"succeeded"} == {row["state"] for row in rows(path)}
+    assert {"succeeded"} == {row["state"] for row in rows(place)}
     assert [] == await agent.reconcile()
     assert before[-1] == (await agent.call_tool(TOOL, order(customer), idempotency_key="k")).data
 
@@ -554,47 +577,47 @@ async def test_reconcile_reads_every_page(stripe: Sandbox, agent: OCPAgent, cust
 
 
 async def test_reconcile_leaves_open_what_may_still_come(
-    stripe: Sandbox, agent: OCPAgent, customer: str, path: Path
+    stripe: Sandbox, agent: OCPAgent, customer: str, place: Place
 ) -> None:
     """Within the key's life absence proves nothing; after it, with a full listing, it does."""
     await unknown_call(agent, stripe, customer, "k", executed=False)
     (finding,) = await agent.reconcile()
     assert "unknown" == finding.outcome
     assert "same call again under its key" in finding.advice
-    make_older(path, hours=24.1)
+    make_older(place, hours=24.1)
     (finding,) = await agent.reconcile()
     assert "not_sent" == finding.outcome
-    assert ["not_sent"] == [row["state"] for row in rows(path)]
+    assert ["not_sent"] == [row["state"] for row in rows(place)]
     assert [] == await ledger(stripe, customer)
 
 
-async def test_reconcile_names_suspects_it_cannot_tell_apart(stripe: Sandbox, path: Path, customer: str) -> None:
+async def test_reconcile_names_suspects_it_cannot_tell_apart(stripe: Sandbox, place: Place, customer: str) -> None:
     """Without the tag, an entry of the same amount may be it: a person must look."""
-    async with await connect(stripe, journal=str(path), tag_calls=False) as agent:
+    async with await connect(stripe, journal=str(place), tag_calls=False) as agent:
         await unknown_call(agent, stripe, customer, "k", executed=False)
-        make_older(path, hours=24.1)
+        make_older(place, hours=24.1)
         (finding,) = await agent.reconcile()
         assert ("unknown", True) == (finding.outcome, "cannot be told apart" in finding.advice)
         await agent.call_tool(TOOL, order(customer), idempotency_key="other")
         (finding,) = await agent.reconcile()
     (entry,) = await ledger(stripe, customer)
     assert ("unknown", True) == (finding.outcome, entry["id"] in finding.advice)
-    assert ["unknown", "succeeded"] == [row["state"] for row in rows(path)]
+    assert ["unknown", "succeeded"] == [row["state"] for row in rows(place)]
 
 
 async def test_reconcile_is_not_fooled_by_the_clock_or_a_forged_tag(
-    stripe: Sandbox, agent: OCPAgent, customer: str, path: Path
+    stripe: Sandbox, agent: OCPAgent, customer: str, place: Place
 ) -> None:
     """The whole ledger is read, and a tag on an entry of another amount settles nothing."""
     await unknown_call(agent, stripe, customer, "k", executed=True)
-    make_older(path, hours=-48)  # our clock was two days ahead
+    make_older(place, hours=-48)  # our clock was two days ahead
     (finding,) = await agent.reconcile()
     assert "succeeded" == finding.outcome
     await unknown_call(agent, stripe, customer, "forged", executed=False)
     async with httpx.AsyncClient(base_url=stripe.url, auth=(stripe.api_key, "")) as http:
         form = {"amount": "-7", "currency": "usd", "metadata[ocp_call]": "forged"}
         await http.post(f"/v1/customers/{customer}/balance_transactions", data=form)
-    make_older(path, hours=25)
+    make_older(place, hours=25)
     (finding,) = await agent.reconcile()
     assert ("unknown", True) == (finding.outcome, "Check whether one of these is it" in finding.advice)
 
@@ -632,10 +655,10 @@ async def test_resume_sends_the_recorded_call(stripe: Sandbox, agent: OCPAgent, 
 
 
 @pytest.mark.promise("outcomes.no-fifth")
-async def test_cancelling_at_every_await_leaves_a_truthful_row(stripe: Sandbox, path: Path, customer: str) -> None:
+async def test_cancelling_at_every_await_leaves_a_truthful_row(stripe: Sandbox, place: Place, customer: str) -> None:
     """Cancelled after each step of the loop in turn: what the caller is told, the row and the ledger agree."""
     told: dict[str, int] = {}
-    async with await connect(stripe, journal=str(path)) as agent:
+    async with await connect(stripe, journal=str(place)) as agent:
         await agent.call_tool(TOOL, order(customer, amount=-1))
         # Some are counted from the start of the call, some from the moment its request is out.
         for is_out, steps in itertools.product((False, True), range(60)):
@@ -649,7 +672,7 @@ async def test_cancelling_at_every_await_leaves_a_truthful_row(stripe: Sandbox, 
             task.cancel()
             outcome = await outcome_of(task)
             told[outcome] = told.get(outcome, 0) + 1
-            row = next((row for row in rows(path) if row["key"] == key), None)
+            row = next((row for row in rows(place) if row["key"] == key), None)
             made = [entry for entry in await ledger(stripe, customer) if entry["metadata"]["ocp_call"] == key]
             if outcome == "cancelled":  # before anything was sent
                 assert row is None or row["state"] == "not_sent"
@@ -688,13 +711,13 @@ async def outcome_of(task: asyncio.Task[Any]) -> str:
     return "succeeded"
 
 
-def call_and_stall(url: str, api_key: str, path: str, customer: str) -> None:
+def call_and_stall(url: str, api_key: str, place: str, customer: str) -> None:
     """
     In a process of its own, to be killed.
     """
 
     async def main() -> None:
-        settings = Settings(api_key=api_key, api_base=url, journal=path)
+        settings = Settings(api_key=api_key, api_base=url, journal=place)
         async with OCPAgent(settings=settings) as agent:
             await agent.register_api("stripe")
             await agent.call_tool(TOOL, order(customer), idempotency_key="k")
@@ -704,11 +727,13 @@ def call_and_stall(url: str, api_key: str, path: str, customer: str) -> None:
 
 @pytest.mark.parametrize("executed", [False, True])
 @pytest.mark.promise("once.after-a-crash")
-def test_a_killed_process_leaves_a_call_that_can_be_resumed(stripe_thread: Sandbox, path: Path, executed: bool) -> None:
+def test_a_killed_process_leaves_a_call_that_can_be_resumed(
+    stripe_thread: Sandbox, place: Place, executed: bool
+) -> None:
     """SIGKILL while the request is out: the row says it may have been sent, and the next caller finishes it at once."""
     customer = stripe_thread.create_customer()
     stripe_thread.faults.add("stall", seconds=0.6, executed=executed, path="balance")
-    arguments = (stripe_thread.url, stripe_thread.api_key, str(path), customer)
+    arguments = (stripe_thread.url, stripe_thread.api_key, str(place), customer)
     process = processes().Process(target=call_and_stall, args=arguments)
     process.start()
     while not posts(stripe_thread):
@@ -717,10 +742,10 @@ def test_a_killed_process_leaves_a_call_that_can_be_resumed(stripe_thread: Sandb
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert ["sending"] == [row["state"] for row in rows(path)]
+    assert ["sending"] == [row["state"] for row in rows(place)]
 
     async def again() -> tuple[Any, int]:
-        async with await connect(stripe_thread, journal=str(path), max_attempts=20) as agent:
+        async with await connect(stripe_thread, journal=str(place), max_attempts=20) as agent:
             result = await agent.call_tool(TOOL, order(customer), idempotency_key="k")
             return result, len(await ledger(stripe_thread, customer))
 
@@ -738,8 +763,10 @@ OUTCOMES = st.sampled_from([State.NOT_SENT, State.SUCCEEDED, State.UNKNOWN, Stat
 
 class CallMachine(RuleBasedStateMachine):
     """
-    Admissions, outcomes, deaths and hours in any order; the verdict is the model's, in a file and in memory.
+    Admissions, outcomes, deaths and hours in any order; the verdict is the model's, on an engine and in memory.
     """
+
+    engine = "file"
 
     def __init__(self) -> None:
         super().__init__()
@@ -748,16 +775,15 @@ class CallMachine(RuleBasedStateMachine):
         self.names: dict[str, str] = {}  # key -> the key of the call that it joined
         self.loop = asyncio.new_event_loop()
 
-    @initialize(is_file=st.booleans())
-    def open(self, is_file: bool) -> None:
+    @initialize(is_durable=st.booleans())
+    def open(self, is_durable: bool) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "journal"
-        self.path = path if is_file else None
-        self.journal = Journal(self.path, clock=lambda: self.now, open_database=self.opened)
+        self.places = Places(self.engine, Path(self.folder.name))
+        self.place = self.places("journal") if is_durable else None
+        self.journal = Journal(self.place, clock=lambda: self.now, open_database=self.opened)
 
     def opened(self, path: Path | None) -> sqlite3.Connection:
-        self.db = open_database(path)
-        self.db.execute("PRAGMA synchronous = OFF")
+        self.db = opened(path)
         return self.db
 
     def expected(self, key: str, amount: int, reference: str | None) -> tuple[str, str]:
@@ -813,11 +839,11 @@ class CallMachine(RuleBasedStateMachine):
     @rule()
     def everyone_dies(self) -> None:
         sql = f"UPDATE calls SET owner = 'dead', owner_pid = {2**22 + 1} WHERE owner != ''"  # noqa: S608  a number
-        if self.path is None and self.calls:
-            self.db.execute(sql)
-        elif self.calls:
-            with contextlib.closing(sqlite3.connect(self.path or "", isolation_level=None)) as db:
+        if self.place is not None:
+            with look(self.place) as db:
                 db.execute(sql)
+        elif self.calls:
+            self.db.execute(sql)
         for call in self.calls.values():
             call[4] = False
 
@@ -835,6 +861,7 @@ class CallMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "journal"):
             self.loop.run_until_complete(self.journal.aclose())
+            self.places.close()
             self.folder.cleanup()
         self.loop.close()
 
@@ -843,6 +870,15 @@ CallMachine.TestCase.settings = hypothesis_settings(max_examples=200, stateful_s
 TestCallMachine = CallMachine.TestCase
 
 
+class CallMachineOnServer(CallMachine):
+    engine = "postgres"
+
+
+CallMachineOnServer.TestCase.settings = settings_on_server(CallMachine, max_examples=20)
+TestCallMachineOnServer = CallMachineOnServer.TestCase
+
+
+@pytest.mark.file_only("openings")
 def test_many_first_openings_at_once(tmp_path: Path) -> None:
     """A new file that many open in the same moment is ready for each of them."""
     barrier = threading.Barrier(8)
@@ -857,9 +893,9 @@ def test_many_first_openings_at_once(tmp_path: Path) -> None:
                 done.result()
 
 
-async def test_one_failing_work_fails_alone(path: Path) -> None:
+async def test_one_failing_work_fails_alone(place: Place) -> None:
     """A key SQLite cannot take is its caller's trouble, not that of those who share the commit."""
-    journal, scope = Journal(path), Scope("", "", "")
+    journal, scope = Journal(place), Scope("", "", "")
     bad = [journal.run(lambda book, key=key: book.find_key(key, scope)) for key in ("\ud800", 2**70)]  # type: ignore[misc]  # a default is no parameter here
     good = [admit(journal, draft(f"k{i}"), timeout_s=1) for i in range(20)]
     results = await asyncio.gather(*good[:10], *bad, *good[10:], return_exceptions=True)
@@ -868,10 +904,10 @@ async def test_one_failing_work_fails_alone(path: Path) -> None:
     await journal.aclose()
 
 
-async def test_who_lost_the_lease_records_no_doubtful_outcome(path: Path) -> None:
+async def test_who_lost_the_lease_records_no_doubtful_outcome(place: Place) -> None:
     """A late not_sent does not overwrite the taker's unknown; a success is recorded by whoever saw it."""
     now = [1_000_000.0]
-    journal = Journal(path, clock=lambda: now[0])
+    journal = Journal(place, clock=lambda: now[0])
     first = await admit(journal, draft("k"), timeout_s=1)
     now[0] += 100
     second = await admit(journal, draft("k"), timeout_s=1)
@@ -887,10 +923,10 @@ async def test_who_lost_the_lease_records_no_doubtful_outcome(path: Path) -> Non
 
 @pytest.mark.parametrize(("hours", "expected"), [(-48, "too_old"), (22.9, "resume"), (22.99, "too_old")])
 @pytest.mark.promise("once.own-bytes-only-while-known")
-async def test_only_what_is_surely_young_is_resumed(path: Path, hours: float, expected: str) -> None:
+async def test_only_what_is_surely_young_is_resumed(place: Place, hours: float, expected: str) -> None:
     """A call from the future, or whose last attempt could end past the border, is not sent again."""
     now = [1_000_000.0]
-    journal = Journal(path, clock=lambda: now[0])
+    journal = Journal(place, clock=lambda: now[0])
     first = await admit(journal, draft("k"))
     await settle(journal, first.record, State.UNKNOWN)
     now[0] += hours * 3600
@@ -898,42 +934,42 @@ async def test_only_what_is_surely_young_is_resumed(path: Path, hours: float, ex
     await journal.aclose()
 
 
-def take_over(path: Path) -> None:
+def take_over(place: Place) -> None:
     """Another caller has the call now, and it may have moved money."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as db:
+    with look(place) as db:
         assert 1 == db.execute("UPDATE calls SET owner = 'another:1:x', state = 'unknown'").rowcount
 
 
-async def test_a_cancelled_caller_who_lost_the_claim_is_told_unknown(path: Path) -> None:
+async def test_a_cancelled_caller_who_lost_the_claim_is_told_unknown(place: Place) -> None:
     """Its own attempts sent nothing, but whoever took the call over may have moved money."""
 
     def handler(_: httpx.Request) -> httpx.Response:
-        take_over(path)
+        take_over(place)
         task.cancel()
         raise httpx.ConnectError("refused")
 
-    async with await scripted(handler, journal=str(path)) as agent:
+    async with await scripted(handler, journal=str(place)) as agent:
         task = asyncio.create_task(agent.call_tool(TOOL, order(), idempotency_key="k"))
         assert "unknown" == await outcome_of(task)
-    assert ["unknown"] == [row["state"] for row in rows(path)]
+    assert ["unknown"] == [row["state"] for row in rows(place)]
 
 
-async def test_a_claim_lost_while_it_was_cancelled_is_not_called_unsent(path: Path) -> None:
+async def test_a_claim_lost_while_it_was_cancelled_is_not_called_unsent(place: Place) -> None:
     """The row was committed, taken over, and only then did the cancelled caller get to it."""
-    async with await scripted(lambda _: httpx.Response(500), journal=str(path)) as agent:
+    async with await scripted(lambda _: httpx.Response(500), journal=str(place)) as agent:
         task = asyncio.create_task(agent.call_tool(TOOL, order(), idempotency_key="k"))
         await asyncio.sleep(0)  # the claim is with the writer's thread
         deadline = time.monotonic() + 5
-        while not is_recorded(path):
+        while not is_recorded(place):
             time.sleep(0.005)  # noqa: ASYNC251  the loop must not see the commit yet
             assert time.monotonic() < deadline
-        take_over(path)
+        take_over(place)
         task.cancel()
         assert "unknown" == await outcome_of(task)
-    assert ["unknown"] == [row["state"] for row in rows(path)]
+    assert ["unknown"] == [row["state"] for row in rows(place)]
 
 
-async def test_a_row_that_is_sent_anew_says_so(path: Path) -> None:
+async def test_a_row_that_is_sent_anew_says_so(place: Place) -> None:
     """While a resumed call is out, its row says sending, whatever became of it before."""
     seen: list[dict[str, Any]] = []
     answers = [
@@ -942,41 +978,41 @@ async def test_a_row_that_is_sent_anew_says_so(path: Path) -> None:
     ]
 
     def handler(_: httpx.Request) -> httpx.Response:
-        seen.append(rows(path)[0])
+        seen.append(rows(place)[0])
         return answers.pop(0)
 
-    async with await scripted(handler, journal=str(path), max_attempts=1) as agent:
+    async with await scripted(handler, journal=str(place), max_attempts=1) as agent:
         with pytest.raises(RateLimitError):
             await agent.call_tool(TOOL, order(), idempotency_key="k")
         await agent._apis["stripe"].resume("k")
     assert [("sending", 0, None, None)] * 2 == [(r["state"], r["attempts"], r["status"], r["answer"]) for r in seen]
 
 
-async def test_a_retagged_entry_is_a_suspect(stripe: Sandbox, agent: OCPAgent, customer: str, path: Path) -> None:
+async def test_a_retagged_entry_is_a_suspect(stripe: Sandbox, agent: OCPAgent, customer: str, place: Place) -> None:
     """Someone edits the tag in the Dashboard: that the tag is gone proves nothing."""
     await unknown_call(agent, stripe, customer, "k", executed=True)
     (entry,) = await ledger(stripe, customer)
     async with httpx.AsyncClient(base_url=stripe.url, auth=(stripe.api_key, "")) as http:
         path_ = f"/v1/customers/{customer}/balance_transactions/{entry['id']}"
         await http.post(path_, data={"metadata[ocp_call]": "edited"})
-    make_older(path, hours=25)
+    make_older(place, hours=25)
     (finding,) = await agent.reconcile()
     assert ("unknown", True) == (finding.outcome, entry["id"] in finding.advice)
 
 
 @pytest.mark.promise("answers.surprising-success")
-async def test_a_replay_repeats_the_warnings(path: Path) -> None:
+async def test_a_replay_repeats_the_warnings(place: Place) -> None:
     """What was surprising the first time is told again."""
-    async with await scripted(partial(answered, type="of_next_year"), journal=str(path)) as agent:
+    async with await scripted(partial(answered, type="of_next_year"), journal=str(place)) as agent:
         results = [await agent.call_tool(TOOL, order(), idempotency_key="k") for _ in range(2)]
     assert results[0].warnings == results[1].warnings != ()
 
 
 @pytest.mark.promise("once.one-reason")
-async def test_a_reference_known_to_another_journal_is_unknown(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+async def test_a_reference_known_to_another_journal_is_unknown(stripe: Sandbox, customer: str, places: Places) -> None:
     """Two hosts without a common journal derive one key: Stripe refuses other words, but the money may have moved."""
     for name, words in (("a", "Sorry"), ("b", "We apologise")):
-        async with await connect(stripe, journal=str(tmp_path / name)) as agent:
+        async with await connect(stripe, journal=str(places(name))) as agent:
             call = agent.call_tool(TOOL, order(customer, reference="t", description=words), idempotency_key=None)
             if name == "a":
                 await call
@@ -991,19 +1027,20 @@ async def pruned(journal: Journal, *, with_references: bool = False) -> int:
 
 
 @pytest.mark.promise("once.one-reason")
-async def test_prune_keeps_paid_references(agent: OCPAgent, customer: str, path: Path) -> None:
+async def test_prune_keeps_paid_references(agent: OCPAgent, customer: str, place: Place) -> None:
     """A reason that was paid stays known, unless it is given up by name."""
     await agent.call_tool(TOOL, order(customer, reference="t"))
     await agent.call_tool(TOOL, order(customer))
-    journal = Journal(path)
+    journal = Journal(place)
     assert 0 == await pruned(journal), "the rules still count the last ten minutes"
-    age(path, 700)
+    age(place, 700)
     assert 1 == await pruned(journal)
     assert (await agent.call_tool(TOOL, order(customer, reference="t"))).replayed
     assert 1 == await pruned(journal, with_references=True)
     await journal.aclose()
 
 
+@pytest.mark.file_only("formats of before")
 async def test_a_worker_of_the_version_before_is_counted(path: Path) -> None:
     """It writes rows without the newer columns; budgets count them from the end of their lease."""
     journal = Journal(path)
@@ -1043,6 +1080,7 @@ def file_of_format(path: Path, number: int) -> sqlite3.Connection:
     return db
 
 
+@pytest.mark.file_only("formats of before")
 async def test_a_file_of_the_first_format_is_brought_up_to_date(path: Path) -> None:
     """Its calls stay, and count from when they were settled."""
     db = file_of_format(path, 1)
@@ -1054,6 +1092,7 @@ async def test_a_file_of_the_first_format_is_brought_up_to_date(path: Path) -> N
     await journal.aclose()
 
 
+@pytest.mark.file_only("formats of before")
 async def test_facts_that_were_hidden_in_texts_move_to_columns(path: Path) -> None:
     """A file of the second format: whose the key is, the mark in the body, the entry, warnings, the owner."""
     db = file_of_format(path, 2)
@@ -1081,9 +1120,9 @@ async def test_facts_that_were_hidden_in_texts_move_to_columns(path: Path) -> No
     assert None is found["update"].intent.money
 
 
-async def test_journals_close_and_open_again(path: Path) -> None:
+async def test_journals_close_and_open_again(place: Place) -> None:
     """A closed journal opens by itself when it is needed."""
-    journal = Journal(path)
+    journal = Journal(place)
     found = []
     for key in ("a", "b"):
         found.append(verdict(await admit(journal, draft(key), timeout_s=1)))
@@ -1094,6 +1133,7 @@ async def test_journals_close_and_open_again(path: Path) -> None:
     await journal.aclose()
 
 
+@pytest.mark.file_only("fsync")
 @pytest.mark.skipif(
     shutil.which("strace") is None, reason="needs strace; the test of the commits above runs everywhere"
 )
@@ -1117,9 +1157,9 @@ def test_the_kernel_is_asked_to_write_before_the_first_byte(stripe_thread: Sandb
     assert any(written < i < sent for i in synced)
 
 
-async def test_a_journal_that_nobody_closes_leaves_no_thread(path: Path) -> None:
+async def test_a_journal_that_nobody_closes_leaves_no_thread(place: Place) -> None:
     """A host may drop an agent without closing it."""
-    journal = Journal(path)
+    journal = Journal(place)
     before = set(threading.enumerate())
     await records(journal)
     (thread,) = set(threading.enumerate()) - before
@@ -1129,9 +1169,9 @@ async def test_a_journal_that_nobody_closes_leaves_no_thread(path: Path) -> None
     assert not thread.is_alive()
 
 
-def test_closing_in_one_thread_strands_no_work_of_another(path: Path) -> None:
+def test_closing_in_one_thread_strands_no_work_of_another(place: Place) -> None:
     """What is asked while another thread closes the journal is answered, by a new thread where need be."""
-    journal, done = Journal(path), []
+    journal, done = Journal(place), []
 
     async def ask() -> None:
         for _ in range(500):
@@ -1155,13 +1195,13 @@ def test_closing_in_one_thread_strands_no_work_of_another(path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "journal"]
 
 
-async def test_an_answer_that_sqlite_cannot_read_is_no_trouble_to_others(path: Path) -> None:
+async def test_an_answer_that_sqlite_cannot_read_is_no_trouble_to_others(place: Place) -> None:
     """NaN is no JSON to SQLite; the entry of another call is found all the same."""
     bodies = [json.dumps(transaction(id="cbtxn_odd", x=math.nan)).encode(), json.dumps(transaction()).encode()]
-    async with await scripted(lambda _: httpx.Response(200, content=bodies.pop(0)), journal=str(path)) as agent:
+    async with await scripted(lambda _: httpx.Response(200, content=bodies.pop(0)), journal=str(place)) as agent:
         for _ in range(2):
             await agent.call_tool(TOOL, order())
-    journal = Journal(path)
+    journal = Journal(place)
     scope, known = Scope("https://api.stripe.com", "test", ""), transaction()["id"]
     assert "cus_1" == await journal.run(lambda book: book.customer_of(known, scope))
     assert None is await journal.run(lambda book: book.customer_of("cbtxn_other", scope))

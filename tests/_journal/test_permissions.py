@@ -22,6 +22,7 @@ from ocp_stripe_balance._journal.permissions import hint_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.file_only("permissions")
 OWNER, OTHER, GROUP = 61001, 61002, 61000
 needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="other users need root")
 

@@ -7,58 +7,55 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import TOOL, admit, connect, draft, order, records, verdict
+from places import Place, look
 
 from ocp_stripe_balance._journal import Journal, is_alive, process
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocp_stripe_balance._journal import Record
     from ocp_stripe_balance.sandbox import Sandbox
 
 
-def change(path: Path, sql: str, *values: object) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as db:
+def change(place: Place, sql: str, *values: object) -> None:
+    with look(place) as db:
         assert 1 == db.execute(f"UPDATE calls SET {sql}", values).rowcount  # noqa: S608  the test's own
 
 
-async def test_a_predecessor_with_our_own_process_id_is_dead(tmp_path: Path) -> None:
+async def test_a_predecessor_with_our_own_process_id_is_dead(place: Place) -> None:
     """A container that is restarted has the same host name, and its program the same ID."""
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(place)
     await admit(journal, draft("k"))
     assert "wait" == verdict(await admit(journal, draft("k")))
     (record,) = await records(journal)
     host, pid, _ = record.lease.owner.split(":")
-    change(tmp_path / "journal", "owner = ?", f"{host}:{pid}:0123456789abcdef-0")
+    change(place, "owner = ?", f"{host}:{pid}:0123456789abcdef-0")
     assert "resume" == verdict(await admit(journal, draft("k")))
     await journal.aclose()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tells by /proc when a process began")
-def test_another_process_under_the_owners_id_is_not_the_owner(tmp_path: Path) -> None:
+def test_another_process_under_the_owners_id_is_not_the_owner(place: Place) -> None:
     """The ID lives, but what lives under it began at another time; who is gone or only waits to be buried is dead."""
-    path, now = tmp_path / "journal", 1_000_000.0
+    now = 1_000_000.0
 
-    async def look(journal: Journal, *, admits: bool) -> Record:
+    async def looked(journal: Journal, *, admits: bool) -> Record:
         if admits:
             await admit(journal, draft("k"))
         (record,) = await records(journal)
         await journal.aclose()
         return record
 
-    asyncio.run(look(Journal(path, clock=lambda: now), admits=True))
+    asyncio.run(looked(Journal(place, clock=lambda: now), admits=True))
 
     def is_owner_alive(pid: int, began: str | None) -> bool:
-        change(path, "owner = 'x:1:y', owner_pid = ?, owner_began = ?", pid, began)
-        return is_alive(asyncio.run(look(Journal(path), admits=False)), now)
+        change(place, "owner = 'x:1:y', owner_pid = ?, owner_began = ?", pid, began)
+        return is_alive(asyncio.run(looked(Journal(place), admits=False)), now)
 
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert is_owner_alive(other.pid, process.began(other.pid))
@@ -72,9 +69,9 @@ def test_another_process_under_the_owners_id_is_not_the_owner(tmp_path: Path) ->
     assert not is_owner_alive(other.pid, began)
 
 
-async def test_a_claim_names_when_its_process_began(tmp_path: Path) -> None:
+async def test_a_claim_names_when_its_process_began(place: Place) -> None:
     """In the row, as the system tells it."""
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(place)
     await admit(journal, draft("k"))
     (record,) = await records(journal)
     assert process.began(os.getpid()) == (record.lease.began or "")
@@ -124,7 +121,7 @@ def test_windows_is_asked_without_a_signal(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_no_signal_goes_to_the_asking_process(
-    stripe: Sandbox, customer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripe: Sandbox, customer: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two agents of one process, of which one waits for the other."""
     asked: list[tuple[int, int]] = []
@@ -136,8 +133,7 @@ async def test_no_signal_goes_to_the_asking_process(
 
     monkeypatch.setattr(os, "kill", recording)
     stripe.faults.add("stall", seconds=0.3, path="balance")
-    path = str(tmp_path / "journal")
-    async with await connect(stripe, journal=path) as one, await connect(stripe, journal=path) as two:
+    async with await connect(stripe, journal=str(place)) as one, await connect(stripe, journal=str(place)) as two:
         calls = [agent.call_tool(TOOL, order(customer), idempotency_key="k") for agent in (one, two)]
         assert 1 == len({result.data["id"] for result in await asyncio.gather(*calls)})
     assert (os.getpid(), 0) not in asked

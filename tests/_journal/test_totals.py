@@ -16,6 +16,7 @@ from helpers import admit, draft, settle, verdict
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from places import Other, Place, Places, columns, look, settings_on_server
 
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._journal import Book, Journal, Lease, Record
@@ -53,22 +54,19 @@ class Adding(RuleBasedStateMachine):
     Beside it the plain sum over all rows.
     """
 
+    engine = "file"
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "journal"
-        self.databases = [open_database(path) for _ in range(2)]
-        self.books = [Book(db) for db in self.databases]
+        self.places = Places(self.engine, Path(self.folder.name))
+        self.programs = [Other(self.places("journal")) for _ in range(2)]
         self.now = 1_800_000_000.0
         self.keys = 0
         self.allowed: list[float] = []
 
     def work(self, number: int, work: Callable[[Book], Any]) -> Any:
-        book = self.books[number]
-        book.begin()
-        result = work(book)
-        book.commit()
-        return result
+        return self.programs[number].work(work)
 
     @rule(
         number=st.integers(0, 1),
@@ -165,8 +163,9 @@ class Adding(RuleBasedStateMachine):
         return found
 
     def teardown(self) -> None:
-        for db in self.databases:
-            db.close()
+        for program in self.programs:
+            program.close()
+        self.places.close()
         self.folder.cleanup()
 
 
@@ -174,6 +173,15 @@ Adding.TestCase.settings = hypothesis_settings(max_examples=25, stateful_step_co
 TestAdding = Adding.TestCase
 
 
+class AddingOnServer(Adding):
+    engine = "postgres"
+
+
+AddingOnServer.TestCase.settings = settings_on_server(Adding, max_examples=8)
+TestAddingOnServer = AddingOnServer.TestCase
+
+
+@pytest.mark.file_only("formats of before")
 @pytest.mark.promise("closed.budget")
 async def test_calls_of_a_journal_of_before_are_in_its_budgets_at_once(tmp_path: Path) -> None:
     """Rows that the first versions wrote count from the first call on."""
@@ -199,6 +207,7 @@ async def test_calls_of_a_journal_of_before_are_in_its_budgets_at_once(tmp_path:
     await journal.aclose()
 
 
+@pytest.mark.file_only("steps of SQLite's machine")
 async def test_a_call_costs_the_same_with_a_hundred_calls_in_its_windows_and_with_ten_thousand() -> None:
     """Counted in steps of the database's machine, not in time: to be let through, and to be refused by a budget."""
     few, many = [await steps_of_calls(100), await steps_of_calls(10_000)]
@@ -270,33 +279,33 @@ async def steps_of_calls(number: int) -> dict[str, int]:
     return found
 
 
-async def test_who_is_refused_is_told_when_there_is_room_or_the_earliest_moment(tmp_path: Path) -> None:
+async def test_who_is_refused_is_told_when_there_is_room_or_the_earliest_moment(place: Place) -> None:
     """Exactly where few calls lie between; not before some moment where there are more than are looked at."""
     now = [1_800_000_000.0]
     policy = Policy(duplicate_window="off", budgets=[{"per": "user", "window": "1h", "credit": {"usd": "10.00"}}])
-    journal = Journal(tmp_path / "journal", clock=lambda: now[0])
+    journal = Journal(place, clock=lambda: now[0])
     first = await admit(journal, draft("first", -1000, user="ann"), policy)
     await settle(journal, first.record, State.SUCCEEDED)
     now[0] += 60
     refused = await admit(journal, draft("second", -1, user="ann"), policy)
     assert (now[0] + 3540, True) == (refused.error.free_at and refused.finding.free_at, "is room" in str(refused.error))
-    with contextlib.closing(sqlite3.connect(tmp_path / "journal")) as db:
-        names = [row[1] for row in db.execute("PRAGMA table_info(calls)") if row[1] != "id"]
+    with look(place) as db:
+        names = [name for name in columns(db) if name != "id"]
         other = {"key": "'old-' || n", "user": "'bob'", "spent_at": "spent_at - 1"}
         values = ", ".join(other.get(name, f'"{name}"') for name in names)
         quoted = ", ".join(f'"{name}"' for name in names)
         db.execute(
             f"INSERT INTO calls ({quoted}) WITH RECURSIVE numbers (n) AS "  # noqa: S608  the table's own names
             "(SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10000) "
-            f"SELECT {values} FROM (SELECT * FROM calls LIMIT 1), numbers"
+            f"SELECT {values} FROM (SELECT * FROM calls LIMIT 1) AS one, numbers"
         )
-        db.commit()
     refused = await admit(journal, draft("third", -1, user="ann"), policy)
     assert "Not before" in str(refused.error)
     assert refused.finding.free_at <= now[0] + 3540
     await journal.aclose()
 
 
+@pytest.mark.file_only("plans in SQLite's words")
 async def test_every_look_up_of_a_call_has_an_index(tmp_path: Path) -> None:
     """None walks through all calls, decisions or proposals."""
     with contextlib.closing(open_database(tmp_path / "journal")) as db:

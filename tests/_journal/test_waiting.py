@@ -12,13 +12,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from helpers import TOOL, admit, answered, connect, draft, ledger, order, records, scripted, settle
+from places import Place, locked, look
 
 from ocp_stripe_balance import NotSentError, OutcomeUnknownError
 from ocp_stripe_balance._domain import Outcome, State
@@ -27,8 +27,6 @@ from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance.errors import ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ocp_stripe_balance.sandbox import Sandbox
 
 
@@ -37,18 +35,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-@contextlib.contextmanager
-def locked(path: Path, how: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-    """
-    Another program holds the write lock, until the block ends.
-    """
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)) as db:
-        db.execute(f"BEGIN {how}")
-        yield db
-
-
-async def states(path: Path) -> list[str]:
-    journal = Journal(path)
+async def states(place: Place) -> list[str]:
+    journal = Journal(place)
     found = [str(record.state) for record in await records(journal)]
     await journal.aclose()
     return found
@@ -56,13 +44,13 @@ async def states(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("is_new", [False, True])
 async def test_a_locked_journal_ends_a_call_at_its_deadline(
-    stripe: Sandbox, customer: str, path: Path, is_new: bool
+    stripe: Sandbox, customer: str, place: Place, is_new: bool
 ) -> None:
     """Many calls at once all end then, nothing is sent, and nothing is done later; also a new file's."""
-    async with await connect(stripe, journal=str(path), timeout=0.6) as agent:
+    async with await connect(stripe, journal=str(place), timeout=0.6) as agent:
         if not is_new:
             await agent.call_tool(TOOL, order(customer))
-        with locked(path):
+        with locked(place):
             began = time.monotonic()
             told = await asyncio.gather(
                 *(agent.call_tool(TOOL, order(customer, amount=-n)) for n in range(1, 9)), return_exceptions=True
@@ -71,15 +59,15 @@ async def test_a_locked_journal_ends_a_call_at_its_deadline(
         assert all(isinstance(each, NotSentError) and "another program holds its lock" in str(each) for each in told)
         assert took < 3
         await agent.call_tool(TOOL, order(customer, amount=-99))
-    assert ["succeeded"] * (1 if is_new else 2) == await states(path)
+    assert ["succeeded"] * (1 if is_new else 2) == await states(place)
     assert (1 if is_new else 2) == len(await ledger(stripe, customer))
 
 
-async def test_a_cancelled_caller_waits_for_no_lock(stripe: Sandbox, customer: str, path: Path) -> None:
+async def test_a_cancelled_caller_waits_for_no_lock(stripe: Sandbox, customer: str, place: Place) -> None:
     """A timeout of the caller's own ends the call at once; what it wanted is never done."""
-    async with await connect(stripe, journal=str(path)) as agent:
+    async with await connect(stripe, journal=str(place)) as agent:
         await agent.call_tool(TOOL, order(customer))
-        with locked(path):
+        with locked(place):
             began = time.monotonic()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
@@ -89,12 +77,12 @@ async def test_a_cancelled_caller_waits_for_no_lock(stripe: Sandbox, customer: s
                     await agent.call_tool(TOOL, order(customer, amount=-1), idempotency_key="k")
             assert time.monotonic() - began < 3
         await agent.call_tool(TOOL, order(customer, amount=-2))
-    assert ["succeeded"] * 2 == await states(path)
+    assert ["succeeded"] * 2 == await states(place)
 
 
-async def test_a_work_that_was_given_up_is_never_done(path: Path) -> None:
+async def test_a_work_that_was_given_up_is_never_done(place: Place) -> None:
     """Its caller was told so: whichever of the two is first, the other knows."""
-    journal, done = Journal(path), []
+    journal, done = Journal(place), []
     await records(journal)
     loop = asyncio.get_running_loop()
     for number in range(150):
@@ -110,19 +98,19 @@ async def test_a_work_that_was_given_up_is_never_done(path: Path) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "rejected", "unknown"])
-async def test_an_outcome_under_a_lock_is_told_truthfully_and_written_later(path: Path, outcome: str) -> None:
+async def test_an_outcome_under_a_lock_is_told_truthfully_and_written_later(place: Place, outcome: str) -> None:
     """Nobody is told that nothing was sent; it is on record as soon as the other program is done."""
     with contextlib.ExitStack() as lock:
 
         def handler(request: httpx.Request) -> httpx.Response:
-            lock.enter_context(locked(path))
+            lock.enter_context(locked(place))
             if outcome == "rejected":
                 return httpx.Response(
                     404, json={"error": {"type": "invalid_request_error", "code": "resource_missing"}}
                 )
             return answered(request) if outcome == "succeeded" else httpx.Response(500)
 
-        async with await scripted(handler, journal=str(path), timeout=0.5, max_attempts=1) as agent:
+        async with await scripted(handler, journal=str(place), timeout=0.5, max_attempts=1) as agent:
             try:
                 told: dict[str, Any] = (await agent.call_tool(TOOL, order(), idempotency_key="k")).to_dict()
             except ToolError as error:
@@ -131,22 +119,22 @@ async def test_an_outcome_under_a_lock_is_told_truthfully_and_written_later(path
             assert "sent nothing" not in str(told)
             assert "nothing was sent" not in str(told).lower()
             assert outcome != "succeeded" or "not in the journal yet" in str(told["warnings"])
-            with closing(sqlite3.connect(path)) as database:
-                assert [("sending",)] == database.execute("SELECT state FROM calls").fetchall()
+            with look(place) as database:
+                assert ["sending"] == [state for (state,) in database.execute("SELECT state FROM calls")]
             lock.close()
-    assert [outcome] == await states(path)
+    assert [outcome] == await states(place)
 
 
-async def test_closing_under_a_lock_ends_soon(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_closing_under_a_lock_ends_soon(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     """Two seconds for all outcomes that are owed together; what is then not on record is said."""
-    journal = Journal(path)
+    journal = Journal(place)
     admitted = [await admit(journal, draft(f"k{number}")) for number in range(3)]
     loop = asyncio.get_running_loop()
 
     def settled(book: Any, record: Any) -> bool:
         return bool(book.settle(record, Outcome(State.SUCCEEDED, is_final=True), 1.0))
 
-    with locked(path), caplog.at_level(logging.WARNING):
+    with locked(place), caplog.at_level(logging.WARNING):
         for each in admitted:
             written = await journal.owe(lambda book, each=each: settled(book, each.record), loop.time() + 0.05)  # type: ignore[misc]
             assert "another program holds its lock" in written.gap
@@ -154,9 +142,10 @@ async def test_closing_under_a_lock_ends_soon(path: Path, caplog: pytest.LogCapt
         await journal.aclose()
         assert time.monotonic() - began < 4
     assert 3 == caplog.text.count("an outcome is not on record")
-    assert ["sending"] * 3 == await states(path)
+    assert ["sending"] * 3 == await states(place)
 
 
+@pytest.mark.file_only("a connection of SQLite")
 async def test_closing_ends_where_the_file_cannot_be_closed(path: Path) -> None:
     """Whatever goes wrong there, nobody hangs."""
 
@@ -175,6 +164,7 @@ async def test_closing_ends_where_the_file_cannot_be_closed(path: Path) -> None:
     await asyncio.wait_for(journal.aclose(), 5)
 
 
+@pytest.mark.file_only("a -wal beside it")
 async def test_two_agents_of_one_process_do_not_close_each_others_file(path: Path) -> None:
     """They share it; the last one closes it."""
     one, two = Journal(path), Journal(path)
@@ -224,6 +214,7 @@ assert 0 == os.waitpid(pid, 0)[1]
 """
 
 
+@pytest.mark.file_only("descriptors of it")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_agents_that_nobody_closes_leave_nothing_open(stripe_thread: Sandbox, tmp_path: Path) -> None:
     """No thread and no descriptor, in the process and in a child of it."""

@@ -18,7 +18,6 @@ from helpers import (
     STRIPES,
     TEST_KEY,
     TOOL,
-    age,
     answered,
     connect,
     decisions,
@@ -29,6 +28,7 @@ from helpers import (
     transaction,
     usual_journal,
 )
+from places import age
 
 from ocp_stripe_balance import (
     ConfigurationError,

@@ -11,7 +11,8 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, age, ledger, run
+from helpers import TOOL, ledger, run
+from places import age
 
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance.sandbox import Sandbox

@@ -11,11 +11,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer
 from helpers import TOOL, ledger
 from terminal import Done, at_terminal, in_pipe
 
-from ocp_stripe_balance.cli.app import app
+from ocp_stripe_balance.cli.app import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +48,7 @@ class Desk:
         self.more = {"OCP_STRIPE_POLICY": str(folder / "policy.toml"), "OCP_STRIPE_MAX_ATTEMPTS": "1"}
 
     def _uses(self, words: tuple[str, ...]) -> None:
-        self.used |= {name for name in names(typer.main.get_command(app)) if words[: len(name)] == name}
+        self.used |= {name for name in names(program()) if words[: len(name)] == name}
 
     def shown(self, *words: str, code: int = 0, answer: str = "", columns: int = 80) -> str:
         """
@@ -145,12 +144,12 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert desk.told("mcp", "tokens", "create", "laptop")["token"]
     assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
     assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
-    assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",)}
+    assert set(names(program())) == desk.used | {("sandbox",)}
 
 
 def test_help_is_whole_and_in_plain_words() -> None:
     """No sentence is cut, and no type of Python's stands where a word is."""
-    tree = typer.main.get_command(app)
+    tree = program()
     groups = {name[:length] for name in names(tree) for length in range(len(name))}
     for path in sorted({*names(tree), *groups}):
         lines = [line for line in in_pipe(*path, "--help").out.splitlines() if not line.startswith("Usage")]
@@ -262,4 +261,4 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
     assert "Interrupted." in done.out
-    assert set(names(typer.main.get_command(app))) == desk.used | {("sandbox",), ("calls", "export")}
+    assert set(names(program())) == desk.used | {("sandbox",), ("calls", "export")}

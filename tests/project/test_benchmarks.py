@@ -12,14 +12,15 @@ from pathlib import Path
 
 import compare
 import pacing
-import programs
 import pytest
 import run
 import server
 from measure import Slice, Spread, Target
+from postgres import server_url
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", "ours", "ours_journal", "ours_readme", "ours_policy"}
+OURS = {"ours", "ours_journal", "ours_readme", "ours_policy", "ours_postgres"}
+CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", *OURS}
 POST = b"POST /v1/customers/cus_1/balance_transactions HTTP/1.1\r\nCONTENT-length: 24\r\nIdempotency-Key: K-1\r\n\r\n"
 BODY = b"amount=-500&currency=usd"
 GET = b"GET /v1/customers/cus_1 HTTP/1.1\r\n\r\n"
@@ -39,21 +40,14 @@ def measured(client: str, number: int, calls_per_s: float, cpu_s: float = 1.0) -
     )
 
 
-@pytest.fixture
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Processes that have the imports behind them: how long those take is of no interest here.
-    """
-    monkeypatch.setattr(sys, "executable", str(programs.folder() / "python"))
-
-
 @pytest.mark.timeout(120)
-@pytest.mark.usefixtures("_at_once")
+@pytest.mark.usefixtures("at_once")
 def test_a_tiny_run_has_finite_figures_for_every_client_and_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The real server, the real workers, every client."""
     size = "--rounds 1 --levels 1 64 256 --calls 20 --starts 1 --warm-up 5 --growth 1200"
+    monkeypatch.setenv("TEST_POSTGRES_URL", server_url())
     monkeypatch.setattr(sys, "argv", ["run.py", *size.split(), "--out", str(tmp_path)])
     run.main()
     printed = capsys.readouterr().out
@@ -61,7 +55,7 @@ def test_a_tiny_run_has_finite_figures_for_every_client_and_target(
     assert {(client, level) for client in CLIENTS for level in (1, 64, 256)} == {
         (each["client"], each["in_flight"]) for each in results["slices"]
     }
-    assert 16 == len(results["targets"])
+    assert 18 == len(results["targets"])
     assert not [
         plan
         for plan in results["inside"]["journal"]["plans"].values()
@@ -135,7 +129,7 @@ def test_the_server_answers_like_stripe() -> None:
     assert f"\r\nContent-Length: {len(body)}\r\n".encode() in head
 
 
-@pytest.mark.usefixtures("_at_once")
+@pytest.mark.usefixtures("at_once")
 def test_the_pace_is_measured_against_the_sandbox(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

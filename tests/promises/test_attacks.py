@@ -16,7 +16,7 @@ from ocp_stripe_balance import OCPAgent, PolicyRefusedError, Settings, ToolError
 from ocp_stripe_balance._journal import Journal
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from places import Place
 
     from ocp_stripe_balance.sandbox import Sandbox
 
@@ -208,9 +208,9 @@ def as_called(value: Any, ids: dict[str, str]) -> Any:
     return value
 
 
-async def decide(path: Path, step: tuple[str, str]) -> None:
+async def decide(place: Place, step: tuple[str, str]) -> None:
     verb, key = step
-    journal = Journal(path)
+    journal = Journal(place)
     proposal = next(each for each in await proposals(journal) if each.key == key)
     answer = proposal.approve(by="Ana") if verb == "approve" else proposal.deny(by="Ana")
     await record_decision(journal, answer)
@@ -219,18 +219,17 @@ async def decide(path: Path, step: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.promise("path.stays")
-async def test_attack_is_stopped(name: str, stripe: Sandbox, tmp_path: Path) -> None:
+async def test_attack_is_stopped(name: str, stripe: Sandbox, place: Place) -> None:
     """Each call is told what stops it, nothing moves but what every rule allows, and nothing leaves the template."""
     calls, told, moved = ATTACKS[name]
     ids = {role: stripe.create_customer() for role in (ANN, BOB, VIP)}
-    path = tmp_path / "journal.sqlite3"
-    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, journal=str(path), policy=as_called(POLICY, ids))
+    settings = Settings(api_key=stripe.api_key, api_base=stripe.url, journal=str(place), policy=as_called(POLICY, ids))
     async with OCPAgent(settings=settings) as agent:
         await agent.register_api("stripe")
         answers = []
         for step in calls:
             if isinstance(step, tuple):
-                await decide(path, step)
+                await decide(place, step)
             else:
                 answers.append(await attempt(agent, as_called(step, ids)))
     assert told == answers

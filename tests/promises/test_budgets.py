@@ -15,22 +15,21 @@ from helpers import TOOL, admit, draft, ledger, order, settle, verdict
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from places import ON_BOTH, Other, Place, Places, look, opened, settings_on_server
 from programs import processes
 
 from ocp_stripe_balance import OCPAgent, PolicyRefusedError, Settings
 from ocp_stripe_balance._calls.endings import Refused
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._journal import Journal, Record
-from ocp_stripe_balance._journal.book import Book
-from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._policy import Policy
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
 
     from ocp_stripe_balance._calls.call import Call
+    from ocp_stripe_balance._journal import Book
 
 HOUR = 3600
 MARGIN = 5  # a lease is so much longer than the call may take
@@ -57,15 +56,6 @@ def whose(call: Any, per: str) -> Any:
     return {"customer": call.intent.customer, "user": call.intent.caller.user, "all": ""}[per]
 
 
-def opened(path: Path | None) -> sqlite3.Connection:
-    """
-    Without waiting for the disk: no power fails here.
-    """
-    db = open_database(path)
-    db.execute("PRAGMA synchronous = OFF")
-    return db
-
-
 class Spending(RuleBasedStateMachine):
     """
     Calls that succeed, fail, hang, crash and are sent again, on a journal that is closed and opened in between.
@@ -73,31 +63,30 @@ class Spending(RuleBasedStateMachine):
     Beside it the ledger, which Stripe would keep: what was executed, when.
     """
 
+    engine = "file"
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_800_000_000.0
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
+        self.places = Places(self.engine, Path(self.folder.name))
         self.ledger: dict[str, tuple[float, Record]] = {}
         self.journals: list[Journal] = []
 
     @initialize()
     def start_workers(self) -> None:
         self.journals = [self.open() for _ in range(2)]
-        self.db = opened(Path(self.folder.name) / "journal")
+        self.other = Other(self.places("journal"))
 
     def read(self, read: Callable[[Book], Any]) -> Any:
         """
         What the journal has, as another program would find it: without the way through a worker's thread.
         """
-        book = Book(self.db)
-        book.begin()
-        found = read(book)
-        book.commit()
-        return found
+        return self.other.work(read)
 
     def open(self) -> Journal:
-        return Journal(Path(self.folder.name) / "journal", clock=lambda: self.now, open_database=opened)
+        return Journal(self.places("journal"), clock=lambda: self.now, open_database=opened)
 
     @rule(
         key=KEYS,
@@ -203,7 +192,8 @@ class Spending(RuleBasedStateMachine):
         """
         Owners that are no more, so that crashed calls can be taken over at once.
         """
-        self.db.execute("UPDATE calls SET owner_pid = ? WHERE owner != ''", (2**22 + 1,))
+        with look(self.places("journal")) as db:
+            db.execute("UPDATE calls SET owner_pid = ? WHERE owner != ''", (2**22 + 1,))
 
     @invariant()
     def no_budget_is_exceeded(self) -> None:
@@ -226,9 +216,10 @@ class Spending(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.journals:
-            self.db.close()
+            self.other.close()
         for journal in self.journals:
             self.loop.run_until_complete(journal.aclose())
+        self.places.close()
         self.loop.close()
         self.folder.cleanup()
 
@@ -237,10 +228,18 @@ Spending.TestCase.settings = hypothesis_settings(max_examples=70, stateful_step_
 TestSpending = Spending.TestCase
 
 
-async def test_a_crashed_call_counts_from_the_last_moment_it_can_have_moved_money(tmp_path: Path) -> None:
+class SpendingOnServer(Spending):
+    engine = "postgres"
+
+
+SpendingOnServer.TestCase.settings = settings_on_server(Spending, max_examples=8)
+TestSpendingOnServer = SpendingOnServer.TestCase
+
+
+async def test_a_crashed_call_counts_from_the_last_moment_it_can_have_moved_money(place: Place) -> None:
     """Its lease is that moment, when it was first sent and again when it was resumed."""
     now = [1_800_000_000.0]
-    journal = Journal(tmp_path / "journal", clock=lambda: now[0])
+    journal = Journal(place, clock=lambda: now[0])
 
     async def found(key: str, cents: int) -> str:
         return verdict(await admit(journal, draft(key, cents, customer="a"), POLICY, timeout_s=LEASE - MARGIN))
@@ -256,10 +255,10 @@ async def test_a_crashed_call_counts_from_the_last_moment_it_can_have_moved_mone
     await journal.aclose()
 
 
-async def test_what_was_settled_late_counts_from_then(tmp_path: Path) -> None:
+async def test_what_was_settled_late_counts_from_then(place: Place) -> None:
     """The money moved somewhere between the claim and the answer: the answer is the later of the two."""
     now = [1_800_000_000.0]
-    journal = Journal(tmp_path / "journal", clock=lambda: now[0])
+    journal = Journal(place, clock=lambda: now[0])
     first = await admit(journal, draft("slow", -600, customer="a"), POLICY)
     now[0] += LEASE
     await settle(journal, first.record, State.SUCCEEDED)
@@ -295,13 +294,14 @@ def spend(url: str, api_key: str, journal: str, customers: list[str], start: Any
 
 
 @pytest.mark.promise("closed.budget")
-async def test_eight_processes_spend_one_budget(tmp_path: Path) -> None:
+@ON_BOTH
+async def test_eight_processes_spend_one_budget(place: Place) -> None:
     """Never over, and at the end less than one call is left: nothing is in flight any more."""
     context = processes()
     with Sandbox() as stripe:
         customers = [stripe.create_customer() for _ in range(3)]
         start, told = context.Barrier(8), context.Queue()
-        arguments = (stripe.url, stripe.api_key, str(tmp_path / "journal"), customers, start, told)
+        arguments = (stripe.url, stripe.api_key, str(place), customers, start, told)
         workers = [context.Process(target=spend, args=arguments, daemon=True) for _ in range(8)]
         for worker in workers:
             worker.start()
@@ -310,7 +310,7 @@ async def test_eight_processes_spend_one_budget(tmp_path: Path) -> None:
             worker.join()
         entries = [entry for customer in customers for entry in await ledger(stripe, customer)]
         spent = -sum(entry["amount"] for entry in entries)
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(place)
     assert [] == await journal.run(lambda book: book.wrong_totals())
     await journal.aclose()
     assert {"budgets[0].credit.usd"} == {rule for _, rule in answers}

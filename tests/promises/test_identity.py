@@ -33,6 +33,7 @@ from helpers import (
     usual_journal,
 )
 from hypothesis import strategies as st
+from places import Place, look
 
 from ocp_stripe_balance import ApprovalRequiredError, InvalidParametersError, Policy, ToolCall, ToolError
 from ocp_stripe_balance._calls.endings import Ready, Repeated, Waiting
@@ -215,6 +216,7 @@ def of_version(number: int, path: Path, newer: Path) -> Iterator[sqlite3.Connect
         yield db
 
 
+@pytest.mark.file_only("formats of before")
 @pytest.mark.promise("once.one-reason")
 @pytest.mark.parametrize("version", [4, 7, None])
 async def test_the_words_of_a_reversal_are_no_other_reference(
@@ -254,6 +256,7 @@ async def test_entries_whose_ids_differ_in_case_alone_are_reversed_each() -> Non
     assert isinstance(again, Repeated)
 
 
+@pytest.mark.file_only("formats of before")
 @pytest.mark.promise("once.one-reason")
 async def test_references_of_a_file_of_the_version_before_are_found(
     stripe: Sandbox, customer: str, tmp_path: Path
@@ -799,15 +802,14 @@ async def test_a_replay_says_what_was_then(stripe: Sandbox, customer: str) -> No
 
 @pytest.mark.parametrize(("state", "is_told"), [("unknown", True), ("sending", True), ("rejected", False)])
 async def test_a_replay_says_where_a_reversal_is_not_settled(
-    stripe: Sandbox, customer: str, tmp_path: Path, state: str, is_told: bool
+    stripe: Sandbox, customer: str, place: Place, state: str, is_told: bool
 ) -> None:
     """It may have been reversed; a reversal that was turned away changed nothing."""
-    path = tmp_path / "journal"
-    async with await connect(stripe, journal=str(path)) as agent:
+    async with await connect(stripe, journal=str(place)) as agent:
         first = await agent.call_tool(TOOL, order(customer, reference="t"))
         await agent.call_tool(REVERSE, {"transaction": first.data["id"]})
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("UPDATE calls SET state = ?, is_final = 0 WHERE key_origin = 'reversal'", (state,))
+        with look(place) as db:
+            db.execute("UPDATE calls SET state = ?, is_final = FALSE WHERE key_origin = 'reversal'", (state,))
         again = await agent.call_tool(TOOL, order(customer, reference="t"))
     assert is_told is any("may have been reversed" in each for each in again.warnings)
 

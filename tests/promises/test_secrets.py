@@ -45,6 +45,8 @@ from ocp_stripe_balance.sandbox import FaultKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from places import Place
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 MARK = "planted0key"
@@ -372,12 +374,11 @@ async def test_what_holds_the_key_is_not_pickled_and_not_shown(stripe: Sandbox) 
 
 
 @pytest.mark.promise("secrets.stay")
-async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandbox, tmp_path: Path) -> None:
+async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandbox, place: Place) -> None:
     """What succeeds is as silent as what fails."""
     stripe, customer = stripe_thread, stripe_thread.create_customer()
     stripe.api_key = "sk_test_planted0key"
-    path = tmp_path / "journal.sqlite3"
-    async with await connect(stripe, journal=str(path)) as agent:
+    async with await connect(stripe, journal=str(place)) as agent:
         result = await agent.call_tool(TOOL, order(customer))
         dry = await agent.call_tool(TOOL, order(customer, -1), dry_run=True)
         found = {
@@ -386,11 +387,11 @@ async def test_results_and_dry_runs_and_exports_have_no_key(stripe_thread: Sandb
         }
         found |= {"dry run": repr(dry) + json.dumps(dry.to_dict())}
         assert "Bearer [api key]" == dry.headers["Authorization"]
-    journal = Journal(path)
+    journal = Journal(place)
     found["rows"] = repr(await records(journal)) + repr(await decisions(journal))
     await journal.aclose()
     assert_unseen(found)
-    variables = {"OCP_STRIPE_JOURNAL": str(path)}
+    variables = {"OCP_STRIPE_JOURNAL": str(place)}
     for arguments in (("journal", "export"), ("journal", "list"), ("doctor",), ("policy", "check"), ("tools",)):
         done = run(*arguments, stripe=stripe, **variables)
         assert_unseen({" ".join(arguments): done.stdout + done.stderr})

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -20,6 +19,7 @@ from mcp.server import request_state
 from mcp.shared.exceptions import MCPError
 from mcp_host import ASKS, CREATE, VERSIONS, facts, person, saying, served, streamed
 from mcp_types import CallToolResult, ElicitResult, InputRequiredResult, Request
+from places import locked, look
 from pydantic import TypeAdapter
 
 from ocp_stripe_balance import Policy, Settings, errors
@@ -113,8 +113,7 @@ async def test_an_answer_waits_for_a_busy_journal_until_the_deadline(stripe: San
     async with Client(server, mode=MODERN, elicitation_callback=saying([])) as client:
         call = order(customer)
         state = await question(client, call)
-        with contextlib.closing(sqlite3.connect(str(Settings().journal_place), isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with locked(Settings().journal_place, "EXCLUSIVE"):
             told = await asyncio.wait_for(sent(client, call, state=state, answers=yes()), 15)
         assert isinstance(told, CallToolResult)
         assert ("not_sent", "call_again") == (facts(told)["outcome"], facts(told)["next"])
@@ -292,7 +291,7 @@ async def too_late_for_the_seal(at: At) -> None:
 async def too_late_for_the_proposal(at: At) -> None:
     """An answer to a proposal that has expired; it is asked anew, by a question of its own."""
     state = await question(at.client, at.call)
-    with contextlib.closing(sqlite3.connect(str(Settings().journal_place), isolation_level=None)) as db:
+    with look(Settings().journal_place) as db:
         db.execute("UPDATE proposals SET expires_at = 1")
     assert "approval_required" == facts_of(await sent(at.client, at.call, state=state, answers=yes()))["error"]
 
