@@ -44,6 +44,7 @@ _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL search_path TO ocp_stripe_balance;
 SET LOCAL lock_timeout TO '1s';
+SET LOCAL statement_timeout TO 0;
 SET LOCAL idle_in_transaction_session_timeout TO '10s';
 SET LOCAL plan_cache_mode TO force_generic_plan;
 SET LOCAL enable_seqscan TO off;
@@ -159,16 +160,18 @@ class _Open:
         Foreign errors as ours.
 
         Raises:
-            LostError: the connection has ended.
+            LostError: the session has ended, or is another one.
             DatabaseError: anything else.
         """
         try:
             with told():
                 yield
         except DatabaseError as error:
-            if self.raw.closed:
-                raise LostError(str(error), error.hint) from error.__cause__
-            raise
+            if isinstance(error.__cause__, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
+                self.raw.prepare_threshold = None  # a pooler in between hands us other sessions
+            elif not self.raw.closed:
+                raise
+            raise LostError(str(error), error.hint) from error.__cause__
 
     def sync(self) -> None:
         """
@@ -208,7 +211,7 @@ class _Open:
         Raises:
             DatabaseError: it does not, or the answer was lost.
         """
-        with told():
+        with self.told():
             cursor = self.raw.execute("COMMIT")
             self._end()
             if cursor.statusmessage != "COMMIT":
@@ -325,9 +328,6 @@ class PostgresStore:
             db, book = self._held
             db.roll_back()
             book.roll_back()
-            cause = error.__cause__
-            if isinstance(cause, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
-                db.raw.prepare_threshold = None  # a pooler in between hands us other sessions
 
     def close(self) -> None:
         """
