@@ -111,12 +111,17 @@ def place(places: Places) -> Place:
 
 
 @pytest.fixture(autouse=True)
-def _usual_journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _clean_environment: None) -> None:
+def _usual_journal(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _clean_environment: None
+) -> Iterator[None]:
     """
-    The journal of agents that were given no other is on the server too.
+    The journal of agents that were given no other is on the server too, where all are.
     """
-    if request.config.getoption("engine") == "postgres" and not request.node.get_closest_marker("file_only"):
-        monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(request.getfixturevalue("places")("usual")))
+    places = Places(request.config.getoption("engine"), tmp_path)
+    if places.engine == "postgres" and not request.node.get_closest_marker("file_only"):
+        monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(places("usual")))
+    yield
+    places.close()
 
 
 @pytest.fixture(autouse=True)

@@ -894,9 +894,10 @@ def test_many_first_openings_at_once(tmp_path: Path) -> None:
 
 
 async def test_one_failing_work_fails_alone(place: Place) -> None:
-    """A key SQLite cannot take is its caller's trouble, not that of those who share the commit."""
+    """A key that no database can take is its caller's trouble, not that of those who share the commit."""
     journal, scope = Journal(place), Scope("", "", "")
-    bad = [journal.run(lambda book, key=key: book.find_key(key, scope)) for key in ("\ud800", 2**70)]  # type: ignore[misc]  # a default is no parameter here
+    keys: list[Any] = ["\ud800", 2**70 if isinstance(place, Path) else "a\0b"]
+    bad = [journal.run(lambda book, key=key: book.find_key(key, scope)) for key in keys]  # type: ignore[misc]  # a default is no parameter here
     good = [admit(journal, draft(f"k{i}"), timeout_s=1) for i in range(20)]
     results = await asyncio.gather(*good[:10], *bad, *good[10:], return_exceptions=True)
     assert 2 == len([result for result in results if isinstance(result, NotSentError)])
