@@ -20,6 +20,7 @@ from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJo
 from ocp_stripe_balance._journal import (
     READING,
     Copying,
+    DatabaseError,
     Decision,
     Journal,
     Proof,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from ocp_stripe_balance._journal.inspection import Server
     from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
 
 __all__ = [
@@ -198,6 +200,20 @@ class BackOffice:
             await journal.run(lambda book: book.check(), reach=READING)
         finally:
             await journal.aclose()
+
+    async def server(self) -> Server | None:
+        """
+        What is to be known of the journal's server; None where it is in a file, or the server cannot be asked.
+        """
+        place = self.settings.journal_place
+        if not isinstance(place, DatabaseURL):
+            return None
+        try:
+            from ocp_stripe_balance._journal.inspection import look_at  # of an extra
+
+            return await asyncio.to_thread(look_at, place)
+        except (ImportError, DatabaseError):  # which `check` says
+            return None
 
     async def check_totals(self) -> list[WrongTotal]:
         """

@@ -14,7 +14,7 @@ It is in a file of SQLite's or on a server of PostgreSQL's; the rules are the sa
 
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.copying import Copying, Proof
-from ocp_stripe_balance._journal.database import READING
+from ocp_stripe_balance._journal.database import READING, DatabaseError
 from ocp_stripe_balance._journal.file import has_journal
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
 from ocp_stripe_balance._journal.lease import is_alive
@@ -26,6 +26,7 @@ __all__ = [
     "READING",
     "Book",
     "Copying",
+    "DatabaseError",
     "Decision",
     "Journal",
     "Lease",

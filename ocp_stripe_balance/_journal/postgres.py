@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._journal.database import Decided, Reach
     from ocp_stripe_balance._text.database_url import DatabaseURL
 
-_CONNECT_S, _ANSWER_S, _LONG_ANSWER_S = 5, 10.0, 300.0
+CONNECT_S, _ANSWER_S, _LONG_ANSWER_S = 5, 10.0, 300.0
 _FIND_OUT_S = 10.0
 _THAT_ONE = "SELECT number, key, context_id FROM decisions WHERE number = :number"
 # A commit is on the disk when it returns, locks are waited for a second, and who is stopped holds none for long.
@@ -371,7 +371,7 @@ class PostgresStore:
                 self._url.reveal(),
                 autocommit=True,  # transactions begin and end where the store says so
                 row_factory=_rows,
-                connect_timeout=_CONNECT_S,
+                connect_timeout=CONNECT_S,
                 keepalives_idle=10,
                 tcp_user_timeout=int(_ANSWER_S * 1000),
                 application_name="ocp-stripe-balance",

@@ -12,12 +12,15 @@ from ocp_stripe_balance.cli.output import beside, fitted, mark, printable, say
 from ocp_stripe_balance.errors import ConfigurationError, RejectedError, ToolError
 
 if TYPE_CHECKING:
+    from ocp_stripe_balance._journal.inspection import Server
     from ocp_stripe_balance.settings import Settings
 
 _NO_KEY = "none: set STRIPE_SECRET_KEY or STRIPE_API_KEY; without a Stripe account, try ocp-stripe-balance sandbox"
 _NEEDED = ("may_read_customers", "calls_allowed", "journal_usable")
 _PATHS = ("policy", "journal")
 _UNSET = "Set that, or unset what is not meant for this program."
+_VERIFY = "sslmode=verify-full in the URL prevents that"
+_MAX_AHEAD_S = 60.0
 _WORDS = {True: "yes", False: "no", None: "not known"}
 
 
@@ -36,15 +39,14 @@ async def doctor(ctx: typer.Context, *, as_json: Json = False) -> int:
         "calls_allowed": _are_calls_allowed(settings),
         "policy": settings.policy_source() or "the defaults",
         "journal": _journal(settings),
-        "journal_usable": None,
-        "open_calls": None,
+        **await _try_journal(settings),
+        **await _try_server(settings),
         "api_base": settings.api_base,
         "api_version": settings.api_version,
         "account": settings.account or "the key's own",
         "reaches_stripe": None,
         "may_read_customers": None,
     }
-    findings["journal_usable"], findings["open_calls"] = await _try_journal(settings)
     findings["reaches_stripe"], findings["may_read_customers"] = await _try_reading(settings)
     if ignored := Network.of(settings).ignored():
         findings["environment"] = f"{advice(ignored)} {_UNSET}"
@@ -79,20 +81,56 @@ def _journal(settings: "Settings") -> str:
         return "nowhere"
 
 
-async def _try_journal(settings: "Settings") -> tuple[bool | str, int | None]:
+async def _try_journal(settings: "Settings") -> dict[str, Any]:
     """
     Whether the journal can be used, or why not, and how many calls are open in it.
     """
     from ocp_stripe_balance.backoffice import BackOffice, State  # what --help does not need
 
+    found: dict[str, Any] = {"journal_usable": True, "open_calls": None}
     if settings.journal == "off":
-        return True, None
+        return found
     try:
         async with BackOffice(settings) as office:
             await office.check()
-            return True, len(await office.calls(states=(State.UNKNOWN, State.SENDING)))
+            found["open_calls"] = len(await office.calls(states=(State.UNKNOWN, State.SENDING)))
     except ToolError as error:
-        return f"no: {error}", None
+        found["journal_usable"] = f"no: {error}"
+    return found
+
+
+async def _try_server(settings: "Settings") -> dict[str, Any]:
+    """
+    How the journal's server is, where it is on one that can be asked.
+    """
+    from ocp_stripe_balance._text.database_url import is_database_url  # what --help does not need
+    from ocp_stripe_balance.backoffice import BackOffice  # as above
+
+    server = await BackOffice(settings).server() if is_database_url(_journal(settings)) else None
+    return {} if server is None else _facts_of_server(server)
+
+
+def _facts_of_server(server: "Server") -> dict[str, Any]:
+    from ocp_stripe_balance.settings import is_loopback  # pydantic
+
+    is_remote = not server.host.startswith("/") and not is_loopback(server.host)
+    clear_text = (
+        f"no: whoever is on the way to {server.host} reads it; {_VERIFY}" if is_remote else "not on this machine"
+    )
+    rights = "more than are needed: a superuser's" if server.is_superuser else "those that are needed"
+    clock = f"{abs(server.ahead_s):.1f} s {'ahead of' if server.ahead_s > 0 else 'behind'} this machine's"
+    return {
+        "server": f"PostgreSQL {server.version} at {server.host}, database {server.database}, user {server.user}",
+        "server_encrypted": (server.is_verified or f"yes, to whoever answers; {_VERIFY}")
+        if server.is_encrypted
+        else clear_text,
+        "server_durable": f"no: {'=off, '.join(server.unsafe)}=off, so that a crash loses calls"
+        if server.unsafe
+        else True,
+        "server_rights": f"no: {server.user} lacks {', '.join(server.lacks)}" if server.lacks else rights,
+        "server_format": server.format,
+        "server_clock": f"{'no: ' * (abs(server.ahead_s) > _MAX_AHEAD_S)}{clock}",
+    }
 
 
 def _are_calls_allowed(settings: "Settings") -> bool | str:
