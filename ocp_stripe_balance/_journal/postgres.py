@@ -460,6 +460,7 @@ def told(url: DatabaseURL | None = None) -> Generator[None]:
     Foreign errors as ours.
 
     Raises:
+        LostError: others had a row for too long.
         DatabaseError: instead of psycopg's.
     """
     try:
@@ -467,7 +468,8 @@ def told(url: DatabaseURL | None = None) -> Generator[None]:
     except psycopg.Error as error:
         text = " ".join(str(error).split()) or type(error).__name__
         hint = next((e.hint for e in _KINDS if isinstance(error, e.kind) or re.search(e.words, text)), _MEND)
-        raise DatabaseError(url.mask(text) if url else text, hint) from error
+        is_lost = isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected)
+        raise (LostError if is_lost else DatabaseError)(url.mask(text) if url else text, hint) from error
 
 
 def _rows(cursor: psycopg.Cursor[Any]) -> Any:
