@@ -8,20 +8,23 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import places as places_module
 import programs
 import pytest
-from helpers import connect
+from helpers import connect, put_journal
 from places import Places
 
 import ocp_stripe_balance
+from ocp_stripe_balance._journal import sqlite
+from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._stripe.client import SystemClock
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -122,6 +125,22 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """
     monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
+
+
+@pytest.fixture(autouse=True)
+def _new_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    New journals are copies of one. How they are made is tested in the journal's room, and by programs.
+    """
+    if request.path.parent.name == "_journal":
+        return
+
+    def opened(path: Path | None, **how: Any) -> sqlite3.Connection:
+        if path is not None:
+            put_journal(path)
+        return open_database(path, **how)
+
+    monkeypatch.setattr(sqlite, "open_database", opened)
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ import contextlib
 import json
 import os
 import ssl
+import threading
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
@@ -20,6 +24,7 @@ from ocp_stripe_balance._calls.call import Call
 from ocp_stripe_balance._calls.customers import SeenCustomer
 from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, Outcome, Payload, Scope, State
 from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 
@@ -104,6 +109,26 @@ async def scripted(
     agent = OCPAgent(settings=Settings(**values), transport=transport, journal=opened, **(seams or {}))
     await agent.register_api("stripe", headers=headers)
     return agent
+
+
+@cache
+def _new_journal() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal"
+        open_database(path).close()
+        return path.read_bytes()
+
+
+def put_journal(path: Path) -> None:
+    """
+    A new journal where none is, copied: to make one takes ten times as long.
+    """
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        copied = path.with_name(f"{path.name}.{threading.get_ident()}")
+        copied.write_bytes(_new_journal())
+        copied.chmod(0o600)
+        copied.rename(path)
 
 
 # A journal without an agent: what a call finds there, and what becomes of it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import pytest
+from helpers import put_journal
 from hypothesis import settings
 from postgres import new_database
 
@@ -172,6 +173,8 @@ def opened(path: Path | None) -> sqlite3.Connection:
     """
     A file, without waiting for the disk: no power fails here.
     """
+    if path is not None:
+        put_journal(path)
     db = open_database(path)
     db.execute("PRAGMA synchronous = OFF")
     return db

@@ -236,7 +236,7 @@ class Book(Transaction):
         """
         Mark an approval as used by its call.
         """
-        self._run("end_proposal", {"id": proposal.id, "state": "used"})
+        self._run("use_up_proposal", {"id": proposal.id})
 
     def decide(self, answer: Answer, now: float) -> Proposal | None:
         """
@@ -272,15 +272,14 @@ class Book(Transaction):
         """
         Take a question back that nobody decided; a decision made meanwhile stays.
         """
-        row = self._run("proposal_of_id", {"id": proposal.id}).fetchone()
-        if row is not None and row["state"] == "waiting":
-            self._run("end_proposal", {"id": proposal.id, "state": "expired"})
+        self._run("expire_proposal", {"id": proposal.id, "state": "waiting"})
         self.note(intent_of(proposal), ruling, now, rule=rule, reason=reason)
 
     def _expire(self, proposal: Proposal, now: float) -> Proposal:
         if proposal.state not in {"waiting", "approved"} or now < proposal.expires_at:
             return proposal
-        self._run("end_proposal", {"id": proposal.id, "state": "expired"})
+        if self._run("expire_proposal", {"id": proposal.id, "state": proposal.state}).rowcount == 0:
+            return self._expire(proposal_of(self._run("proposal_of_id", {"id": proposal.id}).fetchone()), now)
         self.note(intent_of(proposal), "expired", now, rule=proposal.rule, reason="nobody used it in time")
         return replace(proposal, state="expired")
 

@@ -152,9 +152,13 @@ UPDATE proposals SET state = :state, decided_at = :now, decided_by = :by, reason
 UPDATE proposals SET state = :state, decided_at = :now, decided_by = :by, reason = :reason, expires_at = :now
 WHERE id = :id AND state != 'used'
 
--- end_proposal:
--- Mark a proposal as used or expired; who decided stays.
-UPDATE proposals SET state = :state WHERE id = :id
+-- expire_proposal:
+-- Mark a proposal as expired, unless others have decided, used or marked it meanwhile.
+UPDATE proposals SET state = 'expired' WHERE id = :id AND state = :state
+
+-- use_up_proposal:
+-- Mark a proposal as used; who decided stays.
+UPDATE proposals SET state = 'used' WHERE id = :id
 
 -- look:
 -- Where on record there is something that stands around a call: under its key, for its reason, or like it. Each is

@@ -592,6 +592,27 @@ async def test_proposals_and_approvals_expire(stripe: Sandbox, place: Place) -> 
     assert [] == await ledger(stripe, customer)
 
 
+@pytest.mark.parametrize("state", ["used", "expired"])
+async def test_what_was_read_before_others_ended_it_does_not_expire_again(
+    stripe: Sandbox, place: Place, state: str
+) -> None:
+    """On a server, others may use a proposal, or see that it expired, while somebody lists it."""
+    now = [time.time()]
+    journal = Journal(place, clock=lambda: now[0])
+    async with await asking(stripe, place, None, QUEUE, opened=journal) as agent:
+        await wait_in_queue(agent, order(stripe.create_customer()), "k")
+        await approve(place, "k")
+        (read,) = await proposals(journal)
+        now[0] = read.expires_at
+        if state == "used":
+            await journal.run(lambda book: book.use_up(read))
+        else:
+            await proposals(journal)
+        await journal.run(lambda book: book.unless_expired(read, now[0]))
+        assert [state] == [each.state for each in await proposals(journal)]
+    assert (state == "expired") == [decision for decision, _, _ in await decisions(place)].count("expired")
+
+
 async def test_two_who_decide_at_once_get_one_decision(stripe: Sandbox, place: Place) -> None:
     """The second is told what stands."""
     customer = stripe.create_customer()

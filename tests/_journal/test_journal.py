@@ -839,7 +839,7 @@ class CallMachine(RuleBasedStateMachine):
     @rule()
     def everyone_dies(self) -> None:
         sql = f"UPDATE calls SET owner = 'dead', owner_pid = {2**22 + 1} WHERE owner != ''"  # noqa: S608  a number
-        if self.place is not None:
+        if self.calls and self.place is not None:
             with look(self.place) as db:
                 db.execute(sql)
         elif self.calls:

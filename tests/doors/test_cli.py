@@ -216,7 +216,7 @@ def test_doctor_believes_stripe_alone(status: int, body: bytes, headers: dict[st
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         done = run("doctor", STRIPE_SECRET_KEY=TEST_KEY, STRIPE_API_BASE=f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
     assert 2 == done.returncode

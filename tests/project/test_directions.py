@@ -6,6 +6,7 @@ imports one.
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import ocp_stripe_balance
@@ -40,12 +41,17 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imports_of(path: Path) -> list[tuple[int, str]]:
     """
     The modules of ours that a file imports, each with its line.
     """
     found = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == NAME:
             names = [f"{node.module}.{each.name}" for each in node.names] if node.module == NAME else [node.module]
             found += [(node.lineno, name) for name in names]
@@ -109,8 +115,7 @@ def run_time_imports_of(path: Path) -> list[str]:
     """
     The modules of ours that a file imports when it is imported itself.
     """
-    tree = ast.parse(path.read_text("utf-8"))
-    body = ast.Module([node for node in tree.body if isinstance(node, ast.ImportFrom | ast.Import)], [])
+    body = ast.Module([node for node in parsed(path).body if isinstance(node, ast.ImportFrom | ast.Import)], [])
     return [
         f"{node.module}.{each.name}"
         for node in ast.walk(body)
@@ -124,7 +129,7 @@ def test_the_root_tells_the_product() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 14
     long = []
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             most = {ast.FunctionDef: 60, ast.AsyncFunctionDef: 60, ast.ClassDef: 300}.get(type(node))
             if most is not None and (node.end_lineno or 0) - node.lineno + 1 > most:  # type: ignore[attr-defined]  # one of the three
                 long.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")  # type: ignore[attr-defined]  # as above

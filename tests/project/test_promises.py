@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -16,6 +17,7 @@ PROMISES = {
 }
 
 
+@cache
 def marked() -> dict[str, list[str]]:
     """
     The promises that tests name, each with those tests.
