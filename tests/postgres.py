@@ -28,7 +28,7 @@ class Server:
 
             # Its socket's path must be short.
             self._server = get_server(Path(tempfile.mkdtemp(prefix="pg", dir="/tmp")), cleanup_mode="delete")
-        self.url = str(self._server.get_uri()).replace(":@", "@", 1)
+        self.url = str(self._server.get_uri()).replace(":@", "@")  # no password, not an empty one
         with psycopg.connect(self.url, autocommit=True) as db:  # no power fails here
             db.execute("ALTER SYSTEM SET fsync = off")
             db.execute("SELECT pg_reload_conf()")

@@ -141,6 +141,8 @@ class _Open:
         self.raw = raw
         self.clock = 0.0
         """The server's time, less ours that never steps."""
+        self.is_proved = False
+        """Whether it leads to a server that has what this process put on record."""
         self._pipeline = contextlib.ExitStack()
         self._sent: psycopg.Pipeline | None = None
 
@@ -288,15 +290,14 @@ class PostgresStore:
         self._reach = list(reach)
         if self._held is not None and self._held[0].raw.closed:
             self._held = None
-        is_new = self._held is None
         db, book = self._held = self._held or self._opened()
         try:
-            self._begin(db, is_new=is_new)
+            self._begin(db)
         except DatabaseError:
-            if is_new or not db.raw.broken:
+            if not db.is_proved or not db.raw.broken:
                 raise
             db, book = self._held = self._opened()  # it was ended while nobody used it
-            self._begin(db, is_new=True)
+            self._begin(db)
         book.forget()
         return book
 
@@ -348,15 +349,16 @@ class PostgresStore:
         """
         self.lock, self.users, self._held = threading.Lock(), 0, None
 
-    def _begin(self, db: _Open, *, is_new: bool) -> None:
+    def _begin(self, db: _Open) -> None:
         db.begin(self._reach)
         self._clock = db.clock
-        if is_new and self._known is not None and not _has(db, self._known):
-            self.close()  # the next one is looked at too
+        if not db.is_proved and self._known is not None and not _has(db, self._known):
+            db.roll_back()
             raise DatabaseError(
                 "the server lacks what this process put on record: another one took its place, which lags behind",
                 "A person must look at Stripe's ledger for what the record lacks, and then start the processes anew.",
             )
+        db.is_proved = True
 
     def _opened(self) -> tuple[_Open, Book]:
         """
@@ -460,6 +462,7 @@ def told(url: DatabaseURL | None = None) -> Generator[None]:
     Foreign errors as ours.
 
     Raises:
+        LostError: others had a row for too long.
         DatabaseError: instead of psycopg's.
     """
     try:
@@ -467,7 +470,8 @@ def told(url: DatabaseURL | None = None) -> Generator[None]:
     except psycopg.Error as error:
         text = " ".join(str(error).split()) or type(error).__name__
         hint = next((e.hint for e in _KINDS if isinstance(error, e.kind) or re.search(e.words, text)), _MEND)
-        raise DatabaseError(url.mask(text) if url else text, hint) from error
+        is_lost = isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected)
+        raise (LostError if is_lost else DatabaseError)(url.mask(text) if url else text, hint) from error
 
 
 def _rows(cursor: psycopg.Cursor[Any]) -> Any:

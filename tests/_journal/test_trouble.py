@@ -447,7 +447,8 @@ async def pay(agent, name):
 
 async def main(name, agent=None):
     policy = {'calls_per_minute': 99, 'duplicate_window': 'off'}
-    agent = agent or OCPAgent(settings=Settings(api_key=key, api_base=url, journal=journal, policy=policy, customer_check='off'))
+    settings = Settings(api_key=key, api_base=url, journal=journal, policy=policy, customer_check='off')
+    agent = agent or OCPAgent(settings=settings)
     await agent.register_api('stripe')
     for number in range(4):
         await pay(agent, f'{name}{number}')

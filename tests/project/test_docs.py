@@ -18,9 +18,11 @@ import reference
 import sdk_double
 from helpers import TOOL, TOOLS, client, connect, ledger
 from pages import BIN, DOCS, PAGES, README, ROOT, block, commands, names_of, run
+from postgres import new_database
 from programs import started
 
 from ocp_stripe_balance import OCPAgent, Settings, errors
+from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance.sandbox import FaultKind, Sandbox
 
 if TYPE_CHECKING:
@@ -85,6 +87,9 @@ def test_consoles_run(page: Path, tmp_path: Path) -> None:
             "OCP_STRIPE_JOURNAL": str(tmp_path / "journal.sqlite3"),
             "CUSTOMER": stripe.create_customer(),
         }
+        if "$SERVER" in page.read_text("utf-8"):
+            variables["SERVER"] = new_database()
+            open_database(tmp_path / "journal.sqlite3").close()
         lines = [f"{line}; test $? = {code} || exit 9" for line, code in commands(page)]
         run("bash", "-xc", "\n".join(lines), cwd=tmp_path, **variables)
 
