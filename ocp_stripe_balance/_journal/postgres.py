@@ -323,8 +323,9 @@ class PostgresStore:
 
     def roll_back(self, error: BaseException) -> None:
         """
-        Undo what was done since `begin`, because of *error*.
+        Undo what was done since `begin`, whatever the *error*.
         """
+        del error
         if self._held is not None:
             db, book = self._held
             db.roll_back()
