@@ -379,6 +379,7 @@ class PostgresStore:
                 keepalives_idle=10,
                 tcp_user_timeout=int(_ANSWER_S * 1000),
                 application_name="ocp-stripe-balance",
+                client_encoding="utf8",
             )
         db = _Open(raw)
         try:
@@ -448,6 +449,11 @@ _KINDS = (
         "A person must give the user its rights: docs/postgres.md has them.",
     ),
     _Foreign(errors.ReadOnlySqlTransaction, r"during recovery", _READS),
+    _Foreign(
+        errors.UntranslatableCharacter,
+        r"cannot contain NUL",
+        "A text of this call has a character that the database does not take: leave it out.",
+    ),
     _Foreign(errors.DiskFull, r"No space left", "A person must make room on the server."),
     _Foreign(
         errors.TooManyConnections,
