@@ -161,7 +161,7 @@ async def _steps(batch: int) -> dict[str, float]:
             return run
 
         measured: dict[str, Callable[[int], Awaitable[object]]] = {
-            "find the tool": plain(lambda _: agent._find(TOOL, None)),
+            "find the tool": lambda _: agent._find(TOOL, None),
             "validate the parameters": plain(lambda n: service.take(tool, _parameters(n), access, f"call_{n}")),
             "encode, and draft the record": plain(lambda _: service.prepare(order, access)),
             "policy and admission": admitted,
