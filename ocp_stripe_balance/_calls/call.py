@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ocp_stripe_balance._calls.tool_calls import key_of
 from ocp_stripe_balance._domain import Intent, Key, Origin, Payload, Scope
 from ocp_stripe_balance._stripe.evidence import MARK
-from ocp_stripe_balance._stripe.request import build_request
+from ocp_stripe_balance._stripe.request import encode
 from ocp_stripe_balance._text.spelling import one_spelling
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
     sent = dict(arguments)
     if is_tagged:
         sent["metadata"] = {**(arguments.get("metadata") or {}), MARK: key.text}
-    request = build_request(tool, sent, base_url="", headers={})
+    path, body, _ = encode(tool, sent)
     return Call(
         tool=tool,
         intent=Intent(
@@ -94,7 +94,7 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
             arguments=text,
             has_stated_effect=order.stated_effect is not None,
         ),
-        payload=Payload(request.url, request.body, access.api_version, is_tagged),
+        payload=Payload(path, body, access.api_version, is_tagged),
         arguments=arguments,
         access=access,
     )
