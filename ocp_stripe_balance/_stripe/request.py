@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._stripe.evidence import Expected
     from ocp_stripe_balance._tools.manifest import ToolSpec
 
-_FORM = "application/x-www-form-urlencoded"
+FORM = "application/x-www-form-urlencoded"
+_needs_only_plus = re.compile(r"[\w.~ -]*", re.ASCII).fullmatch
 _needs_no_quoting = re.compile(r"[\w.~-]*", re.ASCII).fullmatch
 
 
@@ -173,7 +174,7 @@ def encode_headers(tool: ToolSpec, parameters: Mapping[str, Any]) -> dict[str, s
     The headers that stand for parameters, ``idempotency_key`` as Idempotency-Key, and the body's type.
     """
     headers = {name.replace("_", "-").title(): str(value) for name, value in parameters.items()}
-    return {**headers, "Content-Type": _FORM} if tool.method == "POST" else headers
+    return {**headers, "Content-Type": FORM} if tool.method == "POST" else headers
 
 
 def encode_form(parameters: Mapping[str, Any]) -> bytes:
@@ -188,7 +189,8 @@ def encode_form(parameters: Mapping[str, Any]) -> bytes:
 
 def _add_pairs(pairs: list[str], name: str, value: Any) -> None:
     if type(value) is str:
-        pairs.append(f"{_quoted_name(name)}={value if _needs_no_quoting(value) else quote_plus(value)}")
+        text = value.replace(" ", "+") if _needs_only_plus(value) else quote_plus(value)
+        pairs.append(f"{_quoted_name(name)}={text}")
     elif isinstance(value, dict):
         if not value:
             pairs.append(f"{_quoted_name(name)}=")
