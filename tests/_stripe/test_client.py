@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from ocp_stripe_balance import NotSentError, OutcomeUnknownError, RejectedError, ToolError
 from ocp_stripe_balance._stripe.attempts import OUTCOMES, Reply, Seen, classify
 from ocp_stripe_balance._stripe.body import Body
-from ocp_stripe_balance._stripe.client import StripeClient
+from ocp_stripe_balance._stripe.client import StripeClient, SystemClock
 from ocp_stripe_balance._stripe.request import Request
 from ocp_stripe_balance._stripe.wire import Headers
 from ocp_stripe_balance.errors import RateLimitError
@@ -561,12 +561,20 @@ async def test_one_fault_still_makes_one_entry(
     assert ("succeeded", 1) == await entries_after(agent, stripe, customer)
 
 
-async def test_refused_connections_are_not_sent_or_waited_out(stripe: Sandbox, customer: str) -> None:
+async def test_refused_connections_are_not_sent_or_waited_out(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the port is closed nothing is sent; a call with attempts left outlasts it."""
-    async with await connect(stripe, max_attempts=1) as hasty, await connect(stripe, max_attempts=8) as patient:
-        stripe.faults.add("refuse", seconds=0.4)
-        await asyncio.sleep(0.05)
-        assert ("not_sent", 0) == ((await told(hasty, customer)), 0)
+
+    async def until_it_is_open(_: float) -> None:
+        await stripe._listen()
+
+    monkeypatch.setattr(SystemClock, "sleep", staticmethod(until_it_is_open))
+    async with await connect(stripe, max_attempts=1) as hasty, await connect(stripe, max_attempts=2) as patient:
+        stripe.faults.add("refuse", seconds=300)
+        assert stripe._refusing
+        await stripe._refusing
+        assert "not_sent" == await told(hasty, customer)
         assert "succeeded" == await told(patient, customer)
     assert 1 == len(await ledger(stripe, customer))
 
