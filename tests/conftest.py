@@ -4,7 +4,6 @@ Fixtures own lifetimes: every test has its own Stripe, its own agent and an envi
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -18,7 +17,6 @@ from helpers import connect, put_journal
 import ocp_stripe_balance
 from ocp_stripe_balance._journal import sqlite
 from ocp_stripe_balance._journal.sqlite import open_database
-from ocp_stripe_balance._stripe.client import SystemClock
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -36,6 +34,8 @@ hypothesis.settings.load_profile("ours")
 
 # Tests press Ctrl-C in processes they start; a test run started in the background would hand down its deafness to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+programs.be_impatient()
 
 
 _NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
@@ -55,14 +55,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)  # where ``python -c`` finds no source tree, and so takes the wheel
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
-    """
-    monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
 
 
 @pytest.fixture(autouse=True)
