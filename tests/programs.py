@@ -140,7 +140,7 @@ def be_impatient() -> None:
     """
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """
-    SystemClock.sleep = staticmethod(lambda seconds: asyncio.sleep(seconds / 10))  # type: ignore[method-assign, arg-type]  # for tests
+    SystemClock.sleep = staticmethod(lambda seconds: asyncio.sleep(seconds / 10))  # type: ignore[arg-type]  # by another name
 
 
 def _attend(connection: socket.socket) -> NoReturn:

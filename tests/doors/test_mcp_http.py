@@ -404,7 +404,7 @@ def test_the_command_serves_until_it_is_ended(stripe_thread: Sandbox) -> None:
             url, json=message("tools/list"), headers={**HEADERS, "Mcp-Session-Id": session}, trust_env=False
         )
         server.send_signal(signal.SIGTERM)
-        assert 0 == server.wait(timeout=20)
+        assert 0 == server.wait(timeout=30)
         assert server.stderr is not None
         said = server.stderr.read()
     assert 200 == answer.status_code
