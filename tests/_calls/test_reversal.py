@@ -477,22 +477,26 @@ async def test_an_entry_of_no_amount_is_not_reversed(wrong: dict[str, Any]) -> N
     assert [] == posted
 
 
-async def test_a_customer_is_waited_for_until_the_deadline_of_the_call() -> None:
+async def test_a_customer_is_waited_for_until_the_deadline_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for the whole time that the reading itself may take, which another call began."""
     asked: list[httpx.Request] = []
+    loop, passed_s = asyncio.get_running_loop(), [0.0]
+    time_of = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time_of() + passed_s[0])
 
     async def handler(request: httpx.Request) -> httpx.Response:
         asked.append(request)
-        is_entry = "/balance_transactions/" in request.url.path
-        await asyncio.sleep(0.4 if is_entry else 0 if "balance" in request.url.path else 30)
-        body = transaction(id="cbtxn_1") if is_entry else ledger_page()
-        return httpx.Response(200, json=body)
+        if "/balance_transactions/" in request.url.path:
+            passed_s[0] = 29.5  # which leaves half a second
+            return httpx.Response(200, json=transaction(id="cbtxn_1"))
+        if "balance" not in request.url.path:
+            await asyncio.sleep(30)
+        return httpx.Response(200, json=ledger_page())
 
     slow: Any = handler
-    loop = asyncio.get_running_loop()
-    async with await scripted(slow, timeout=0.6, customer_check="on") as agent:
-        began = loop.time()
+    async with await scripted(slow, timeout=30, customer_check="on") as agent:
+        began = time_of()
         with pytest.raises(NotSentError, match="could not be read"):
             await agent.call_tool(REVERSE, {"customer": "cus_1", "transaction": "cbtxn_1"})
-        assert loop.time() - began < 20
+        assert time_of() - began < 20
     assert {"GET"} == {request.method for request in asked}
