@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import threading
 import time
 from functools import cache
@@ -147,6 +148,8 @@ class _Open:
         self.raw = raw
         self.clock = 0.0
         """The server's time, less ours that never steps."""
+        self.is_proved = False
+        """Whether it leads to a server that has what this process put on record."""
         self._pipeline = contextlib.ExitStack()
         self._sent: psycopg.Pipeline | None = None
 
@@ -293,15 +296,14 @@ class PostgresStore:
         self._reach = list(reach)
         if self._held is not None and self._held[0].raw.closed:
             self._held = None
-        is_new = self._held is None
         db, book = self._held = self._held or self._opened()
         try:
-            self._begin(db, is_new=is_new)
+            self._begin(db)
         except DatabaseError:
-            if is_new or not db.raw.broken:
+            if not db.is_proved or not db.raw.broken:
                 raise
             db, book = self._held = self._opened()  # it was ended while nobody used it
-            self._begin(db, is_new=True)
+            self._begin(db)
         book.forget()
         return book
 
@@ -356,15 +358,16 @@ class PostgresStore:
         """
         self.lock, self.users, self._held = threading.Lock(), 0, None
 
-    def _begin(self, db: _Open, *, is_new: bool) -> None:
+    def _begin(self, db: _Open) -> None:
         db.begin(self._reach)
         self._clock = db.clock
-        if is_new and self._known is not None and not _has(db, self._known):
+        if not db.is_proved and self._known is not None and not _has(db, self._known):
             db.roll_back()
             raise DatabaseError(
                 "the server lacks what this process put on record: another one took its place, which lags behind",
                 "A person must look at Stripe's ledger for what the record lacks, and then start the processes anew.",
             )
+        db.is_proved = True
 
     def _opened(self) -> tuple[_Open, Book]:
         """
@@ -424,18 +427,41 @@ class PostgresStore:
 
 class _Foreign(NamedTuple):
     kind: type[psycopg.Error]
+    words: str
+    """Of servers that do not let us in: libpq hands on what they say, and no code."""
     hint: str
 
 
 _MEND = "A person must look at the server that OCP_STRIPE_JOURNAL names."
+_READS = f"The server only reads: it is a standby, or was made read-only. {_MEND}"
 _KINDS = (
-    _Foreign(errors.InvalidPassword, "A person must mend the user or the password in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InvalidAuthorizationSpecification, "A person must mend the user in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InvalidCatalogName, "A person must make that database, or name another in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InsufficientPrivilege, "A person must give the user its rights: docs/postgres.md has them."),
-    _Foreign(errors.ReadOnlySqlTransaction, "The server only reads: it is a standby, or was made read-only. " + _MEND),
-    _Foreign(errors.DiskFull, "A person must make room on the server."),
-    _Foreign(errors.TooManyConnections, "The server has no connection left. A person must allow more of them."),
+    _Foreign(
+        errors.InvalidPassword,
+        r"password authentication failed|no password supplied",
+        "A person must mend the user or the password in OCP_STRIPE_JOURNAL.",
+    ),
+    _Foreign(
+        errors.InvalidAuthorizationSpecification,
+        r'role "[^"]*" (does not exist|is not permitted)|pg_hba\.conf',
+        "A person must mend the user in OCP_STRIPE_JOURNAL, or let it in at the server.",
+    ),
+    _Foreign(
+        errors.InvalidCatalogName,
+        r'database "[^"]*" does not exist',
+        "A person must make that database, or name another in OCP_STRIPE_JOURNAL.",
+    ),
+    _Foreign(
+        errors.InsufficientPrivilege,
+        r"permission denied for database",
+        "A person must give the user its rights: docs/postgres.md has them.",
+    ),
+    _Foreign(errors.ReadOnlySqlTransaction, r"during recovery", _READS),
+    _Foreign(errors.DiskFull, r"No space left", "A person must make room on the server."),
+    _Foreign(
+        errors.TooManyConnections,
+        r"too many (clients|connections)|remaining connection slots",
+        "The server has no connection left. A person must allow more of them.",
+    ),
 )
 
 
@@ -452,7 +478,7 @@ def told(url: DatabaseURL | None = None) -> Generator[None]:
         yield
     except psycopg.Error as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        hint = next((each.hint for each in _KINDS if isinstance(error, each.kind)), _MEND)
+        hint = next((e.hint for e in _KINDS if isinstance(error, e.kind) or re.search(e.words, text)), _MEND)
         is_lost = isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected)
         raise (LostError if is_lost else DatabaseError)(url.mask(text) if url else text, hint) from error
 

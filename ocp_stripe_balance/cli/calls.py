@@ -190,7 +190,7 @@ async def copy(
     as_json: Json = False,
 ) -> int:
     """
-    All of one journal into another, which is counted; no calls can be made meanwhile.
+    A journal into another one, a file or a server each.
     """
     from ocp_stripe_balance.backoffice import copy_journal, facts_of_proof  # what --help does not need
 

@@ -124,9 +124,7 @@ def _facts_of_server(server: "Server") -> dict[str, Any]:
         "server_encrypted": (server.is_verified or f"yes, to whoever answers; {_VERIFY}")
         if server.is_encrypted
         else clear_text,
-        "server_durable": f"no: {'=off, '.join(server.unsafe)}=off, so that a crash loses calls"
-        if server.unsafe
-        else True,
+        "server_durable": f"no: a crash loses calls ({', '.join(server.unsafe)} off)" if server.unsafe else True,
         "server_rights": f"no: {server.user} lacks {', '.join(server.lacks)}" if server.lacks else rights,
         "server_format": server.format,
         "server_clock": f"{'no: ' * (abs(server.ahead_s) > _MAX_AHEAD_S)}{clock}",

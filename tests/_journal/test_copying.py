@@ -6,17 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from helpers import TOOL, admit, connect, draft, ledger, order, run, settle
+from places import look
 from postgres import new_database
 from programs import started
-from psycopg.rows import dict_row
 
 from ocp_stripe_balance import NotSentError, Policy, ToolError
 from ocp_stripe_balance._domain import State
@@ -24,6 +22,8 @@ from ocp_stripe_balance._journal import Copying, Journal
 from ocp_stripe_balance._text.database_url import DatabaseURL
 
 if TYPE_CHECKING:
+    from places import Place
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 POLICY = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "10.00"}}], "calls_per_minute": 1000}
@@ -41,43 +41,38 @@ for number, _ in enumerate(Copying(source, target, batch=4).steps(), 1):
 """
 
 
-class Places:
+class Sides:
     """
-    Files and databases.
+    Places for a journal and its copy, with nothing in them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._number = folder, 0
 
-    def new(self, engine: str) -> Path | DatabaseURL:
+    def new(self, engine: str) -> Place:
         self._number += 1
         return self.folder / f"{self._number}.sqlite3" if engine == "file" else DatabaseURL(new_database())
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(tmp_path)
+def sides(tmp_path: Path) -> Sides:
+    return Sides(tmp_path)
 
 
-def text(place: Path | DatabaseURL) -> str:
+def text(place: Place) -> str:
     return str(place) if isinstance(place, Path) else place.reveal()
 
 
-def execute(place: Path | DatabaseURL, sql: str) -> list[dict[str, Any]]:
+def execute(place: Place, sql: str) -> list[dict[str, Any]]:
     """
     What a statement finds.
     """
-    if isinstance(place, Path):
-        with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as db:
-            db.row_factory = sqlite3.Row
-            return [dict(row) for row in db.execute(sql)]
-    with psycopg.connect(place.reveal(), autocommit=True, row_factory=dict_row) as server:
-        server.execute("SET search_path TO ocp_stripe_balance")
-        found = server.execute(sql.encode())
-        return found.fetchall() if found.description else []
+    with look(place) as db:
+        found = db.execute(sql)
+        return [dict(zip(row.keys(), row, strict=True)) for row in found] if found.description else []
 
 
-def rows(place: Path | DatabaseURL) -> dict[str, list[str]]:
+def rows(place: Place) -> dict[str, list[str]]:
     """
     All there is, in an order that both engines have, and true and false as numbers.
     """
@@ -88,7 +83,7 @@ def rows(place: Path | DatabaseURL) -> dict[str, list[str]]:
     return {table: sorted(map(spelt, execute(place, f"SELECT * FROM {table}"))) for table in TABLES}  # noqa: S608  ours
 
 
-async def filled(place: Path | DatabaseURL, keys: int = 7) -> None:
+async def filled(place: Place, keys: int = 7) -> None:
     """
     A journal with records of all kinds.
     """
@@ -108,7 +103,7 @@ async def filled(place: Path | DatabaseURL, keys: int = 7) -> None:
     execute(place, f"UPDATE calls SET body = {body} WHERE key = 'k0'")  # noqa: S608  ours
 
 
-def killed(source: Path | DatabaseURL, target: Path | DatabaseURL, batches: int) -> None:
+def killed(source: Place, target: Place, batches: int) -> None:
     """
     A copy whose process is killed after so many batches.
     """
@@ -122,10 +117,10 @@ ROUTES = [("file", "server"), ("server", "file"), ("file", "file"), ("server", "
 @pytest.mark.promise("once.one-reason")
 @pytest.mark.parametrize(("first", "second"), ROUTES)
 async def test_a_copy_is_whole_and_goes_on(
-    first: str, second: str, places: Places, stripe: Sandbox, customer: str
+    first: str, second: str, sides: Sides, stripe: Sandbox, customer: str
 ) -> None:
     """Each row as it was; what was paid is not paid again, what was spent is spent, and new numbers are free."""
-    source, target = places.new(first), places.new(second)
+    source, target = sides.new(first), sides.new(second)
     await filled(source)
     async with await connect(stripe, journal=text(source), policy=POLICY) as agent:
         await agent.call_tool(TOOL, order(customer, -600, reference="ticket-1"))
@@ -145,9 +140,9 @@ async def test_a_copy_is_whole_and_goes_on(
 
 @pytest.mark.promise("once.after-a-crash")
 @pytest.mark.parametrize(("first", "second"), ROUTES[:2])
-async def test_a_copy_that_was_killed_is_used_by_nobody_and_goes_on(first: str, second: str, places: Places) -> None:
+async def test_a_copy_that_was_killed_is_used_by_nobody_and_goes_on(first: str, second: str, sides: Sides) -> None:
     """Nothing is there twice; a call that was settled in between is settled in the copy."""
-    source, target = places.new(first), places.new(second)
+    source, target = sides.new(first), sides.new(second)
     await filled(source, keys=12)
     killed(source, target, batches=5)  # in the middle of the calls
     assert 0 < len(execute(target, "SELECT 1 FROM calls")) < 12
@@ -166,12 +161,12 @@ async def test_a_copy_that_was_killed_is_used_by_nobody_and_goes_on(first: str, 
 
 @pytest.mark.parametrize(("first", "second"), ROUTES[:2])
 async def test_nobody_pays_by_a_journal_while_it_is_copied(
-    first: str, second: str, places: Places, stripe: Sandbox, customer: str
+    first: str, second: str, sides: Sides, stripe: Sandbox, customer: str
 ) -> None:
     """It is told to wait; once the copy is given up, it goes on."""
-    source = places.new(first)
+    source = sides.new(first)
     await filled(source)
-    with contextlib.closing(Copying(source, places.new(second), batch=3).steps()) as steps:
+    with contextlib.closing(Copying(source, sides.new(second), batch=3).steps()) as steps:
         next(steps)
         async with await connect(stripe, journal=text(source), timeout=0.5) as agent:
             with pytest.raises(NotSentError, match="lock"):
@@ -182,12 +177,12 @@ async def test_nobody_pays_by_a_journal_while_it_is_copied(
 
 
 @pytest.mark.parametrize("engine", ["file", "server"])
-async def test_a_place_with_other_calls_is_refused(engine: str, places: Places) -> None:
+async def test_a_place_with_other_calls_is_refused(engine: str, sides: Sides) -> None:
     """Used already, or a part of the copy of another journal; and a journal is no copy of itself."""
-    source, used = places.new("file"), places.new(engine)
+    source, used = sides.new("file"), sides.new(engine)
     await filled(source)
     await filled(used, keys=3)
-    before, part = rows(used), places.new(engine)
+    before, part = rows(used), sides.new(engine)
     with pytest.raises(NotSentError, match="records already"):
         list(Copying(source, used).steps())
     killed(used, part, batches=1)
@@ -197,13 +192,13 @@ async def test_a_place_with_other_calls_is_refused(engine: str, places: Places) 
         list(Copying(used, used).steps())
     assert before == rows(used)
     with pytest.raises(NotSentError, match="There is no journal"):
-        list(Copying(places.folder / "none", part).steps())
+        list(Copying(sides.folder / "none", part).steps())
 
 
 @pytest.mark.parametrize("engine", ["file", "server"])
-async def test_what_else_is_in_a_copy_is_found_by_its_proof(engine: str, places: Places) -> None:
+async def test_what_else_is_in_a_copy_is_found_by_its_proof(engine: str, sides: Sides) -> None:
     """Written by somebody who had it open before; it stays marked, and the command says where they differ."""
-    source, target = places.new("file"), places.new(engine)
+    source, target = sides.new("file"), sides.new(engine)
     await filled(source)
     with contextlib.closing(Copying(source, target, batch=100).steps()) as steps:
         assert [True, True, True] == [next(steps)[0] > 0 for _ in range(3)]
@@ -218,9 +213,9 @@ async def test_what_else_is_in_a_copy_is_found_by_its_proof(engine: str, places:
     assert "not whole yet" in run("calls", "list", OCP_STRIPE_JOURNAL=text(target)).stderr
 
 
-async def test_the_command_tells_what_was_counted(places: Places) -> None:
+async def test_the_command_tells_what_was_counted(sides: Sides) -> None:
     """In words and as JSON, and shows no password."""
-    source, target = places.new("file"), places.new("server")
+    source, target = sides.new("file"), sides.new("server")
     await filled(source)
     url = text(target).replace("postgres:@", "postgres:secret@")
     told = run("calls", "copy", text(source), url)

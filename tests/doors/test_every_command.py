@@ -127,6 +127,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert "Ana" in {each["who"] for each in desk.told("calls", "decisions")["decisions"]}
     assert [] == desk.told("calls", "check")["wrong"]
     assert str(tmp_path / "copy") == desk.told("calls", "backup", str(tmp_path / "copy"))["file"]
+    assert desk.told("calls", "copy", str(tmp_path / "copy"), str(tmp_path / "moved"))["is_whole"]
     assert 0 == desk.told("calls", "prune", "--before", "1d")["deleted"]
     exported = [json.loads(line) for line in desk.piped("calls", "export").out.splitlines()]
     assert {"call", "decision"} == {each["record"] for each in exported}
@@ -249,6 +250,7 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("ledger has one entry", ("demo",)),
         ("Every total is", ("calls", "check")),
         ("Copied to", ("calls", "backup", str(tmp_path / "copy"))),
+        ("records are in the copy", ("calls", "copy", str(tmp_path / "copy"), str(tmp_path / "moved"))),
         ("Deleted 0", ("calls", "prune", "--before", "1d")),
         ("✓ may read customers", ("doctor",)),
         ("The header is 'Authorization: Bearer …'", ("mcp", "tokens", "create", "laptop")),
