@@ -95,6 +95,9 @@ async def test_the_rights_of_the_page_are_all_that_is_needed(roles: Roles, strip
         assert 0 == await office.prune(0.0)
     server = look_at(DatabaseURL(roles.agent))
     assert ([], False) == (server.lacks, server.is_superuser)
+    with look(DatabaseURL(roles.agent)) as db:
+        off = [name for name in ("fsync", "full_page_writes") if db.execute(f"SHOW {name}").fetchone()[0] == "off"]
+    assert off == server.unsafe
     with look(DatabaseURL(roles.agent)) as db, pytest.raises(psycopg.errors.InsufficientPrivilege):
         db.execute("UPDATE decisions SET who = 'nobody'")
     with look(DatabaseURL(roles.owner)) as db:
