@@ -41,7 +41,7 @@ chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe
 	$(BIN)/python tests/chaos.py --race 500 --processes 16
 
 chaos-postgres: .venv/tools .venv/wheel ## the same on a server: two hosts with wrong clocks, and the server is killed too
-	$(BIN)/python tests/chaos.py --journal postgres --calls 10000 --workers 4 --kills 60 --faults 0.3 --stops 5 --ends 60 --timeout 3 --seeds 1 2 3
+	$(BIN)/python tests/chaos.py --journal postgres --calls 10000 --workers 4 --kills 60 --faults 0.3 --stops 5 --ends 60 --timeout 5 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --journal postgres --race 500 --processes 16
 
 chaos-mcp: .venv/tools .venv/wheel ## MCP sessions that are killed each second for a minute: 100 over HTTP, then 20 servers

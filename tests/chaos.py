@@ -6,7 +6,7 @@ until others have their calls, and lose their sessions.
 At the end, three witnesses must agree on every call: what callers were told, the journal, the ledger.
 
     python tests/chaos.py --calls 10000 --workers 4 --kills 60 --faults 0.3 --seeds 1 2 3
-    python tests/chaos.py --journal postgres --stops 5 --ends 60 --timeout 3
+    python tests/chaos.py --journal postgres --stops 5 --ends 60 --timeout 5
     python tests/chaos.py --race 500 --processes 16
 """
 
@@ -124,14 +124,14 @@ async def work(place: Place) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     # Many like calls, so without the guard against duplicates; customers are read like everything else.
-    # As fast as it goes: what is tested is what happens when requests collide.
+    # As good as without a limit, which is shared: what is tested is what happens when requests collide.
     settings = Settings(
         api_key=place.api_key,
         api_base=place.url,
         journal=place.journal,
         timeout=place.timeout_s,
         policy={"duplicate_window": "off", "budgets": _BUDGETS if place.counts else []},
-        rate_limit="off",
+        rate_limit=1000,
     )
     tasks: set[asyncio.Task[None]] = set()
     async with OCPAgent(settings=settings) as agent:

@@ -44,14 +44,14 @@ class Places:
     _empty: list[DatabaseURL] = []  # noqa: RUF012  of all
 
     def __init__(self, engine: str, folder: Path) -> None:
-        self._engine, self._folder = engine, folder
+        self.engine, self._folder = engine, folder
         self._given: dict[str, DatabaseURL] = {}
 
     def __call__(self, name: str) -> Place:
         """
         Always the same for the same name; there is nothing in it yet.
         """
-        if self._engine == "file":
+        if self.engine == "file":
             return self._folder / name
         if name not in self._given:
             self._given[name] = self._empty.pop() if self._empty else database()
@@ -86,8 +86,10 @@ def empty(url: DatabaseURL) -> None:
             )
         ]
         db.execute(f"TRUNCATE {', '.join(names)} RESTART IDENTITY")
-    if url in stores._servers:
-        stores._servers[url]._known = None
+    if store := stores._servers.get(url):
+        with store.lock:
+            store.close()  # some agents are never closed
+            store._known = None
 
 
 def columns(db: Any, table: str = "calls") -> list[str]:

@@ -28,10 +28,17 @@ class Server:
 
             # Its socket's path must be short.
             self._server = get_server(Path(tempfile.mkdtemp(prefix="pg", dir="/tmp")), cleanup_mode="delete")
-        self.url = str(self._server.get_uri())
+        self.url = str(self._server.get_uri()).replace(":@", "@")  # no password, not an empty one
         with psycopg.connect(self.url, autocommit=True) as db:  # no power fails here
             db.execute("ALTER SYSTEM SET fsync = off")
             db.execute("SELECT pg_reload_conf()")
+
+    def signal(self, number: int) -> None:
+        """
+        Send a signal to all its processes.
+        """
+        for process in self._processes():
+            process.send_signal(number)
 
     def kill(self) -> None:
         """
@@ -39,8 +46,7 @@ class Server:
         """
         import psutil  # noqa: PLC0415  comes with the server
 
-        first = psutil.Process(self._server.get_pid())
-        processes: list[Any] = [first, *first.children(recursive=True)]
+        processes = self._processes()
         for process in processes:
             process.kill()
         psutil.wait_procs(processes)
@@ -50,6 +56,30 @@ class Server:
         Start it again after it was killed.
         """
         self._server.ensure_postgres_running()
+
+    def stand_by(self, *, stands_by: bool = True) -> None:
+        """
+        Stop it, and start it as one that only reads, or as one that writes again.
+        """
+        self._server.stop()
+        mark = self._server.pgdata / "standby.signal"
+        mark.touch() if stands_by else mark.unlink()
+        self.start()
+
+    def demand_password(self, role: str) -> None:
+        """
+        Let nobody in as that role without its password.
+        """
+        rules = self._server.pgdata / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute("SELECT pg_reload_conf()")
+
+    def _processes(self) -> list[Any]:
+        import psutil  # noqa: PLC0415  comes with the server
+
+        first = psutil.Process(self._server.get_pid())
+        return [first, *first.children(recursive=True)]
 
 
 @cache
@@ -66,17 +96,18 @@ def server_url() -> str:
     """
     if given := os.environ.get("TEST_POSTGRES_URL"):
         parts = urlsplit(given)
-        if parts.password:  # libpq finds it there, and URLs are shown without
+        if parts.password:  # libpq finds it there, and the tests show their URLs
             os.environ["PGPASSWORD"] = unquote(parts.password)
         return given.replace(f":{parts.password}@", "@", 1)
     return own_server().url
 
 
-def new_database() -> str:
+def new_database(server: str | None = None) -> str:
     """
-    The URL of an empty database of its own.
+    The URL of an empty database of its own, on the server of all tests or on another one.
     """
+    server = server or server_url()
     name = f"t_{secrets.token_hex(8)}"
-    with psycopg.connect(server_url(), autocommit=True) as db:
+    with psycopg.connect(server, autocommit=True) as db:
         db.execute(f"CREATE DATABASE {name}".encode())
-    return urlunsplit(urlsplit(server_url())._replace(path=f"/{name}"))
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))

@@ -59,6 +59,7 @@ class Admission:
             asks_always: whether a person decides on every call, whatever the policy says.
         """
         self.policy = settings.policy_in_force
+        self._longest_window_s = self.policy.longest_window_s
         self._allow_live = settings.allow_live
         self._checks_customers = settings.customer_check == "on"
         self._timeout_s = settings.timeout
@@ -184,12 +185,9 @@ class Admission:
         """
         A call of which nothing was sent, or nothing moved: every rule is asked, and a person where one of them says so.
         """
-        standing = [record.intent.key] if record is not None else []
-        standing += [intent_of(proposal).key] if proposal is not None else []
-        own = next((key for key in standing if key.text == call.intent.key.text), call.intent.key)
-        intent, now = call.intent._replace(key=own), past.now  # who repeats a key does not change whose it was
-        call = call._replace(intent=intent)
-        book.keep(self.policy.longest_window_s)
+        call = _under_own_key(call, record, proposal)
+        intent, now = call.intent, past.now
+        book.keep(self._longest_window_s)
         finding = decide(findings(self.policy, self.case(call, seen), past))
         if finding is not None and finding.verdict == "refused":
             return _refuse(book, intent, finding, now)
@@ -275,6 +273,18 @@ def nobody_to_ask(finding: Finding) -> Finding:
         return said._replace(message=f"{said.message}, and nobody can be asked", hint=_NOBODY)
 
     return finding._replace(verdict="refused", words=words)
+
+
+def _under_own_key(call: Call, record: Record | None, proposal: Proposal | None) -> Call:
+    """
+    The call under its key as it was first given: who repeats a key does not change whose it was.
+    """
+    standing = [record.intent.key] if record is not None else []
+    standing += [intent_of(proposal).key] if proposal is not None else []
+    for key in standing:
+        if key.text == call.intent.key.text:
+            return call._replace(intent=call.intent._replace(key=key))
+    return call
 
 
 def _refuse(book: Book, intent: Intent, finding: Finding, now: float) -> Refused:

@@ -99,7 +99,7 @@ class Previews:
     def _dry_run(self, call: Call, admitted: Admitted, warnings: tuple[str, ...] = ()) -> DryRun:
         first = admitted.first if isinstance(admitted, Conflict) else getattr(admitted, "record", None)
         record = first if isinstance(first, Record) else _draft(call)
-        request = self._delivery.request(call.tool, record, call.access)
+        request = self._delivery.request(call, record)
         return _told(admitted.sentence(), request, record.key, warnings)
 
 

@@ -83,7 +83,7 @@ class DatabaseError(Exception):
 
 class LostError(DatabaseError):
     """
-    The connection ended in the middle of a transaction: nothing was done, and on another it may be.
+    A transaction was lost, with its connection or to another that had a row too long: nothing was done, and may be yet.
     """
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import threading
 import time
 from functools import cache
@@ -417,18 +418,41 @@ class PostgresStore:
 
 class _Foreign(NamedTuple):
     kind: type[psycopg.Error]
+    words: str
+    """Of servers that do not let us in: libpq hands on what they say, and no code."""
     hint: str
 
 
 _MEND = "A person must look at the server that OCP_STRIPE_JOURNAL names."
+_READS = f"The server only reads: it is a standby, or was made read-only. {_MEND}"
 _KINDS = (
-    _Foreign(errors.InvalidPassword, "A person must mend the user or the password in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InvalidAuthorizationSpecification, "A person must mend the user in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InvalidCatalogName, "A person must make that database, or name another in OCP_STRIPE_JOURNAL."),
-    _Foreign(errors.InsufficientPrivilege, "A person must give the user its rights: docs/postgres.md has them."),
-    _Foreign(errors.ReadOnlySqlTransaction, "The server only reads: it is a standby, or was made read-only. " + _MEND),
-    _Foreign(errors.DiskFull, "A person must make room on the server."),
-    _Foreign(errors.TooManyConnections, "The server has no connection left. A person must allow more of them."),
+    _Foreign(
+        errors.InvalidPassword,
+        r"password authentication failed|no password supplied",
+        "A person must mend the user or the password in OCP_STRIPE_JOURNAL.",
+    ),
+    _Foreign(
+        errors.InvalidAuthorizationSpecification,
+        r'role "[^"]*" (does not exist|is not permitted)|pg_hba\.conf',
+        "A person must mend the user in OCP_STRIPE_JOURNAL, or let it in at the server.",
+    ),
+    _Foreign(
+        errors.InvalidCatalogName,
+        r'database "[^"]*" does not exist',
+        "A person must make that database, or name another in OCP_STRIPE_JOURNAL.",
+    ),
+    _Foreign(
+        errors.InsufficientPrivilege,
+        r"permission denied for database",
+        "A person must give the user its rights: docs/postgres.md has them.",
+    ),
+    _Foreign(errors.ReadOnlySqlTransaction, r"during recovery", _READS),
+    _Foreign(errors.DiskFull, r"No space left", "A person must make room on the server."),
+    _Foreign(
+        errors.TooManyConnections,
+        r"too many (clients|connections)|remaining connection slots",
+        "The server has no connection left. A person must allow more of them.",
+    ),
 )
 
 
@@ -438,14 +462,16 @@ def told(url: DatabaseURL | None = None) -> Generator[None]:
     Foreign errors as ours.
 
     Raises:
+        LostError: others had a row for too long.
         DatabaseError: instead of psycopg's.
     """
     try:
         yield
     except psycopg.Error as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        hint = next((each.hint for each in _KINDS if isinstance(error, each.kind)), _MEND)
-        raise DatabaseError(url.mask(text) if url else text, hint) from error
+        hint = next((e.hint for e in _KINDS if isinstance(error, e.kind) or re.search(e.words, text)), _MEND)
+        is_lost = isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected)
+        raise (LostError if is_lost else DatabaseError)(url.mask(text) if url else text, hint) from error
 
 
 def _rows(cursor: psycopg.Cursor[Any]) -> Any:

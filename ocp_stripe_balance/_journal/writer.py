@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     News = tuple[Waiter, Any, BaseException | None]
 
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.0005, 0.02
-_OWED_PAUSE_S = 0.2
+_OWED_PAUSE_S, _LOST_PAUSE_S = 0.2, 0.05
 _TAKEN_S = 0.02
 CLOSE_S = 2.0
 """How long closing waits for what is owed."""
@@ -209,11 +209,12 @@ class Writer:
             self._fail([(item, result, error) for item, result in zip(taken, results, strict=True)])
         except BaseException as error:  # noqa: BLE001  handed to those who wait
             self._store.roll_back(error)
-            if len(taken) == 1 and not isinstance(error, LostError):
+            is_lost = isinstance(error, LostError)
+            if len(taken) == 1 and not is_lost:
                 self._fail([(taken[0], None, error)])
             else:
-                for item in taken:
-                    item.again()
+                for item in taken:  # its caller can take it back before it is lost once more
+                    item.again(time.monotonic() + _LOST_PAUSE_S if is_lost else 0.0)
         else:
             _tell([(item.waiter, result, None) for item, result in zip(taken, results, strict=True)])
 

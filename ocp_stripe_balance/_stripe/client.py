@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -86,13 +87,10 @@ class SystemClock:
     """
 
     sleep = staticmethod(asyncio.sleep)
-
-    @staticmethod
-    def monotonic() -> float:
-        """
-        Seconds that only grow, also while the machine sleeps, where the system can tell.
-        """
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    # Seconds that only grow, also while the machine sleeps, where the system can tell.
+    monotonic = staticmethod(
+        partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+    )
 
 
 class StripeClient:

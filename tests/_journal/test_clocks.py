@@ -87,5 +87,5 @@ async def test_the_servers_time_is_right_however_long_the_locks_and_the_answer_t
     monkeypatch.setattr(psycopg.Connection, "execute", stopped)
     before = time.time() - HOURS_AHEAD
     told = await journal.run(lambda _: journal.now())
-    assert before + 100 <= told <= time.time() - HOURS_AHEAD + 100
+    assert before + 100 <= told < before + 190
     await journal.aclose()

@@ -894,9 +894,10 @@ def test_many_first_openings_at_once(tmp_path: Path) -> None:
 
 
 async def test_one_failing_work_fails_alone(place: Place) -> None:
-    """A key SQLite cannot take is its caller's trouble, not that of those who share the commit."""
+    """A key that no database can take is its caller's trouble, not that of those who share the commit."""
     journal, scope = Journal(place), Scope("", "", "")
-    bad = [journal.run(lambda book, key=key: book.find_key(key, scope)) for key in ("\ud800", 2**70)]  # type: ignore[misc]  # a default is no parameter here
+    keys: list[Any] = ["\ud800", 2**70 if isinstance(place, Path) else "a\0b"]
+    bad = [journal.run(lambda book, key=key: book.find_key(key, scope)) for key in keys]  # type: ignore[misc]  # a default is no parameter here
     good = [admit(journal, draft(f"k{i}"), timeout_s=1) for i in range(20)]
     results = await asyncio.gather(*good[:10], *bad, *good[10:], return_exceptions=True)
     assert 2 == len([result for result in results if isinstance(result, NotSentError)])
@@ -959,7 +960,7 @@ async def test_a_claim_lost_while_it_was_cancelled_is_not_called_unsent(place: P
     async with await scripted(lambda _: httpx.Response(500), journal=str(place)) as agent:
         task = asyncio.create_task(agent.call_tool(TOOL, order(), idempotency_key="k"))
         await asyncio.sleep(0)  # the claim is with the writer's thread
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not is_recorded(place):
             time.sleep(0.005)  # noqa: ASYNC251  the loop must not see the commit yet
             assert time.monotonic() < deadline
@@ -1165,7 +1166,7 @@ async def test_a_journal_that_nobody_closes_leaves_no_thread(place: Place) -> No
     (thread,) = set(threading.enumerate()) - before
     del journal
     gc.collect()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 

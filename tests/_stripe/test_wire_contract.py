@@ -172,7 +172,7 @@ async def exchanged(answer: Iterable[bytes], *, closes: bool = False) -> Receive
     """
     exchange = over_aiohttp()
     try:
-        async with serving(answering(answer, closes=closes)) as url, asyncio.timeout(5):
+        async with serving(answering(answer, closes=closes)) as url, asyncio.timeout(20):
             return await exchange.exchange(request_to(url), 5)
     finally:
         await exchange.aclose()
@@ -497,7 +497,7 @@ async def test_a_head_without_end_is_not_read_on(http: Wire, head: bytes, more: 
         await read_request(reader)
         await flood(writer, head, more)
 
-    async with serving(handle) as url, asyncio.timeout(5):
+    async with serving(handle) as url, asyncio.timeout(20):
         with pytest.raises(LostError):
             await http.exchange(request_to(url), 5)
 
@@ -520,7 +520,7 @@ async def test_a_body_without_end_is_cut_off(http: Wire, head: bytes, more: byte
         await read_request(reader)
         await flood(writer, head, more)
 
-    async with serving(handle) as url, asyncio.timeout(5):
+    async with serving(handle) as url, asyncio.timeout(20):
         received = await http.exchange(request_to(url), 5)
     assert (200, MAX_BODY_BYTES, CUT_OFF) == (received.status, len(received.body), received.lost_body)
 
@@ -908,7 +908,7 @@ async def test_closing_ends_calls_under_way_truthfully(http: Wire) -> None:
     async with serving(handle) as url:
         sent = asyncio.create_task(http.exchange(request_to(url), 2))
         connecting = asyncio.create_task(http.exchange(request_to(url.replace("http", "https")), 0.6))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await heard.wait()
         waiting = asyncio.create_task(http.exchange(request_to(url), 2))
         await turns()

@@ -1,0 +1,86 @@
+"""
+A row that another session has for too long, on a server: its transaction is waited for as others' locks are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import TOOL, connect, ledger, order
+from places import look
+
+from ocp_stripe_balance import NotSentError
+from ocp_stripe_balance._journal import postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from places import Place
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+POLICY = {
+    "duplicate_window": "off",
+    "budgets": [{"per": "all", "window": "1h", "credit": {"usd": "10.00"}}],
+}
+ON_SERVER = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+
+@pytest.fixture
+def when_lost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], asyncio.Event]:
+    """
+    An event that comes when a transaction was lost, which does not take long here.
+    """
+    monkeypatch.setattr(postgres, "_BEGIN", postgres._BEGIN.replace("'1s'", "'20ms'"))
+
+    def event() -> asyncio.Event:
+        loop, lost, undo = asyncio.get_running_loop(), asyncio.Event(), postgres.PostgresStore.roll_back
+
+        def roll_back(self: Any, error: BaseException) -> None:
+            undo(self, error)
+            loop.call_soon_threadsafe(lost.set)
+
+        monkeypatch.setattr(postgres.PostgresStore, "roll_back", roll_back)
+        return lost
+
+    return event
+
+
+@ON_SERVER
+async def test_a_call_waits_for_a_row_that_others_have(
+    stripe: Sandbox, customer: str, place: Place, when_lost: Callable[[], asyncio.Event]
+) -> None:
+    """It was not sent yet, and is as soon as they let it go."""
+    async with await connect(stripe, journal=str(place), policy=POLICY) as agent:
+        await agent.call_tool(TOOL, order(customer, -100))
+        with look(place) as db:
+            db.execute("BEGIN")
+            db.execute("SELECT * FROM totals FOR UPDATE")
+            lost = when_lost()
+            call = asyncio.ensure_future(agent.call_tool(TOOL, order(customer, -200)))
+            await lost.wait()
+            assert not call.done()
+            db.execute("COMMIT")
+        assert "succeeded" == (await call).outcome
+    assert 2 == len(await ledger(stripe, customer))
+
+
+@ON_SERVER
+async def test_a_row_that_others_keep_ends_a_call_at_its_deadline(
+    stripe: Sandbox, customer: str, place: Place, when_lost: Callable[[], asyncio.Event]
+) -> None:
+    """And nothing was sent."""
+    async with await connect(stripe, journal=str(place), policy=POLICY) as agent:
+        await agent.call_tool(TOOL, order(customer, -100))
+    async with await connect(stripe, journal=str(place), policy=POLICY, timeout=1) as agent:
+        with look(place) as db:
+            db.execute("BEGIN")
+            db.execute("SELECT * FROM totals FOR UPDATE")
+            lost = when_lost()
+            with pytest.raises(NotSentError, match="holds its lock"):
+                await agent.call_tool(TOOL, order(customer, -200))
+            assert lost.is_set()
+            db.execute("COMMIT")
+    assert 1 == len(await ledger(stripe, customer))
