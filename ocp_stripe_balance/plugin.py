@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._domain import Scope
 from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
-from ocp_stripe_balance.settings import check_api_base
+from ocp_stripe_balance.settings import check_api_base, server_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from typing import Any
 
+    from ocp_stripe_balance._calls.customers import KnownCustomer
+    from ocp_stripe_balance._calls.endings import Invalid
     from ocp_stripe_balance._calls.operations import Operations
+    from ocp_stripe_balance._calls.preview import Foreseen
     from ocp_stripe_balance._domain import Mode
     from ocp_stripe_balance._host.contract import APIOptions
     from ocp_stripe_balance._policy import Finding
@@ -127,6 +131,34 @@ class StripeAPI:
             raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
         mode = mode or (self._access.mode if self._access.api_key else "test")
         return await self._operations.explain(tool, parameters, self._access, mode)
+
+    @property
+    def scope(self) -> Scope:
+        """
+        The server, the mode and the account that calls are for.
+        """
+        access = self._access
+        return Scope(server_of(self.base_url), access.mode, access.account or "")
+
+    async def foresee(
+        self, tool: ToolSpec, batch: Sequence[tuple[object, KnownCustomer | None]]
+    ) -> list[Foreseen | Invalid]:
+        """
+        What would become of each of several calls, were it the only one; each comes with its customer as Stripe has it.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        return await self._operations.foresee(tool, batch, self._access)
+
+    async def over_budget(self, tool: ToolSpec, sums: Sequence[object], *, per_customer: bool) -> list[Finding]:
+        """
+        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        return await self._operations.over_budget(tool, sums, self._access, per_customer=per_customer)
 
     async def resume(self, key: str) -> ToolResult:
         """

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._calls import approvers
 from ocp_stripe_balance._calls.admission import Admission
 from ocp_stripe_balance._calls.call import Approval, Call
-from ocp_stripe_balance._calls.customers import CustomerDirectory
+from ocp_stripe_balance._calls.customers import CustomerDirectory, KnownCustomer, SeenCustomer
 from ocp_stripe_balance._calls.delivery import Delivery
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Noted, Succeeded, Waiting
 from ocp_stripe_balance._calls.lookout import Lookout
 from ocp_stripe_balance._calls.order import Order
-from ocp_stripe_balance._calls.preview import Previews
+from ocp_stripe_balance._calls.preview import Foreseen, Previews
 from ocp_stripe_balance._calls.reads import Reader
 from ocp_stripe_balance._calls.recovery import Recovery
 from ocp_stripe_balance._calls.remarks import missing, told_of_deleted, with_remarks
@@ -187,6 +187,37 @@ class Operations:
             raise order.error
         said, foreseen = await self._previews.explain(self._service.prepare(order, access, mode))
         return said, replace(foreseen, warnings=(*order.notes, *foreseen.warnings))
+
+    async def foresee(
+        self, tool: ToolSpec, batch: Sequence[tuple[object, KnownCustomer | None]], access: Access
+    ) -> list[Foreseen | Invalid]:
+        """
+        What would become of each of several calls, were it the only one; of its customer, no more is read.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        orders = [self._service.take(tool, parameters, access) for parameters, _ in batch]
+        calls = [
+            (self._service.prepare(order, access), SeenCustomer(customer, is_enough=True))
+            for order, (_, customer) in zip(orders, batch, strict=True)
+            if isinstance(order, Order)
+        ]
+        foreseen = iter(await self._previews.foresee(calls))
+        return [order if isinstance(order, Invalid) else next(foreseen) for order in orders]
+
+    async def over_budget(
+        self, tool: ToolSpec, sums: Sequence[object], access: Access, *, per_customer: bool
+    ) -> list[Finding]:
+        """
+        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        orders = (self._service.take(tool, parameters, access) for parameters in sums)
+        calls = [self._service.prepare(order, access) for order in orders if isinstance(order, Order)]
+        return await self._previews.over_budget(calls, per_customer=per_customer)
 
     async def resume(self, key: str, access: Access) -> Ending:
         """

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MAX_WAITING = 1000
 _OF_STRIPE = {"test": (25.0, 25.0), "live": (100.0, 25.0)}  # requests per second in all, and to each endpoint
 _WRITES_PER_READ = 4
+SHARE = 0.8
+"""Of the limits, for requests that give way to others: what people wait for goes first."""
 _WINDOW_S = 1.025  # for a second, because a network lets requests catch up with those before them
 _CATCH_UP_S = 0.02  # what a busy event loop is late is made up for
 _LOWERED, _LEAST_SHARE, _LOWER_AGAIN_S, _RECOVERED_S = 0.8, 0.2, 0.5, 5.0
@@ -244,6 +246,15 @@ class Pace(NamedTuple):
             pacer = _PACERS[name]
         pacer.narrow(*(self.limits_per_s or _OF_STRIPE[mode_of(secret)]))
         return pacer
+
+
+def limits_of(rate_limit: RateLimit, mode: str) -> tuple[float, float] | None:
+    """
+    How many requests a second go in all and to each endpoint, in that mode; None for as many as there are.
+    """
+    if rate_limit == "off":
+        return None
+    return _OF_STRIPE[mode] if rate_limit == "auto" else (rate_limit, rate_limit)
 
 
 def pace_of(rate_limit: RateLimit, base_url: str) -> Pace | None:

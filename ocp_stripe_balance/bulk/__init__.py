@@ -1,0 +1,14 @@
+"""
+Many entries from one file: planned, approved once, run, and gone on with after whatever ended the run.
+
+    async with Bulk() as bulk:
+        plan = await bulk.plan(Path("outage.csv"), Path("outage.plan"), common=Common(reference="outage", …))
+"""
+
+from ocp_stripe_balance.bulk.door import Bulk
+from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, open_plan
+from ocp_stripe_balance.bulk.planning import Expected
+from ocp_stripe_balance.bulk.reading import Form
+from ocp_stripe_balance.bulk.rows import Common
+
+__all__ = ["Bulk", "Common", "Expected", "Form", "Plan", "PlannedRow", "open_plan"]

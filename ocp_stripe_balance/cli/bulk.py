@@ -1,0 +1,179 @@
+"""
+Many entries from one file: planned, approved once, run.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ocp_stripe_balance._text import money
+from ocp_stripe_balance.cli.approvals import whoami
+from ocp_stripe_balance.cli.given import fail
+from ocp_stripe_balance.cli.options import Json
+from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table
+from ocp_stripe_balance.cli.running import command
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._domain import Money
+    from ocp_stripe_balance.bulk import Plan
+
+app = typer.Typer(help="Many entries from one file: planned, approved once, run.")
+
+File = Annotated[str, typer.Argument(metavar="FILE", help=".csv, .tsv, .jsonl or .xlsx; the first line names columns")]
+Out = Annotated[str | None, typer.Option(metavar="PLAN", help="where to; by default beside FILE, ending in .plan")]
+Reference = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="the campaign: the reason of each row without a reference of its own")
+]
+Currency = Annotated[str | None, typer.Option(metavar="CODE", help="of rows without a currency, such as usd")]
+Direction = Annotated[
+    Literal["credit", "debit"] | None, typer.Option(metavar="VERB", help="of rows without one: credit or debit")
+]
+Words = Annotated[str | None, typer.Option(metavar="TEXT", help="for the ledger, of rows without one")]
+Separator = Annotated[str | None, typer.Option(metavar="CHAR", help="between cells; by default a comma in .csv")]
+Encoding = Annotated[
+    Literal["utf-8", "windows-1252"], typer.Option(metavar="NAME", help="utf-8 or windows-1252, of text files")
+]
+Decimal = Annotated[
+    Literal["point", "comma"], typer.Option(metavar="SIGN", help="point or comma, before the decimals of amounts")
+]
+Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="of a spreadsheet that has several")]
+Ignore = Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="that means nothing here; may be repeated")]
+Count = Annotated[int | None, typer.Option(metavar="N", help="refuse a file that has more or fewer rows")]
+Total = Annotated[
+    list[str] | None, typer.Option(metavar="SUM", help="refuse another one: '15000.00 usd'; may be repeated")
+]
+
+
+@app.command()
+async def plan(
+    ctx: typer.Context,
+    file: File,
+    *,
+    out: Out = None,
+    reference: Reference = None,
+    currency: Currency = None,
+    direction: Direction = None,
+    description: Words = None,
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    decimal: Decimal = "point",
+    sheet: Sheet = None,
+    ignore: Ignore = None,
+    expect_count: Count = None,
+    expect_total: Total = None,
+    as_json: Json = False,
+) -> int:
+    """
+    Check a file, and write what would be sent; sends nothing.
+    """
+    from ocp_stripe_balance.bulk import Bulk, Common, Expected, Form  # what --help does not need
+
+    if separator is not None and len(separator) != 1:
+        raise fail("--separator", f"{separator!r} is not one character", "pass one, such as ';'")
+    source = Path(file)
+    form = Form(separator=separator, encoding=encoding, decimal=decimal, sheet=sheet, ignored=frozenset(ignore or ()))
+    common = Common(
+        reference=reference, currency=currency, direction=direction, description=description, decimal=decimal
+    )
+    expected = Expected(expect_count, tuple(_total(each) for each in expect_total or ()))
+    async with Bulk(user=whoami()) as bulk:
+        with _counting("rows") as progress:
+            made = await bulk.plan(
+                source,
+                Path(out) if out else source.with_name(f"{source.name}.plan"),
+                form=form,
+                common=common,
+                expected=expected,
+                progress=lambda what, done: progress(done) if what == "read" else None,
+            )
+        lasts = bulk.duration(made)
+    if as_json:
+        ctx.obj.print_facts({"plan": str(made.path), "digest": made.digest, "seconds": lasts, **_told(made)})
+        return 0
+    _show(made, lasts)
+    say("Nothing was sent. To send it:")
+    say(command("bulk", "run", str(made.path)))
+    return 0
+
+
+def _total(text: str) -> "Money":
+    from ocp_stripe_balance.bulk.planning import total_of  # as above
+
+    try:
+        return total_of(text)
+    except ValueError:
+        raise fail("--expect-total", f"{text!r} is no sum", "write such as '15000.00 usd'") from None
+
+
+def _told(plan: "Plan") -> dict[str, Any]:
+    """
+    The head of a plan, without what only proves its rows.
+    """
+    return {name: value for name, value in plan.facts.items() if name not in {"kind", "format", "blocks"}}
+
+
+def _show(plan: "Plan", lasts: float | None) -> None:
+    """
+    What a plan does, for a person who decides whether it is meant.
+    """
+    facts = plan.facts
+    show_fact("plan", f"{plan.path} ({plan.scope.mode} mode, {plan.scope.account or 'account of the API key'})")
+    for each in facts["sums"]:
+        currency = each["currency"]
+        number = f"{each['number']:,} {'entry' if each['number'] == 1 else 'entries'}"
+        show_fact("in all", f"{money.effect(each['amount'], currency)} in {number}")
+        words = [f"{name} {money.to_text(each[name], currency)}" for name in ("smallest", "median", "largest")]
+        show_fact("amounts", ", ".join(words))
+        show_table(("from", "to", "entries", ""), list(_bars(each)))
+    show_fact("customers", f"{facts['customers']:,}" + _of_them(facts["customers_twice"], "more than once"))
+    if not facts["customers_read"]:
+        show_fact("not read", "the API key may not read all customers, so their currency could not be checked")
+    if facts["paid_already"]:
+        show_fact("paid", f"{facts['paid_already']:,} are paid already, and will not be paid again")
+    for each in facts["far_from_median"]:
+        effect = money.effect(each["amount"], each["currency"])
+        show_fact("unusual", f"line {each['line']}: {effect} for {each['customer']}")
+    if facts["outliers"] > len(facts["far_from_median"]):
+        show_fact("unusual", f"{facts['outliers']:,} amounts in all are far from the median")
+    if lasts is not None:
+        show_fact("takes", f"about {_span(lasts)} at the rate that is kept to")
+    show_fact("digest", plan.digest)
+
+
+def _of_them(number: int, what: str) -> str:
+    return f", {number:,} of them {what}" if number else ""
+
+
+def _bars(facts: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    most = max(count for _, _, count in facts["bars"])
+    for first, last, count in facts["bars"]:
+        ends = [money.to_text(each, facts["currency"]) for each in (first, last)]
+        yield (*ends, f"{count:,}", "#" * max(round(count * 30 / most), 1))
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 1):.0f} seconds"
+
+
+@contextlib.contextmanager
+def _counting(noun: str) -> Iterator[Callable[[int], None]]:
+    """
+    What to tell how many more are done: a number on a terminal, else nothing.
+    """
+    if is_plain(sys.stderr):
+        yield lambda _more: None
+        return
+    from rich.console import Console  # only a terminal needs it
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f}"), TextColumn(noun))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(noun, total=None)
+        yield lambda more: bar.update(task, advance=more)
