@@ -17,13 +17,11 @@ from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError
 from ocp_stripe_balance.settings import check_api_base, server_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Any
 
-    from ocp_stripe_balance._calls.customers import KnownCustomer
-    from ocp_stripe_balance._calls.endings import Invalid
+    from ocp_stripe_balance._calls.many import Many
     from ocp_stripe_balance._calls.operations import Operations
-    from ocp_stripe_balance._calls.preview import Foreseen
     from ocp_stripe_balance._domain import Mode
     from ocp_stripe_balance._host.contract import APIOptions
     from ocp_stripe_balance._policy import Finding
@@ -140,25 +138,12 @@ class StripeAPI:
         access = self._access
         return Scope(server_of(self.base_url), access.mode, access.account or "")
 
-    async def foresee(
-        self, tool: ToolSpec, batch: Sequence[tuple[object, KnownCustomer | None]]
-    ) -> list[Foreseen | Invalid]:
+    @property
+    def many(self) -> Many:
         """
-        What would become of each of several calls, were it the only one; each comes with its customer as Stripe has it.
-
-        Raises:
-            NotSentError: the journal cannot be read.
+        Many calls at once: what would become of them, and what became of each.
         """
-        return await self._operations.foresee(tool, batch, self._access)
-
-    async def over_budget(self, tool: ToolSpec, sums: Sequence[object], *, per_customer: bool) -> list[Finding]:
-        """
-        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
-
-        Raises:
-            NotSentError: the journal cannot be read.
-        """
-        return await self._operations.over_budget(tool, sums, self._access, per_customer=per_customer)
+        return self._operations.many(self._access)
 
     async def resume(self, key: str) -> ToolResult:
         """

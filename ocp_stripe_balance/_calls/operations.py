@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._calls import approvers
 from ocp_stripe_balance._calls.admission import Admission
 from ocp_stripe_balance._calls.call import Approval, Call
-from ocp_stripe_balance._calls.customers import CustomerDirectory, KnownCustomer, SeenCustomer
+from ocp_stripe_balance._calls.customers import CustomerDirectory
 from ocp_stripe_balance._calls.delivery import Delivery
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Noted, Succeeded, Waiting
 from ocp_stripe_balance._calls.lookout import Lookout
+from ocp_stripe_balance._calls.many import Many
 from ocp_stripe_balance._calls.order import Order
-from ocp_stripe_balance._calls.preview import Foreseen, Previews
+from ocp_stripe_balance._calls.preview import Previews
 from ocp_stripe_balance._calls.reads import Reader
 from ocp_stripe_balance._calls.recovery import Recovery
 from ocp_stripe_balance._calls.remarks import missing, told_of_deleted, with_remarks
@@ -67,6 +68,7 @@ class Operations:
         """
         server = server_of(base_url)
         settings, context, approver = options.settings, options.context, options.approver
+        self._server, self._context, self._policy = server, context, settings.policy_in_force
         self._timeout_s = settings.timeout
         self._default_currency = settings.policy_in_force.default_currency
         self.journal = options.journal.opened()
@@ -78,12 +80,14 @@ class Operations:
             network=Network.of(settings),
             transport=options.transport,
             has_details=settings.trace_details,
-            pace=pace_of(settings.rate_limit, server),
+            pace=pace_of(settings.rate_limit, server, gives_way=options.plan is not None),
         )
         self._reader = Reader(base_url, context, settings, self._client)
         self._retrieve_customer = tool_at(tools, "GET", _CUSTOMER)
         self._customers = CustomerDirectory(self._read_customer, is_on=settings.customer_check == "on")
-        admission = Admission(settings, can_ask=approver is not None, asks_always=options.asks_always)
+        admission = Admission(
+            settings, can_ask=approver is not None, asks_always=options.asks_always, plan=options.plan
+        )
         delivery = Delivery(base_url, self.journal, self._client, context, shares_context=settings.share_context)
         self._service = Service(
             server=server,
@@ -188,36 +192,20 @@ class Operations:
         said, foreseen = await self._previews.explain(self._service.prepare(order, access, mode))
         return said, replace(foreseen, warnings=(*order.notes, *foreseen.warnings))
 
-    async def foresee(
-        self, tool: ToolSpec, batch: Sequence[tuple[object, KnownCustomer | None]], access: Access
-    ) -> list[Foreseen | Invalid]:
+    def many(self, access: Access) -> Many:
         """
-        What would become of each of several calls, were it the only one; of its customer, no more is read.
-
-        Raises:
-            NotSentError: the journal cannot be read.
+        Many calls at once.
         """
-        orders = [self._service.take(tool, parameters, access) for parameters, _ in batch]
-        calls = [
-            (self._service.prepare(order, access), SeenCustomer(customer, is_enough=True))
-            for order, (_, customer) in zip(orders, batch, strict=True)
-            if isinstance(order, Order)
-        ]
-        foreseen = iter(await self._previews.foresee(calls))
-        return [order if isinstance(order, Invalid) else next(foreseen) for order in orders]
-
-    async def over_budget(
-        self, tool: ToolSpec, sums: Sequence[object], access: Access, *, per_customer: bool
-    ) -> list[Finding]:
-        """
-        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
-
-        Raises:
-            NotSentError: the journal cannot be read.
-        """
-        orders = (self._service.take(tool, parameters, access) for parameters in sums)
-        calls = [self._service.prepare(order, access) for order in orders if isinstance(order, Order)]
-        return await self._previews.over_budget(calls, per_customer=per_customer)
+        return Many(
+            server=self._server,
+            access=access,
+            context=self._context,
+            policy=self._policy,
+            journal=self.journal,
+            service=self._service,
+            previews=self._previews,
+            customers=self._customers,
+        )
 
     async def resume(self, key: str, access: Access) -> Ending:
         """

@@ -181,6 +181,13 @@ class Draft:
         more, number = self._db.execute(query).fetchone()
         return int(more), int(number)
 
+    def unbilled(self) -> int:
+        """
+        How many rows are for customers without a currency, or who could not be read.
+        """
+        query = "SELECT COUNT(*) FROM rows WHERE customer NOT IN (SELECT id FROM customers WHERE currency IS NOT NULL)"
+        return int(self._db.execute(query).fetchone()[0])
+
     # What would become of them
 
     def batches(self, size: int) -> Iterator[list[DraftRow]]:

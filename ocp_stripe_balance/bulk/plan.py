@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ocp_stripe_balance._calls.planned import Question
 from ocp_stripe_balance._domain import Money, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.parsing import parsed
+from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance.errors import InvalidFileError, NotSentError, Problem
 from ocp_stripe_balance.verbs import CREATE
 
@@ -173,13 +175,29 @@ def refuse_existing(path: Path) -> None:
         raise InvalidFileError([problem])
 
 
-def summary(facts: dict[str, Any]) -> str:
+def question_of(plan: Plan) -> Question:
     """
-    What a plan does in all, such as ``3,000 entries: credit 15,000.00 usd``.
+    What a person decides on who decides on the plan.
     """
-    number = facts["rows"]
-    effects = ", ".join(money.effect(each["amount"], each["currency"]) for each in facts["sums"])
-    return f"{number:,} {'entry' if number == 1 else 'entries'}: {effects}"
+    facts = plan.facts
+    totals = tuple(Money(each["amount"], each["currency"]) for each in facts["sums"])
+    effects = ", ".join(money.effect(*each) for each in totals)
+    number = f"{plan.number:,} {'entry' if plan.number == 1 else 'entries'}"
+    largest = ", ".join(money.to_text(each["largest"], each["currency"]) for each in facts["sums"])
+    unusual = [
+        f"line {each['line']}: {money.effect(each['amount'], each['currency'])} for {each['customer']}"
+        for each in facts["far_from_median"]
+    ]
+    more = facts["outliers"] - len(unusual)
+    shown = {
+        "customers": f"{facts['customers']:,}",
+        "largest": largest,
+        "unusual": "; ".join([*unusual, *([f"and {more:,} more"] if more else [])]),
+        "file": facts["source"],
+        "digest": plan.digest,
+    }
+    said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown}
+    return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
 
 
 def _row(facts: dict[str, Any]) -> PlannedRow:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.bulk.draft import Sum
     from ocp_stripe_balance.plugin import StripeAPI
 
-    Progress = Callable[[str, int], None]
-
 _BATCH = 200  # rows in one look into the journal, which nobody else writes in meanwhile: some 50 ms
 _MAX_NAMED = 10
 
@@ -60,7 +58,7 @@ async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
     form: Form,
     common: Common,
     expected: Expected,
-    progress: Progress = lambda _what, _done: None,
+    progress: Callable[[int], None] = lambda _more: None,
 ) -> Plan:
     """
     The plan of a file, written to *out*. Nothing is sent; customers are read.
@@ -76,39 +74,38 @@ async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
             row = row_of(line, cells, common, mistakes)
             if row is not None:
                 draft.add(row)
-                progress("read", 1)
+                progress(1)
         if not len(draft) and not mistakes.number:
             mistakes.note(0, "", "has no rows", "below the names of the columns, write a line for each entry")
         all_readable = await read_customers(api, draft, mistakes)
         for line, customer, first in draft.twins():
             hint = "take one out, or give each row a reason of its own in a column reference or key"
             mistakes.note(line, "customer", f"{customer} stands on line {first} for the same reason", hint)
-        await _foresee(api, draft, mistakes, progress)
+        await foresee(api, draft, mistakes)
         sums = draft.sums()
         _compare(expected, len(draft), sums, mistakes)
         mistakes.raise_any()
-        facts = _facts(source, common, draft, sums) | {"customers_read": all_readable}
+        facts = facts_of(source.name, common.reference, draft, sums, all_readable=all_readable)
         return write_plan(out, api.scope, facts, _planned(draft))
 
 
-async def _foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes, progress: Progress) -> None:
+async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
     """
     Look what would become of each row, and of all together.
     """
     create = next(tool for tool in api.tools if tool.name == CREATE)
     for batch in draft.batches(_BATCH):
-        found = await api.foresee(create, [(row.parameters, _known(row)) for row in batch])
+        found = await api.many.foresee(create, [(row.parameters, _known(row)) for row in batch])
         judged = []
         for row, foreseen in zip(batch, found, strict=True):
             if isinstance(foreseen, Foreseen):
                 judged.append((row.number, foreseen.key, foreseen.is_paid))
             _note(row.line, foreseen, mistakes)
         draft.judge(judged)
-        progress("compared", len(batch))
     for per_customer in (False, True):
         for sums in draft.totals(_BATCH, per_customer=per_customer):
             as_one = [_as_one(*each) for each in sums]
-            for refused in await api.over_budget(create, as_one, per_customer=per_customer):
+            for refused in await api.many.over_budget(create, as_one, per_customer=per_customer):
                 hint = "plan fewer rows, or let whoever owns the policy raise it"
                 mistakes.note(0, "all rows", f"{refused.words().message} ({refused.rule})", hint)
 
@@ -167,7 +164,9 @@ def total_of(text: str) -> Money:
     return Money(minor, match[2].lower())
 
 
-def _facts(source: Path, common: Common, draft: Draft, sums: Sequence[Sum]) -> dict[str, Any]:
+def facts_of(
+    source: str, reference: str | None, draft: Draft, sums: Sequence[Sum], *, all_readable: bool = True
+) -> dict[str, Any]:
     """
     What the head of a plan says of its rows.
     """
@@ -175,18 +174,20 @@ def _facts(source: Path, common: Common, draft: Draft, sums: Sequence[Sum]) -> d
     far, named = draft.outliers(sums, _MAX_NAMED)
     return {
         "made_at": moment(time.time()),
-        "source": source.name,
-        "reference": common.reference,
+        "source": source,
+        "reference": reference,
         "customers": customers,
         "customers_twice": repeated,
+        "customers_read": all_readable,
+        "customers_without_currency": draft.unbilled(),
         "paid_already": draft.paid(),
-        "sums": [_facts_of(each) for each in sums],
+        "sums": [_total_of(each) for each in sums],
         "outliers": far,
         "far_from_median": [{"line": line, "customer": who, **moved._asdict()} for line, who, moved in named],
     }
 
 
-def _facts_of(total: Sum) -> dict[str, Any]:
+def _total_of(total: Sum) -> dict[str, Any]:
     facts = total._asdict()
     return {**facts.pop("moved")._asdict(), **facts}
 

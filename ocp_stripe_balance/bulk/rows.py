@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.amounts import AmountError, amount_of
-from ocp_stripe_balance._text.placeholders import is_unfilled
+from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._text.plain import shown
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def row_of(line: int, cells: Cells, common: Common, mistakes: Mistakes) -> Row |
         "amount": -amount if said == "credit" else amount,
         "currency": currency,
         "reference": reference,
+        # Whoever wrote the row said it in words: a policy may demand that.
+        "stated_effect": money.stated_effect(-amount if said == "credit" else amount, currency),
     }
     parameters |= {"description": description} if description else {}
     return Row(line, parameters | ({"metadata": metadata} if metadata else {}))
@@ -104,10 +107,10 @@ def _reference(line: int, texts: dict[str, str], common: Common, mistakes: Mista
     The business reason: the row's own, else the campaign, with the row's key behind it where it has one.
     """
     own, key = texts.get("reference"), texts.get("key")
-    for name, text in (("reference", own), ("key", key)):
-        if text and is_unfilled(text, "reference"):
-            hint = "write the business reason, such as ticket-812"
-            mistakes.note(line, name, f"{shown(text)} is no reason", hint)
+    if own and is_unfilled(own, "reference"):
+        mistakes.note(line, "reference", f"{shown(own)} is no reason", "write the business reason, such as ticket-812")
+    if key and says_nothing(key):
+        mistakes.note(line, "key", f"{shown(key)} names nothing", "write what tells this row from others")
     if own or (common.reference and not key):
         return own or common.reference or ""
     if common.reference:

@@ -3,7 +3,9 @@ Many entries from one file: planned, approved once, run.
 """
 
 import contextlib
+import functools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance.cli.approvals import whoami
+from ocp_stripe_balance.cli import stopping
+from ocp_stripe_balance.cli.approvals import ask_at_terminal, whoami
 from ocp_stripe_balance.cli.given import fail
-from ocp_stripe_balance.cli.options import Json
+from ocp_stripe_balance.cli.options import DryRun, Json, Yes
 from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table
-from ocp_stripe_balance.cli.running import command
+from ocp_stripe_balance.cli.running import Run, command
 
 if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Money
-    from ocp_stripe_balance.bulk import Plan
+    from ocp_stripe_balance.bulk import Plan, Status
+    from ocp_stripe_balance.bulk import Run as BulkRun
 
 app = typer.Typer(help="Many entries from one file: planned, approved once, run.")
 
@@ -45,6 +49,19 @@ Ignore = Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="that m
 Count = Annotated[int | None, typer.Option(metavar="N", help="refuse a file that has more or fewer rows")]
 Total = Annotated[
     list[str] | None, typer.Option(metavar="SUM", help="refuse another one: '15000.00 usd'; may be repeated")
+]
+
+PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="what 'bulk plan' wrote")]
+ReportFile = Annotated[
+    str | None, typer.Option("--out", metavar="PATH", help="where to; by default beside PLAN, ending in .report.csv")
+]
+ReverseFile = Annotated[
+    str | None, typer.Option("--out", metavar="PLAN", help="where to; by default beside PLAN, ending in .reverse")
+]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="send no more rows than that, as a trial")]
+OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="leave rows alone that were never tried")]
+MaxFailed = Annotated[
+    float, typer.Option(metavar="PERCENT", help="pause where more of the last hundred rows fail; 100 for never")
 ]
 
 
@@ -88,16 +105,154 @@ async def plan(
                 form=form,
                 common=common,
                 expected=expected,
-                progress=lambda what, done: progress(done) if what == "read" else None,
+                progress=progress,
             )
         lasts = bulk.duration(made)
-    if as_json:
-        ctx.obj.print_facts({"plan": str(made.path), "digest": made.digest, "seconds": lasts, **_told(made)})
-        return 0
+    _tell_plan(ctx.obj, made, lasts)
+    return 0
+
+
+@app.command("run")
+async def run_plan(
+    ctx: typer.Context,
+    path: PlanFile,
+    *,
+    limit: Limit = None,
+    only_failed: OnlyFailed = False,
+    max_failed: MaxFailed = 10.0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """
+    Send what a plan says and is not paid yet; run it again to go on.
+    """
+    import asyncio  # what --help does not need
+
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # as above
+
+    made = open_plan(Path(path))
+    asking: dict[str, Any] = {}
+    if sys.stdin is not None and sys.stdin.isatty():
+        asking = {"approver": functools.partial(ask_at_terminal, emails={}), "asks_always": not yes}
+    async with Bulk(user=whoami()) as bulk:
+        before = await bulk.status(made)
+        if dry_run:
+            _tell_status(ctx.obj, made, before)
+            say("Nothing was sent.")
+            return 0
+        run = await bulk.run(made, limit=limit, only_failed=only_failed, max_failed=max_failed / 100, **asking)
+        ctx.obj.calling = asyncio.ensure_future(_follow(run, before))
+        await ctx.obj.calling
+        after = await bulk.status(made)
+    ctx.obj.done = _tell_status(ctx.obj, made, after, run)
+    ctx.obj.flush()
+    if run.stopped:
+        say(f"Stopped: {run.stopped}.")
+    if after.rows.total() > after.rows["succeeded"] + after.rows["rejected"]:
+        say("To go on: the same command again. What is paid is not paid again.")
+    return _exit_code(after, run)
+
+
+@app.command()
+async def status(ctx: typer.Context, path: PlanFile, *, as_json: Json = False) -> int:
+    """
+    How far a plan is.
+    """
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # what --help does not need
+
+    made = open_plan(Path(path))
+    async with Bulk(user=whoami()) as bulk:
+        _tell_status(ctx.obj, made, await bulk.status(made))
+    return 0
+
+
+@app.command()
+async def report(ctx: typer.Context, path: PlanFile, *, out: ReportFile = None, as_json: Json = False) -> int:
+    """
+    Write what became of each row, as CSV.
+    """
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # what --help does not need
+
+    made = open_plan(Path(path))
+    target = Path(out) if out else made.path.with_name(f"{made.path.name}.report.csv")
+    async with Bulk(user=whoami()) as bulk:
+        found = await bulk.report(made, target)
+    _tell_status(ctx.obj, made, found, report=str(target))
+    say(f"Written to {target}.")
+    return 0
+
+
+@app.command()
+async def reverse(ctx: typer.Context, path: PlanFile, *, out: ReverseFile = None, as_json: Json = False) -> int:
+    """
+    Plan the opposite of each entry that a plan made; sends nothing.
+    """
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # what --help does not need
+
+    made = open_plan(Path(path))
+    target = Path(out) if out else made.path.with_name(f"{made.path.name}.reverse")
+    async with Bulk(user=whoami()) as bulk:
+        opposite = await bulk.reverse(made, target)
+        lasts = bulk.duration(opposite)
+    _tell_plan(ctx.obj, opposite, lasts)
+    return 0
+
+
+async def _follow(run: "BulkRun", before: "Status") -> None:
+    """
+    Wait for all results, with a bar that says how many there are, and what failed.
+    """
+    with _bar(before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
+        async for _result in run:
+            show(run.done)
+
+
+def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
+    """
+    Print a plan, and how it is sent.
+    """
+    if run.as_json:
+        run.print_facts({"plan": str(made.path), "digest": made.digest, "seconds": lasts, **_told(made)})
+        return
     _show(made, lasts)
     say("Nothing was sent. To send it:")
     say(command("bulk", "run", str(made.path)))
-    return 0
+
+
+def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" = None, **more: Any) -> str:
+    """
+    Print how far a plan is; the same in a sentence.
+    """
+    amounts = [
+        {"outcome": became, "direction": direction, "currency": currency, "amount": amount}
+        for (became, direction, currency), amount in sorted(found.amounts.items())
+    ]
+    said = ", ".join(f"{number:,} {became.replace('_', ' ')}" for became, number in sorted(found.rows.items()))
+    if run.as_json:
+        facts = {"plan": str(made.path), "digest": made.digest, "rows": dict(found.rows), "amounts": amounts, **more}
+        run.print_facts(facts | ({"stopped": ran.stopped, "this_run": dict(ran.done)} if ran else {}))
+        return said
+    show_fact("plan", f"{made.path}, {made.number:,} rows")
+    for became, number in sorted(found.rows.items()):
+        sums = [
+            f"{direction} {money.to_text(amount, currency)}"
+            for (outcome, direction, currency), amount in sorted(found.amounts.items())
+            if outcome == became
+        ]
+        show_fact(became.replace("_", " "), f"{number:,} ({', '.join(sums)})")
+    return said
+
+
+def _exit_code(found: "Status", run: "BulkRun") -> int:
+    """
+    Of what went worst: 4 where something is unknown, 3 where Stripe said no, 2 where something was not sent.
+    """
+    if found.rows["unknown"] or found.rows["under_way"]:
+        return stopping.exit_code(4)
+    if run.done["rejected"]:
+        return 3
+    return stopping.exit_code(2) if run.stopped or run.done["not_sent"] else 0
 
 
 def _total(text: str) -> "Money":
@@ -160,6 +315,29 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 1):.0f} seconds"
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[Callable[[Counter[Any]], None]]:
+    """
+    What to tell how many rows ended how: a bar on a terminal, else nothing.
+    """
+    if is_plain(sys.stderr):
+        yield lambda _done: None
+        return
+    from rich.console import Console  # only a terminal needs it
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    words = TextColumn("{task.fields[said]}")
+    columns = (*Progress.get_default_columns()[1:2], MofNCompleteColumn(), TimeRemainingColumn(), words)
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("rows", total=total, said="")
+
+        def show(done: Counter[Any]) -> None:
+            said = ", ".join(f"{number:,} {outcome}" for outcome, number in done.items() if outcome != "succeeded")
+            bar.update(task, completed=done.total(), said=said)
+
+        yield show
 
 
 @contextlib.contextmanager

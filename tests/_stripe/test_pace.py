@@ -699,8 +699,11 @@ async def test_a_turn_at_the_last_moment_is_none() -> None:
     asked: list[float] = []
 
     class Late:
+        gives_way = False
+
         @contextlib.asynccontextmanager
-        async def turn(self, _: Request, patience_s: float) -> Any:
+        async def turn(self, _: Request, patience_s: float, *, gives_way: bool) -> Any:
+            del gives_way
             asked.append(patience_s)
             raise NoTurnError("none")
             yield

@@ -63,7 +63,8 @@ async def test_plan_says_what_is_sent_and_sends_nothing(stripe: Sandbox, tmp_pat
     assert [{"line": 6, "customer": ids[4], "amount": -50000, "currency": "usd"}] == made.facts["far_from_median"]
     rows = [row for block in made.blocks() for row in block]
     assert ids == [row.customer for row in rows]
-    assert {"customer": ids[4], "amount": -50000, "currency": "usd", "reference": "outage"} == rows[4].parameters
+    wanted = {"customer": ids[4], "amount": -50000, "currency": "usd", "reference": "outage"}
+    assert {**wanted, "stated_effect": "credit 500.00 usd"} == rows[4].parameters
     assert 0o600 == made.path.stat().st_mode & 0o777
 
 

@@ -30,6 +30,8 @@ def read(path: Path, *, form: Form | None = None, common: Common | None = None) 
     common = common or Common(decimal=form.decimal)
     rows = [row_of(line, cells, common, mistakes) for line, cells in rows_of(path, form, mistakes)]
     mistakes.raise_any()
+    said = {row.parameters.pop("stated_effect") for row in rows if row is not None}
+    assert said <= {"credit 5.00 usd", "credit 1.00 usd", "debit 1.00 eur"}
     return [row.parameters for row in rows if row is not None]
 
 
