@@ -14,7 +14,7 @@ from ocp_stripe_balance.bulk.report import Status, standings, write_report
 from ocp_stripe_balance.bulk.reversing import plan_reversal
 from ocp_stripe_balance.bulk.rows import Common
 from ocp_stripe_balance.bulk.running import Rows, Run
-from ocp_stripe_balance.errors import NotSentError
+from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.plugin import StripeAPI
 from ocp_stripe_balance.settings import Settings
 from ocp_stripe_balance.verbs import CREATE, REVERSE
@@ -47,9 +47,12 @@ class Bulk:
             user: who plans and runs, for the policy, the budgets and the audit.
 
         Raises:
-            ConfigurationError: a setting is impossible.
+            ConfigurationError: a setting is impossible, or the journal is switched off.
         """
         self.settings = settings or Settings()
+        if self.settings.journal == "off":
+            message = "The journal is switched off (OCP_STRIPE_JOURNAL=off), and it is what says who was paid."
+            raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         self._context = AgentContext(agent_type="bulk", user=user)
         self._journal = SharedJournal(self.settings)
         self._api = StripeAPI(self._options())

@@ -5,7 +5,7 @@ A line of cells as the parameters of one entry; what cannot be one is a mistake.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ocp_stripe_balance._text import money
@@ -14,6 +14,7 @@ from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._text.plain import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
     from ocp_stripe_balance.bulk.mistakes import Mistakes
@@ -34,6 +35,8 @@ class Common:
     currency: str | None = None
     direction: Direction | None = None
     description: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Such as a reason code and the link to the evidence, where the policy demands them."""
     decimal: Literal["point", "comma"] = "point"
 
 
@@ -77,7 +80,8 @@ def row_of(line: int, cells: Cells, common: Common, mistakes: Mistakes) -> Row |
     amount = _amount(line, cells, currency, said, common, mistakes) if currency and said else 0
     if mistakes.number > before:
         return None
-    metadata = {name[len(_METADATA) :]: text for name, text in texts.items() if name.startswith(_METADATA)}
+    own = {name[len(_METADATA) :]: text for name, text in texts.items() if name.startswith(_METADATA)}
+    metadata = {**common.metadata, **own}
     description = texts.get("description") or common.description
     parameters: dict[str, Any] = {
         "customer": customer,

@@ -16,6 +16,7 @@ from ocp_stripe_balance._text import money
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.approvals import ask_at_terminal, whoami
 from ocp_stripe_balance.cli.given import fail
+from ocp_stripe_balance.cli.money import pairs_of
 from ocp_stripe_balance.cli.options import DryRun, Json, Yes
 from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table
 from ocp_stripe_balance.cli.running import Run, command
@@ -37,6 +38,10 @@ Direction = Annotated[
     Literal["credit", "debit"] | None, typer.Option(metavar="VERB", help="of rows without one: credit or debit")
 ]
 Words = Annotated[str | None, typer.Option(metavar="TEXT", help="for the ledger, of rows without one")]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="for the entries of rows without that key; may be repeated"),
+]
 Separator = Annotated[str | None, typer.Option(metavar="CHAR", help="between cells; by default a comma in .csv")]
 Encoding = Annotated[
     Literal["utf-8", "windows-1252"], typer.Option(metavar="NAME", help="utf-8 or windows-1252, of text files")
@@ -75,6 +80,7 @@ async def plan(
     currency: Currency = None,
     direction: Direction = None,
     description: Words = None,
+    metadata: Metadata = None,
     separator: Separator = None,
     encoding: Encoding = "utf-8",
     decimal: Decimal = "point",
@@ -94,7 +100,12 @@ async def plan(
     source = Path(file)
     form = Form(separator=separator, encoding=encoding, decimal=decimal, sheet=sheet, ignored=frozenset(ignore or ()))
     common = Common(
-        reference=reference, currency=currency, direction=direction, description=description, decimal=decimal
+        reference=reference,
+        currency=currency,
+        direction=direction,
+        description=description,
+        metadata=pairs_of(metadata),
+        decimal=decimal,
     )
     expected = Expected(expect_count, tuple(_total(each) for each in expect_total or ()))
     async with Bulk(user=whoami()) as bulk:

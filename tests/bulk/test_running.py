@@ -16,7 +16,7 @@ from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefuse
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.bulk import Bulk, Common, Plan
-from ocp_stripe_balance.errors import InvalidFileError
+from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -370,3 +370,24 @@ async def test_row_whose_error_stripe_stores_is_found_in_the_ledger(desk: Desk) 
     desk.stripe.faults.add("server_error_stored", path="balance", executed=True)
     assert {"succeeded": 5} == dict((await desk.run(plan)).done)
     assert [[-500]] * 5 == await desk.paid()
+
+
+def test_no_bulk_without_a_journal(desk: Desk) -> None:
+    with pytest.raises(ConfigurationError, match="it is what says who was paid"):
+        desk.bulk(journal="off")
+
+
+async def test_what_the_policy_demands_of_each_row_can_be_said_for_all(desk: Desk) -> None:
+    """A reason code for the batch, a row's own where it has one, and the effect in words."""
+    policy = {"require": {"metadata": ["reason"], "stated_effect": True, "reference": True}, "duplicate_window": "off"}
+    first, second = desk.customers[:2]
+    desk.source.write_text(f"customer,amount,metadata.reason\n{first},5.00,late\n{second},5.00,\n")
+    async with desk.bulk(policy=policy) as bulk:
+        with pytest.raises(InvalidFileError, match=r"line 3: would be refused: the policy demands metadata\.reason"):
+            await bulk.plan(desk.source, desk.folder / "out.plan", common=CAMPAIGN)
+        common = Common(reference="outage", direction="credit", currency="usd", metadata={"reason": "outage"})
+        async for result in await bulk.run(await bulk.plan(desk.source, desk.folder / "out.plan", common=common)):
+            assert "succeeded" == result.outcome
+    assert ["late", "outage"] == [
+        (await ledger(desk.stripe, customer))[0]["metadata"]["reason"] for customer in (first, second)
+    ]
