@@ -10,12 +10,13 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import UNGUARDED, connect, ledger
+from helpers import UNGUARDED, connect, draft, ledger
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
-from ocp_stripe_balance._domain import Money
+from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.bulk import Bulk, Common, Plan
+from ocp_stripe_balance.bulk.running import Rows
 from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
@@ -391,3 +392,17 @@ async def test_what_the_policy_demands_of_each_row_can_be_said_for_all(desk: Des
     assert ["late", "outage"] == [
         (await ledger(desk.stripe, customer))[0]["metadata"]["reason"] for customer in (first, second)
     ]
+
+
+async def test_a_call_is_a_row_only_where_it_says_the_same(desk: Desk) -> None:
+    """Under its key, for its customer, of its amount, and while it is under way."""
+    plan = await desk.plan()
+    ((row, *_),) = plan.blocks()
+    rows, call = Rows(plan), draft(row.key, row.moved.amount, "outage", customer=row.customer, origin=Origin.REFERENCE)
+    assert not rows.has(call.intent)
+    rows.add(row)
+    assert rows.has(call.intent)
+    for change in ({"customer": "cus_2"}, {"money": Money(-501, "usd")}, {"key": Key("other", Origin.REFERENCE)}):
+        assert not rows.has(call.intent._replace(**change))
+    rows.remove(row)
+    assert not rows.has(call.intent)
