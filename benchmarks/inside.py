@@ -139,7 +139,7 @@ async def _steps(batch: int) -> dict[str, float]:
         call = service.prepare(order, access)
         lease = journal.leases.new(journal.now() + 60)
         record = (await journal.run(lambda book: admission.admit(book, call, seen, lease, journal.now()))).record
-        request = delivery.request(tool, record, access)
+        request = delivery.request(call, record)
         reply = await made._client.execute(request, tool=TOOL, idempotency_key="k")
 
         async def admitted(number: int) -> object:
@@ -147,7 +147,7 @@ async def _steps(batch: int) -> dict[str, float]:
             return await journal.run(lambda book: admission.admit(book, another, seen, lease, journal.now()))
 
         async def sent(_: int) -> object:
-            request = delivery.request(tool, record, access)
+            request = delivery.request(call, record)
             return await made._client.execute(request, tool=TOOL, idempotency_key="k", timeout_s=60)
 
         async def settled(_: int) -> object:

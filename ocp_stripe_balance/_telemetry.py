@@ -235,14 +235,14 @@ class WatchedAttempt:
         self._instruments = instruments()
         self.status: int | None = None
         """Of the response, once there is one."""
+        if self._instruments is None:
+            return
         try:
-            self._begin(request, attempt, has_details=has_details)
+            self._begin(self._instruments, request, attempt, has_details=has_details)
         except Exception:  # noqa: BLE001  whoever watches cannot stop a call
             self._instruments = None
 
-    def _begin(self, request: Request, attempt: int, *, has_details: bool) -> None:
-        if self._instruments is None:
-            return
+    def _begin(self, instruments: Instruments, request: Request, attempt: int, *, has_details: bool) -> None:
         self._facts = _facts_of(request.method, request.origin)
         attributes = {**self._facts, "url.full": request.url if has_details else _without_ids(request)}
         if request.template:
@@ -250,8 +250,8 @@ class WatchedAttempt:
         if attempt > 1:
             attributes["http.request.resend_count"] = attempt - 1
         name = f"{request.method} {request.template}" if request.template else request.method
-        kind = self._instruments.trace.SpanKind.CLIENT
-        self._span = self._instruments.tracer.start_span(name, kind=kind, attributes=attributes)
+        kind = instruments.trace.SpanKind.CLIENT
+        self._span = instruments.tracer.start_span(name, kind=kind, attributes=attributes)
 
     def end(self, error: BaseException | None) -> None:
         """

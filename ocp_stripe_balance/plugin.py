@@ -9,21 +9,22 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._domain import Scope
 from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
-from ocp_stripe_balance.settings import check_api_base
+from ocp_stripe_balance.settings import check_api_base, server_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Any
 
+    from ocp_stripe_balance._calls.many import Many
     from ocp_stripe_balance._calls.operations import Operations
     from ocp_stripe_balance._domain import Mode
     from ocp_stripe_balance._host.contract import APIOptions
     from ocp_stripe_balance._policy import Finding
-    from ocp_stripe_balance._telemetry import WatchedCall
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import DryRun, ReconcileResult, ToolResult
     from ocp_stripe_balance.settings import Settings
@@ -69,9 +70,10 @@ class StripeAPI:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        with self._watch(tool, parameters, idempotency_key) as watched, watched.current():
+        operations = self._operations
+        with operations.watch(tool, parameters, idempotency_key) as watched, watched.current():
             access = self._access.override(headers or {})
-            ending = await self._operations.call(tool, parameters, access, idempotency_key)
+            ending = await operations.call(tool, parameters, access, idempotency_key)
             return watched.succeeded(ending.result())
 
     async def iterate(
@@ -84,9 +86,10 @@ class StripeAPI:
             InvalidParametersError: the call breaks the schema, or the tool does not list.
             ToolError: as for every call that reads.
         """
-        with self._watch(tool, parameters, None) as watched:
+        operations = self._operations
+        with operations.watch(tool, parameters, None) as watched:
             access = self._access.override(headers or {})
-            async with contextlib.aclosing(self._operations.iterate(tool, parameters, access)) as items:
+            async with contextlib.aclosing(operations.iterate(tool, parameters, access)) as items:
                 while True:
                     with watched.current():  # not where the reader of the items runs
                         item = await anext(items, None)
@@ -127,6 +130,21 @@ class StripeAPI:
             raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
         mode = mode or (self._access.mode if self._access.api_key else "test")
         return await self._operations.explain(tool, parameters, self._access, mode)
+
+    @property
+    def scope(self) -> Scope:
+        """
+        The server, the mode and the account that calls are for.
+        """
+        access = self._access
+        return Scope(server_of(self.base_url), access.mode, access.account or "")
+
+    @property
+    def many(self) -> Many:
+        """
+        Many calls at once: what would become of them, and what became of each.
+        """
+        return self._operations.many(self._access)
 
     async def resume(self, key: str) -> ToolResult:
         """
@@ -175,18 +193,6 @@ class StripeAPI:
 
             self._lazy_operations = Operations(self.base_url, self.tools, self._options)
         return self._lazy_operations
-
-    def _watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
-        with no_fork:
-            from ocp_stripe_balance._telemetry import WatchedCall  # as above
-
-        call_id = getattr(call_id, "id", call_id)  # of a ToolCall
-        return WatchedCall(
-            tool,
-            parameters,
-            call_id if isinstance(call_id, str) else None,
-            has_details=self._options.settings.trace_details,
-        )
 
 
 def _check_journal(settings: Settings) -> None:

@@ -4,7 +4,6 @@ Fixtures own lifetimes: every test has its own Stripe, its own agent and an envi
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -20,7 +19,6 @@ from places import Places
 import ocp_stripe_balance
 from ocp_stripe_balance._journal import sqlite
 from ocp_stripe_balance._journal.sqlite import open_database
-from ocp_stripe_balance._stripe.client import SystemClock
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -40,6 +38,8 @@ hypothesis.settings.load_profile("ours")
 
 # Tests press Ctrl-C in processes they start; a test run started in the background would hand down its deafness to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+programs.be_impatient()
 
 
 _NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
@@ -122,14 +122,6 @@ def _usual_journal(
         monkeypatch.setenv("OCP_STRIPE_JOURNAL", str(places("usual")))
     yield
     places.close()
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
-    """
-    monkeypatch.setattr(SystemClock, "sleep", staticmethod(lambda seconds: asyncio.sleep(seconds / 10)))
 
 
 @pytest.fixture(autouse=True)

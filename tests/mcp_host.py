@@ -106,5 +106,5 @@ class Told:
         """
         Wait for it.
         """
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await self._heard.wait()

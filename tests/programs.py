@@ -7,6 +7,7 @@ closed then, is tested with the real program, `CLI`.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import gc
@@ -33,6 +34,7 @@ from typing import IO, Any, NoReturn
 import at_once
 
 import ocp_stripe_balance
+from ocp_stripe_balance._stripe.client import SystemClock
 from ocp_stripe_balance.cli import main
 
 CLI = str(Path(sys.executable).parent / "ocp-stripe-balance")
@@ -117,6 +119,7 @@ def _serve(listening: socket.socket) -> None:
     for name in [*_imports(), "helpers"]:
         with contextlib.suppress(ImportError):  # an extra that is not installed
             import_module(name)
+    be_impatient()
     with contextlib.redirect_stdout(TextIOWrapper(BytesIO())):
         main(["tools"])  # what is made once by the first command, too
     assert 1 == threading.active_count(), "a fork takes one thread along"
@@ -131,6 +134,13 @@ def _serve(listening: socket.socket) -> None:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+def be_impatient() -> None:
+    """
+    Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
+    """
+    SystemClock.sleep = staticmethod(lambda seconds: asyncio.sleep(seconds / 10))  # type: ignore[arg-type]  # by another name
 
 
 def _attend(connection: socket.socket) -> NoReturn:

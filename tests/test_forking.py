@@ -33,7 +33,7 @@ def test_a_fork_waits_until_another_thread_has_imported() -> None:
     def imports() -> None:
         with no_fork:
             is_importing.set()
-            is_forking.wait(5)
+            is_forking.wait(30)
             time.sleep(0.2)  # the fork would be over by then
             done.append("imported")
 
@@ -43,12 +43,12 @@ def test_a_fork_waits_until_another_thread_has_imported() -> None:
 
     thread = threading.Thread(target=imports)
     thread.start()
-    is_importing.wait(5)
+    is_importing.wait(30)
     is_forking.set()
     child = os.fork()
     if child == 0:
         threading.Thread(target=imports_at_once, daemon=True).start()
-        time.sleep(5)
+        time.sleep(30)
         os._exit(1)
     done.append("forked")
     thread.join()
@@ -82,7 +82,7 @@ print("over")
 def test_who_forks_and_who_calls_never_wait_for_each_other() -> None:
     """Python's own modules have locks that a fork takes: in a program that imports them after us, too."""
     words = [sys.executable, "-W", "ignore", "-c", LOGS_WHILE_IT_IS_FORKED]
-    done = subprocess.run(words, check=False, capture_output=True, timeout=20)  # noqa: S603  our own program
+    done = subprocess.run(words, check=False, capture_output=True, timeout=50)  # noqa: S603  our own program
     assert b"over\n" == done.stdout, done.stderr
 
 
@@ -100,7 +100,7 @@ class Slow:
         What takes until it may go on.
         """
         self.begun.set()
-        self.go.wait(5)
+        self.go.wait(30)
         self.times += 1
         return self.times
 
@@ -113,13 +113,13 @@ def test_what_is_worked_out_once_holds_no_lock() -> None:
     told: list[int] = []
     threads = [threading.Thread(target=lambda: told.append(slow.value))]
     threads[0].start()
-    begun.wait(5)
+    begun.wait(30)
     threads.append(threading.Thread(target=lambda: told.append(other.value + other.value), daemon=True))
     threads[1].start()
-    threads[1].join(5)
+    threads[1].join(50)
     assert [2] == told
     go.set()
-    threads[0].join(5)
+    threads[0].join(50)
     assert [2, 1] == told
     assert 1 == other.times
 

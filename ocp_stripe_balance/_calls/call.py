@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ocp_stripe_balance._calls.tool_calls import key_of
 from ocp_stripe_balance._domain import Intent, Key, Origin, Payload, Scope
 from ocp_stripe_balance._stripe.evidence import MARK
-from ocp_stripe_balance._stripe.request import build_request
+from ocp_stripe_balance._stripe.request import encode
 from ocp_stripe_balance._text.spelling import one_spelling
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Call(NamedTuple):
     intent: Intent
     payload: Payload
     arguments: Mapping[str, Any]
-    """The validated parameters."""
+    """The validated parameters, in their one spelling."""
     access: Access
     approval: Approval | None = None
 
@@ -69,18 +69,16 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
         caller: who asks.
         tags_calls: whether the entry's metadata names the call.
     """
-    tool, arguments = order.tool, order.arguments
-    moved = tool.money_of(arguments)
+    tool, moved = order.tool, order.tool.money_of(order.arguments)
+    arguments = _in_one_spelling(tool, order.arguments, moved)
     customer = tool.customer_of(arguments)
     reference = one_spelling(arguments.get("reference") or "") or None
-    text = in_one_spelling(tool, arguments)
+    text = _to_sorted_json(arguments)
     key = order.key or (key_of(order.tool_call, tool.name, text) if order.tool_call is not None else None)
     key = key or _new_key(tool, scope, customer, moved, reference)
     is_tagged = tags_calls and tool.moves_money
-    sent = dict(arguments)
-    if is_tagged:
-        sent["metadata"] = {**(arguments.get("metadata") or {}), MARK: key.text}
-    request = build_request(tool, sent, base_url="", headers={})
+    marked = {"metadata": {**(arguments.get("metadata") or {}), MARK: key.text}} if is_tagged else {}
+    path, body, _ = encode(tool, {**arguments, **marked})
     return Call(
         tool=tool,
         intent=Intent(
@@ -94,7 +92,7 @@ def prepare(order: Order, access: Access, scope: Scope, caller: Caller, *, tags_
             arguments=text,
             has_stated_effect=order.stated_effect is not None,
         ),
-        payload=Payload(request.url, request.body, access.api_version, is_tagged),
+        payload=Payload(path, body, access.api_version, is_tagged),
         arguments=arguments,
         access=access,
     )
@@ -104,10 +102,13 @@ def in_one_spelling(tool: ToolSpec, arguments: Mapping[str, Any]) -> str:
     """
     Valid parameters as JSON, the same for all that mean the same money.
     """
-    moved, normal = tool.money_of(arguments), dict(arguments)
-    if moved is not None:
-        normal |= {str(tool.effect.amount): moved.amount, str(tool.effect.currency): moved.currency}
-    return _to_sorted_json(normal)
+    return _to_sorted_json(_in_one_spelling(tool, arguments, tool.money_of(arguments)))
+
+
+def _in_one_spelling(tool: ToolSpec, arguments: Mapping[str, Any], moved: Money | None) -> Mapping[str, Any]:
+    if moved is None:
+        return arguments
+    return {**arguments, str(tool.effect.amount): moved.amount, str(tool.effect.currency): moved.currency}
 
 
 def recorded(record: Record, tool: ToolSpec, access: Access) -> Call:

@@ -13,16 +13,16 @@ from ocp_stripe_balance._calls.endings import Cancelled, Failed, Interrupted, Su
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._stripe.evidence import expected_of
 from ocp_stripe_balance._stripe.headers import stripe_headers
-from ocp_stripe_balance._stripe.request import Request, encode_headers
+from ocp_stripe_balance._stripe.request import FORM, Request
 from ocp_stripe_balance._tools.validation import response_validator
 from ocp_stripe_balance.errors import OutcomeUnknownError, RejectedError, ToolError
 from ocp_stripe_balance.models import ToolResult
 
 if TYPE_CHECKING:
+    from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.endings import Ending, Ready
     from ocp_stripe_balance._domain import Context
     from ocp_stripe_balance._journal import Journal, Record, Written
-    from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._stripe.attempts import Reply
     from ocp_stripe_balance._stripe.client import StripeClient
     from ocp_stripe_balance._tools.manifest import ToolSpec
@@ -48,15 +48,15 @@ class Delivery:
         self._context = context
         self._shares_context = shares_context
 
-    async def deliver(self, tool: ToolSpec, ready: Ready, access: Access, remaining_s: float) -> Ending:
+    async def deliver(self, call: Call, ready: Ready, remaining_s: float) -> Ending:
         """
         Send a call that is on record as ours to send, within *remaining_s* seconds.
         """
-        record = ready.record
+        tool, record = call.tool, ready.record
         deadline = asyncio.get_running_loop().time() + remaining_s
         try:
             reply = await self._client.execute(
-                self.request(tool, record, access),
+                self.request(call, record),
                 tool=tool.name,
                 idempotency_key=record.key,
                 is_resumed=ready.is_resumed,
@@ -72,21 +72,22 @@ class Delivery:
             return Cancelled(error) if is_recorded else Interrupted(record.intent, error)
         return await self._succeed(tool, ready, reply, deadline)
 
-    def request(self, tool: ToolSpec, record: Record, access: Access) -> Request:
+    def request(self, call: Call, record: Record) -> Request:
         """
-        The recorded bytes as a request.
+        The bytes that are recorded for a call, or for the one that it joined, as a request.
         """
-        payload = record.payload
+        tool, access, payload, text = call.tool, call.access, record.payload, record.intent.arguments
+        arguments = call.arguments if text == call.intent.arguments else json.loads(text)
         sent = stripe_headers(access, payload.api_version, self._context, shares_context=self._shares_context)
         return Request(
             method=tool.method,
             url=self._base_url + payload.path,
             body=payload.body,
-            headers={**sent, **encode_headers(tool, {"idempotency_key": record.key})},
+            headers={**sent, "Idempotency-Key": record.key, "Content-Type": FORM},
             template=tool.path,
             customer=record.intent.customer,
             api_key=access.api_key,
-            expected=expected_of(tool, json.loads(record.intent.arguments), _mark_of(tool, record)),
+            expected=expected_of(tool, arguments, _mark_of(tool, record)),
         )
 
     async def _succeed(self, tool: ToolSpec, ready: Ready, reply: Reply, deadline: float) -> Ending:

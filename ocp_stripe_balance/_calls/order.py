@@ -77,9 +77,7 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
         api_key: which no parameter may have in it.
     """
     # Hosts name every call; one that only reads needs no name.
-    beside = [key for key in keys if key is not None] if KEY_PARAMETER in tool.parameters else []
-    tool_call = next((key for key in beside if isinstance(key, ToolCall)), None)
-    given = [key for key in beside if not isinstance(key, ToolCall)]
+    tool_call, given = _apart(keys) if KEY_PARAMETER in tool.parameters else (None, [])
     origin = Origin.CALLER if given else Origin.MODEL
     said, parameters = parameters, _without_empty_key(parameters)
     if len(given) == 1 and type(parameters) is dict and KEY_PARAMETER not in parameters:
@@ -89,7 +87,7 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     if tool_call is not None and not isinstance(tool_call.id, str):
         problems.append(Problem(path=KEY_PARAMETER, message=f"{shown(tool_call.id)} is no ID of a tool call"))
     given += [arguments[KEY_PARAMETER]] if given and arguments.get(KEY_PARAMETER) is not None else []
-    if len({key if isinstance(key, str) else id(key) for key in given}) > 1:
+    if len(given) > 1 and len({key if isinstance(key, str) else id(key) for key in given}) > 1:
         hint = "give it once: as idempotency_key=, as the parameter, or as the header Idempotency-Key"
         problems.append(Problem(path=KEY_PARAMETER, message="is given twice, with different values", hint=hint))
     elif given and KEY_PARAMETER not in arguments and (not problems or arguments):
@@ -112,6 +110,19 @@ def take_order(  # noqa: PLR0913  a call and what it is held against
     return Order(tool=tool, arguments=arguments, key=named, tool_call=tool_call, stated_effect=effect, notes=notes)
 
 
+def _apart(keys: Sequence[object]) -> tuple[ToolCall | None, list[object]]:
+    """
+    The tool call among them, and the idempotency keys.
+    """
+    tool_call, given = None, []
+    for key in keys:
+        if isinstance(key, ToolCall):
+            tool_call = tool_call or key
+        elif key is not None:
+            given.append(key)
+    return tool_call, given
+
+
 def _without_empty_key(parameters: object) -> object:
     """
     The parameters without a key of the model's that says nothing.
@@ -125,6 +136,8 @@ def _left_out(said: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[st
     """
     What is told of parameters that say nothing.
     """
+    if said.keys() <= arguments.keys():
+        return ()
     left = {name: value for name, value in said.items() if name not in arguments and value is not None}
     return tuple(f"{name} was left out: {shown(value)} says nothing" for name, value in left.items())
 

@@ -20,7 +20,7 @@ def missing(ending: Ending) -> ResourceMissingError | None:
     """
     The error of a call whose customer Stripe does not find.
     """
-    error = ending.error if isinstance(ending, Failed | Repeated) else None
+    error = ending.error if isinstance(ending, (Failed, Repeated)) else None
     # Stripe's docs do not say which param it names here; the sentence is the same everywhere.
     if isinstance(error, ResourceMissingError) and error.message.startswith("No such customer"):
         return error

@@ -109,7 +109,7 @@ class Service:
             return admitted
         notes = (*seen.warnings, *_fixed_currency(admitted, seen))
         ready = replace(admitted, notes=(*notes, *admitted.notes)) if notes else admitted
-        return await self._delivery.deliver(call.tool, ready, call.access, max(deadline - loop.time(), 0.001))
+        return await self._delivery.deliver(call, ready, max(deadline - loop.time(), 0.001))
 
     def take(
         self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: object = None

@@ -13,6 +13,8 @@ from ocp_stripe_balance._text.amounts import NUMBER, written
 from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance.errors import Problem
 
+_EFFECT = re.compile(rf"(credit|debit) ({NUMBER}) ([A-Za-z]{{3}})", re.ASCII)
+
 
 def stated_effect_problem(name: str, stated: str, amount: int, currency: str) -> Problem | None:
     """
@@ -24,7 +26,7 @@ def stated_effect_problem(name: str, stated: str, amount: int, currency: str) ->
         amount: in the smallest unit of the currency, negative for a credit.
         currency: ISO 4217, in any case.
     """
-    match = re.fullmatch(rf"(credit|debit) ({NUMBER}) ([A-Za-z]{{3}})", stated, re.ASCII)
+    match = _EFFECT.fullmatch(stated)
     if match is None:
         hint = "write credit or debit, the amount in the currency's own units, and the currency"
         return Problem(path=name, message=f"{shown(stated)} is not an effect", hint=hint)

@@ -50,6 +50,10 @@ SET LOCAL plan_cache_mode TO force_generic_plan;
 SET LOCAL enable_seqscan TO off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 """
+# From PostgreSQL 17 on, also who is stopped in the middle of what it sends.
+_LIMIT = """
+SELECT set_config('transaction_timeout', '{}ms', true) WHERE current_setting('transaction_timeout', true) IS NOT NULL
+"""
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 
@@ -114,22 +118,26 @@ class _Found:
     @property
     def rowcount(self) -> int:
         with self._db.told():
-            self._db.sync()
-        return self._cursor.rowcount
+            return self._done().rowcount
 
     def fetchone(self) -> Any:
         with self._db.told():
-            return self._cursor.fetchone()
+            return self._done().fetchone()
 
     def fetchall(self) -> list[Any]:
         with self._db.told():
-            return self._cursor.fetchall()
+            return self._done().fetchall()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchall())
 
     def close(self) -> None:
         self._cursor.close()
+
+    def _done(self) -> psycopg.Cursor[Any]:
+        if self._cursor.pgresult is None:
+            self._db.sync()  # from here on the server counts how long we are idle; it does not in the middle
+        return self._cursor
 
 
 class _Open:
@@ -194,7 +202,8 @@ class _Open:
         self.raw.answer_s = _LONG_ANSWER_S if EVERYTHING in reach else _ANSWER_S
         try:
             with told():
-                cursor = self.raw.execute(f"{_BEGIN}; SELECT {_NOW}, {locks}")
+                limit = _LIMIT.format(int(3000 * self.raw.answer_s))
+                cursor = self.raw.execute(f"{_BEGIN}; {limit}; SELECT {_NOW}, {locks}")
                 while cursor.nextset():
                     pass
                 now, *_ = cursor.fetchone() or (0.0,)

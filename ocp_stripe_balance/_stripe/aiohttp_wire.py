@@ -85,11 +85,12 @@ class AiohttpWire:
         deadline = asyncio.get_running_loop().time() + remaining_s
         headers, url = as_headers(request), URL(request.url, encoded=True)
         tls = self._tls() if url.scheme == "https" else None
-        proxy = self._network.proxy_for(request.url)
+        proxy = self._network.proxy_for(request.origin)
         current = _Exchange(deadline)
         _current.set(current)
         session = self._session()
         error: BaseException
+        response, body = None, bytearray()
         try:
             async with asyncio.timeout_at(deadline):
                 response = await session.request(
@@ -102,21 +103,23 @@ class AiohttpWire:
                     ssl=tls or True,
                     timeout=aiohttp.ClientTimeout(total=None, connect=min(remaining_s / 2, MAX_CONNECT_S)),
                 )
+                why = await _read(response, body)
         except WireError:
             raise
         except _UNSENT as caught:
             error = _unsent(caught)
-        except TimeoutError:
+        except TimeoutError as caught:
+            if response is not None:  # the status stands, whatever became of the body
+                return Received(response.status, Headers(response.raw_headers), bytes(body), lost(caught))
             if current.is_connected:
                 raise
             error = UnsentError("ConnectTimeout: no connection in time")
         except Exception as caught:  # noqa: BLE001  whatever it raises, the request may have arrived
             error = LostError(_words(caught))
         else:
-            received = await _received(response, deadline)
-            if session.closed and received.lost_body is None:  # what ends with its connection may have gone on
-                return received._replace(lost_body=lost(ConnectionAbortedError("closed by this side")))
-            return received
+            if session.closed and why is None:  # what ends with its connection may have gone on
+                why = lost(ConnectionAbortedError("closed by this side"))
+            return Received(response.status, Headers(response.raw_headers), bytes(body), why)
         raise error  # out here, where no frame below holds the headers
 
     async def aclose(self) -> None:
@@ -196,7 +199,6 @@ class _Connector(aiohttp.TCPConnector):
             raise
         except Exception as error:  # such as no thread for DNS: whatever it is, nothing was sent
             raise _unsent(error) from error
-        _USED.add(connection.protocol)
         if asyncio.get_running_loop().time() >= exchange.deadline:  # the process was stopped: others may have the call
             connection.close()
             raise UnsentError("ConnectTimeout: the call's deadline had passed before it could be sent")
@@ -207,13 +209,16 @@ class _Connector(aiohttp.TCPConnector):
         """
         A connection on which nothing was said before it was asked: that would be read as the answer.
         """
-        connection = await super().connect(*request, **named)
-        while _has_spoken(connection):
+        while True:
+            connection = await super().connect(*request, **named)
             is_new = connection.protocol not in _USED
+            if not _has_spoken(connection, is_new=is_new):
+                break
             connection.close()
             if is_new:
                 raise UnsentError("ConnectError: the server spoke before it was asked")
-            connection = await super().connect(*request, **named)
+        if is_new:
+            _USED.add(connection.protocol)
         return connection
 
     def __del__(self, _warnings: Any = None) -> None:
@@ -273,13 +278,13 @@ class _Resolver(AbstractResolver):
 _USED: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _has_spoken(connection: Any) -> bool:
+def _has_spoken(connection: Any, *, is_new: bool) -> bool:
     """
     Whether a connection has something to say; of one that was used before, also where the loop has not read it yet.
     """
     if connection.protocol.should_close:
         return True
-    if connection.protocol not in _USED:
+    if is_new:
         return False
     sock = connection.transport.get_extra_info("socket")
     if sock is None:
@@ -291,27 +296,26 @@ def _has_spoken(connection: Any) -> bool:
     return bool(poll.poll(0))
 
 
-async def _received(response: aiohttp.ClientResponse, deadline: float) -> Received:
+async def _read(response: aiohttp.ClientResponse, body: bytearray) -> str | None:
     """
-    The body up to 1 MB, and why it is not whole.
+    Read the body up to 1 MB, and say why it is not whole.
     """
-    body, why = bytearray(), None
+    why = None
     try:
-        async with asyncio.timeout_at(deadline):
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    del body[MAX_BODY_BYTES:]
-                    why = CUT_OFF
-                    break
-    except Exception as error:  # noqa: BLE001  the status stands, whatever became of the body
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                del body[MAX_BODY_BYTES:]
+                why = CUT_OFF
+                break
+    except Exception as error:  # noqa: BLE001  as above
         why = lost(LostError(_words(error)))
     except BaseException:
         response.close()
         raise
     if why is not None:
         response.close()
-    return Received(response.status, Headers(response.raw_headers), bytes(body), why)
+    return why
 
 
 def _unsent(error: Exception) -> UnsentError:

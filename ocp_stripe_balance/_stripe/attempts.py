@@ -39,6 +39,7 @@ class Seen(StrEnum):
     """No connection was made, or none was tried because the request had no turn."""
 
 
+_is_request_id = re.compile(r"req_\w{1,250}", re.ASCII).fullmatch
 _SUCCESSES, _CLIENT_ERRORS = range(200, 300), range(400, 500)
 # Statuses that say, whoever sends them, that the request was not passed on or not executed (RFC 9110, section 15.5).
 _REFUSALS_OF_ANYONE = frozenset({400, 401, 403, 404, 405, 406, 407, 411, 413, 414, 415, 417, 421, 426, 429, 431, 451})
@@ -103,7 +104,7 @@ class Reply(NamedTuple):
         Stripe's ``req_…``, to be named to Stripe's support; what somebody else sends under that name is none.
         """
         request_id = self.headers.get("request-id") or ""
-        return request_id if re.fullmatch(r"req_\w{1,250}", request_id, re.ASCII) else None
+        return request_id if _is_request_id(request_id) else None
 
     @property
     def is_replayed(self) -> bool:

@@ -152,8 +152,8 @@ def expected_of(tool: ToolSpec, parameters: Mapping[str, Any], mark: str | None 
     What the answer to a call with these valid parameters must say.
     """
     kind, is_list, places = _shape(tool)
-    fields = tuple((field, parameters[name]) for name, field in places if _is_told(field, parameters.get(name)))
-    return Expected(kind, fields, mark, tool.path.format_map(parameters) if is_list else None, tool.reads)
+    fields = [(field, parameters[name]) for name, field in places if _is_told(field, parameters.get(name))]
+    return Expected(kind, tuple(fields), mark, tool.path.format_map(parameters) if is_list else None, tool.reads)
 
 
 def marks_of(data: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _shape(tool: ToolSpec) -> tuple[str, bool, tuple[tuple[str, str], ...]]:
 
 
 def _is_told(field: str, wanted: object) -> bool:
-    return isinstance(wanted, str | int) or (field == "metadata" and isinstance(wanted, dict))
+    return isinstance(wanted, (str, int)) or (field == "metadata" and isinstance(wanted, dict))
 
 
 def _is_same(name: str, said: object, wanted: object) -> bool:

@@ -8,7 +8,6 @@ https://docs.stripe.com/api (v1 does not take JSON).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, quote_plus
@@ -21,13 +20,12 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._stripe.evidence import Expected
     from ocp_stripe_balance._tools.manifest import ToolSpec
 
-_FORM = "application/x-www-form-urlencoded"
-_ABSENT = object()
+FORM = "application/x-www-form-urlencoded"
+_needs_only_plus = re.compile(r"[\w.~ -]*", re.ASCII).fullmatch
 _needs_no_quoting = re.compile(r"[\w.~-]*", re.ASCII).fullmatch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """
     What goes over the wire.
     """
@@ -90,28 +88,42 @@ def build_request(
     Raises:
         ValueError: a path parameter would not stay one segment of the path. The schema refuses these first.
     """
-    url = tool.path
-    parts: dict[str, dict[str, Any]] = {"query": {}, "header": {}, "body": {}}
-    given = _with_members(tool, parameters)
-    for place in _places(tool):
-        value = given.get(place.name, _ABSENT)
-        if value is _ABSENT:
-            continue
-        if place.location == "path":
-            url = url.replace(f"{{{place.name}}}", _segment(value))
-        else:
-            parts[place.location][place.name] = value.lower() if place.is_currency else value
-    if parts["query"]:
-        url += f"?{encode_form(parts['query']).decode()}"
+    target, body, named = encode(tool, parameters)
     return Request(
         method=tool.method,
-        url=base_url + url,
-        body=encode_form(parts["body"]),
-        headers={**headers, **encode_headers(tool, parts["header"])},
+        url=base_url + target,
+        body=body,
+        headers={**headers, **encode_headers(tool, named)},
         template=tool.path,
         customer=parameters.get("customer") if "{customer}" in tool.path else None,
         api_key=api_key,
     )
+
+
+def encode(tool: ToolSpec, parameters: Mapping[str, Any]) -> tuple[str, bytes, dict[str, Any]]:
+    """
+    The path with its query, the body, and the parameters that are headers.
+
+    Raises:
+        ValueError: as of `build_request`.
+    """
+    target = tool.path
+    query: dict[str, Any] = {}
+    header: dict[str, Any] = {}
+    body: dict[str, Any] = {}
+    parts = {"query": query, "header": header, "body": body}
+    given = _with_members(tool, parameters)
+    for name, location, is_currency in _places(tool):
+        if name not in given:
+            continue
+        value = given[name]
+        if location == "path":
+            target = target.replace(f"{{{name}}}", _segment(value))
+        else:
+            parts[location][name] = value.lower() if is_currency else value
+    if query:
+        target += f"?{encode_form(query).decode()}"
+    return target, encode_form(body), header
 
 
 class _Place(NamedTuple):
@@ -160,7 +172,7 @@ def encode_headers(tool: ToolSpec, parameters: Mapping[str, Any]) -> dict[str, s
     The headers that stand for parameters, ``idempotency_key`` as Idempotency-Key, and the body's type.
     """
     headers = {name.replace("_", "-").title(): str(value) for name, value in parameters.items()}
-    return {**headers, "Content-Type": _FORM} if tool.method == "POST" else headers
+    return {**headers, "Content-Type": FORM} if tool.method == "POST" else headers
 
 
 def encode_form(parameters: Mapping[str, Any]) -> bytes:
@@ -175,7 +187,8 @@ def encode_form(parameters: Mapping[str, Any]) -> bytes:
 
 def _add_pairs(pairs: list[str], name: str, value: Any) -> None:
     if type(value) is str:
-        pairs.append(f"{_quoted_name(name)}={value if _needs_no_quoting(value) else quote_plus(value)}")
+        text = value.replace(" ", "+") if _needs_only_plus(value) else quote_plus(value)
+        pairs.append(f"{_quoted_name(name)}={text}")
     elif isinstance(value, dict):
         if not value:
             pairs.append(f"{_quoted_name(name)}=")

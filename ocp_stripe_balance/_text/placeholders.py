@@ -37,6 +37,7 @@ _NO_REASON = (
 _NO_REASONS = frozenset(_NO_REASON.split())
 _NO_NUMBER = re.compile(r"0+|([^\W\d_]+[ _-]+)?(x{3,}|#+)")
 _MAX_LENGTH = 64
+_has_digit = re.compile("[1-9]").search  # as nothing of the above has
 
 
 def says_nothing(value: object) -> bool:
@@ -48,6 +49,8 @@ def says_nothing(value: object) -> bool:
     if isinstance(value, list):
         return bool(value) and all(map(says_nothing, value))
     if not isinstance(value, str) or (len(value) > _MAX_LENGTH and value.isascii() and not value.isspace()):
+        return False
+    if _has_digit(value):
         return False
     text = one_spelling(value)
     return _is_nothing(text, _words(text))
@@ -61,6 +64,8 @@ def is_unfilled(value: object, name: str) -> bool:
     """
     if not isinstance(value, str) or len(value) > _MAX_LENGTH:
         return says_nothing(value)
+    if _has_digit(value) and not _has_digit(name):
+        return False
     text = one_spelling(value)
     words, (word, own) = _words(text), _own(name)
     is_own = bool(word) and own.fullmatch(words)
@@ -80,9 +85,10 @@ def _own(name: str) -> tuple[str, re.Pattern[str]]:
 
 
 def _is_nothing(text: str, words: str) -> bool:
-    is_nothing = not words or words in _WORDS or _ABSENT.fullmatch(words)
+    if words and words not in _WORDS and not _ABSENT.fullmatch(words):
+        return False
     rest = (char for char in text if not (char.isascii() or char.isalnum()))
-    return bool(is_nothing) and all(unicodedata.category(char)[0] == "P" for char in rest)
+    return all(unicodedata.category(char)[0] == "P" for char in rest)
 
 
 def _words(text: str) -> str:

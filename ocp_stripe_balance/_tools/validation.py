@@ -173,16 +173,16 @@ def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
     return validator
 
 
-def _has_float(data: object) -> bool:
+def _has_float(data: Any) -> bool:
     left = [data]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            left += value.values()
-        elif isinstance(value, list):
-            left += value
-        elif isinstance(value, float):
+    for value in left:
+        kind = type(value)
+        if kind is float:
             return True
+        if kind is dict:
+            left += value.values()
+        elif kind is list:
+            left += value
     return False
 
 

@@ -95,7 +95,8 @@ async def test_who_did_not_decide_is_told_what_another_sent(stripe: Sandbox, cus
         asked.append(proposal)
         if len(asked) == 1:
             return proposal.approve(by="Ana")
-        await asyncio.sleep(0.4)
+        while not await ledger(stripe, customer):
+            await asyncio.sleep(0.01)
         if how == "raises":
             raise RuntimeError
         return proposal.deny(by="Bob") if how == "takes back" else None

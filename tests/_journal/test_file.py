@@ -213,7 +213,7 @@ def test_a_fork_waits_for_no_other_program(field: Field) -> None:
         took = time.monotonic() - began
         assert "another program holds its lock" in told
         db.execute("ROLLBACK")
-    assert took < 8
+    assert took < 25
     assert ["succeeded"] == parent.ask("fork", "c")
     field.assert_kept(2)
 
@@ -563,7 +563,7 @@ def test_a_program_that_closes_all_descriptors_is_refused_and_ends(field: Field)
     assert ["shut"] == payer.ask("shut")
     assert "closed the descriptors of the journal" in payer.pay("b")
     (took,) = payer.ask("close")
-    assert float(took) < 3
+    assert float(took) < 25
     field.assert_kept(1)
 
 

@@ -60,9 +60,9 @@ async def test_a_lookup_that_hangs_keeps_nobody_else_waiting(hanging: list[str],
     calls = [agent.call_tool(TOOL, order(f"cus_{number}")) for number in range(min(32, (os.cpu_count() or 1) + 4) + 2)]
     told = await asyncio.gather(*calls, return_exceptions=True)
     assert {NotSentError} == {type(error) for error in told}
-    await asyncio.wait_for(asyncio.to_thread(time.monotonic), 2)
-    await asyncio.wait_for(agent.aclose(), 2)
-    assert time.monotonic() - began < 10
+    await asyncio.wait_for(asyncio.to_thread(time.monotonic), 20)
+    await asyncio.wait_for(agent.aclose(), 20)
+    assert time.monotonic() - began < 25, "the lookup takes 30 s"
     assert ["ocp-stripe-balance-dns"] == hanging  # one lookup for all who wait for the same host
 
 
@@ -82,7 +82,7 @@ async def main():
             print(error.outcome)
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, timeout=50)  # noqa: S603
     assert ("not_sent", "") == (done.stdout.strip(), done.stderr)
 
 

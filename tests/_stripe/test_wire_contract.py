@@ -15,7 +15,6 @@ import socket
 import ssl
 import subprocess
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import certifi
@@ -172,7 +171,7 @@ async def exchanged(answer: Iterable[bytes], *, closes: bool = False) -> Receive
     """
     exchange = over_aiohttp()
     try:
-        async with serving(answering(answer, closes=closes)) as url, asyncio.timeout(5):
+        async with serving(answering(answer, closes=closes)) as url, asyncio.timeout(20):
             return await exchange.exchange(request_to(url), 5)
     finally:
         await exchange.aclose()
@@ -497,7 +496,7 @@ async def test_a_head_without_end_is_not_read_on(http: Wire, head: bytes, more: 
         await read_request(reader)
         await flood(writer, head, more)
 
-    async with serving(handle) as url, asyncio.timeout(5):
+    async with serving(handle) as url, asyncio.timeout(20):
         with pytest.raises(LostError):
             await http.exchange(request_to(url), 5)
 
@@ -520,7 +519,7 @@ async def test_a_body_without_end_is_cut_off(http: Wire, head: bytes, more: byte
         await read_request(reader)
         await flood(writer, head, more)
 
-    async with serving(handle) as url, asyncio.timeout(5):
+    async with serving(handle) as url, asyncio.timeout(20):
         received = await http.exchange(request_to(url), 5)
     assert (200, MAX_BODY_BYTES, CUT_OFF) == (received.status, len(received.body), received.lost_body)
 
@@ -626,7 +625,7 @@ async def test_each_fault_is_told_for_what_it_is_and_sends_once(http: Wire, name
             if fault.is_on_reuse:
                 await http.exchange(request_to(to), 5)
             with pytest.raises((UnsentError, LostError, TimeoutError)) as caught:
-                await http.exchange(replace(request_to(to), method=method), 0.6)
+                await http.exchange(request_to(to)._replace(method=method), 0.6)
         await http.aclose()
     assert fault.is_unsent == isinstance(caught.value, UnsentError)
     assert len(heard) <= (0 if fault.is_unsent else 1)
@@ -908,7 +907,7 @@ async def test_closing_ends_calls_under_way_truthfully(http: Wire) -> None:
     async with serving(handle) as url:
         sent = asyncio.create_task(http.exchange(request_to(url), 2))
         connecting = asyncio.create_task(http.exchange(request_to(url.replace("http", "https")), 0.6))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await heard.wait()
         waiting = asyncio.create_task(http.exchange(request_to(url), 2))
         await turns()

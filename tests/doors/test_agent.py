@@ -24,6 +24,7 @@ from ocp_stripe_balance import (
     Settings,
     ToolError,
 )
+from ocp_stripe_balance._host import contract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -322,17 +323,19 @@ async def test_base_url_keeps_its_path() -> None:
     assert ["https://gateway.test/stripe/v1/customers/cus_1/balance_transactions"] == urls
 
 
-async def test_history_has_no_parameters_and_does_not_grow_for_ever() -> None:
+async def test_history_has_no_parameters_and_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The context remembers that calls were made and how they ended, not what they said."""
+    assert 1000 == contract._MAX_HISTORY
+    monkeypatch.setattr(contract, "_MAX_HISTORY", 100)
     async with await scripted(answered, journal="off") as agent:
-        for _ in range(1100):
+        for _ in range(110):
             await agent.call_tool(TOOL, order("cus_secret", description="private"))
         with pytest.raises(ToolError):
             await agent.call_tool(TOOL, order("cus_secret/"))
         told = agent.context.to_dict()
-    assert 1000 == len(told["history"])
+    assert 100 == len(told["history"])
     assert "not_sent" == told["history"][-1]["result"]
-    assert 1102 == told["session"]["interaction_count"]
+    assert 112 == told["session"]["interaction_count"]
     assert "cus_secret" not in json.dumps(told)
     assert TEST_KEY not in json.dumps(told)
 

@@ -257,7 +257,7 @@ def test_sandbox_serves_until_interrupted() -> None:
         variables = {"STRIPE_SECRET_KEY": told["api_key"], "STRIPE_API_BASE": told["url"]}
         done = run("call", TOOL, f"customer={told['customer']}", "amount=-500", "currency=usd", **variables)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     assert 0 == done.returncode
     assert (0, "Interrupted.\n") == (process.returncode, stderr)
 
@@ -283,7 +283,7 @@ def test_sandbox_takes_faults_and_a_file(tmp_path: Path) -> None:
                 httpx.get(f"{told['url']}/v1/customers", auth=(told["api_key"], "")).status_code for _ in range(2)
             ]
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=10)
+            process.communicate(timeout=30)
         assert [429, 200] == statuses
         keys.add(told["api_key"])
     assert 1 == len(keys)
@@ -297,7 +297,7 @@ def test_sandbox_limits_when_asked() -> None:
         statuses = [httpx.get(f"{told['url']}/v1/customers", auth=(told["api_key"], "")).status_code for _ in range(2)]
         counts = httpx.get(f"{told['url']}/_sandbox/limits").json()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
     assert ([200, 429], {"admitted": 1, "seconds": 0.0, "refused": {"global-rate": 1}}) == (statuses, counts)
     assert "Mend --fault, --file, --rate-limit or --lock" in run("sandbox", "--rate-limit", "0").stderr
 
@@ -316,7 +316,7 @@ def test_sandbox_prints_variables_to_copy() -> None:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     assert re.fullmatch(r"export STRIPE_API_BASE=http://127\.0\.0\.1:\d+\n", lines[0])
     assert re.fullmatch(r"export STRIPE_SECRET_KEY=sk_test_\w+\n", lines[1])
     assert re.fullmatch(r"export CUSTOMER=cus_\w+\n", lines[2])
@@ -334,7 +334,7 @@ def test_interrupting_a_call_under_way_is_unknown(stripe_thread: Sandbox) -> Non
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     assert 4 == process.returncode
     assert "call_9" in stderr
     assert "Traceback" not in stderr
@@ -351,7 +351,7 @@ def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     assert 4 == process.returncode
     assert "calls resume" in stderr
 
@@ -383,9 +383,9 @@ async def test_any_terminal_encoding_will_do(stripe_thread: Sandbox) -> None:
     variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
     variables |= {"PYTHONIOENCODING": "ascii"}
     with start(*arguments, **variables) as process:
-        assert "€" == json.loads(process.communicate(timeout=20)[0])["data"]["description"]
+        assert "€" == json.loads(process.communicate(timeout=30)[0])["data"]["description"]
     with start("call", "--help", **variables) as help_of_it:
-        help_of_it.communicate(timeout=20)
+        help_of_it.communicate(timeout=30)
     assert (0, 0) == (process.returncode, help_of_it.returncode)
 
 
@@ -407,7 +407,7 @@ async def test_interrupting_the_question_sends_nothing(stripe_thread: Sandbox) -
         while "[y/N]" not in asked:
             asked += process.stderr.read(1)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     os.close(ours)
     os.close(theirs)
     assert (2, "Interrupted; nothing was sent.") == (process.returncode, stderr.strip())

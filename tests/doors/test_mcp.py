@@ -238,7 +238,7 @@ async def test_a_cancelled_call_that_waits_is_not_sent(
         call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await call
-        async with usual_journal() as journal, asyncio.timeout(10):
+        async with usual_journal() as journal, asyncio.timeout(20):
             while (states := [record.state for record in await records(journal)])[-1] is State.SENDING:
                 await asyncio.sleep(0.01)
         assert [State.SUCCEEDED, State.NOT_SENT] == states

@@ -31,6 +31,7 @@ pytest.importorskip("mcp")
 from mcp_host import ASKS, CREATE, VERSIONS, saying
 from mcp_serving import HEADERS, USER, call_in, connected, hello, message, plain, served, settings_for
 
+from ocp_stripe_balance.mcp import http as http_server
 from ocp_stripe_balance.mcp.http import _Verifier, listening, names_of
 from ocp_stripe_balance.mcp.server import server_for
 from ocp_stripe_balance.mcp.tokens import Tokens
@@ -347,11 +348,18 @@ async def test_what_was_not_sent_when_the_client_went_is_not_sent(stripe: Sandbo
 
 
 @pytest.mark.parametrize("mode", VERSIONS)
-@pytest.mark.parametrize(("seconds", "state"), [(0.5, State.SUCCEEDED), (30, State.UNKNOWN)])
+@pytest.mark.parametrize(("seconds", "patience_s", "state"), [(0.3, 30, State.SUCCEEDED), (30, 0.3, State.UNKNOWN)])
 async def test_a_server_that_is_ended_still_tells_what_became_of_a_call(
-    stripe: Sandbox, customer: str, mode: Any, seconds: float, state: State
+    stripe: Sandbox,
+    customer: str,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Any,
+    seconds: float,
+    patience_s: float,
+    state: State,
 ) -> None:
     """Where Stripe takes longer than a server that is ended may, that nobody knows."""
+    monkeypatch.setattr(http_server, "_PATIENCE_S", patience_s)
     stripe.faults.add("stall", executed=True, path="balance_transactions$", seconds=seconds)
     async with plain() as http:
         async with served(settings_for(stripe)) as url:
@@ -396,7 +404,7 @@ def test_the_command_serves_until_it_is_ended(stripe_thread: Sandbox) -> None:
             url, json=message("tools/list"), headers={**HEADERS, "Mcp-Session-Id": session}, trust_env=False
         )
         server.send_signal(signal.SIGTERM)
-        assert 0 == server.wait(timeout=20)
+        assert 0 == server.wait(timeout=30)
         assert server.stderr is not None
         said = server.stderr.read()
     assert 200 == answer.status_code

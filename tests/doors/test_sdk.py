@@ -330,20 +330,26 @@ def test_ctrl_c_in_a_sync_program_tells_what_may_have_moved(stripe_thread: Sandb
 
 
 SLOW = """
-import signal, sys, threading, time
+import os, signal, sys, threading, time
 import sdk_double
 from ocp_stripe_balance import register
-def ring(*_): raise TimeoutError("too slow")
+begun, rung = threading.Event(), threading.Event()
+def ring(*_):
+    threading.Timer(0.5, rung.set).start()
+    raise TimeoutError("too slow")
 signal.signal(signal.SIGALRM, ring)
 agent = sdk_double.OCPAgent()
 registration = register(agent, sync=True)
 agent.register_api("stripe")
 if sys.argv[3] == "busy":
     from ocp_stripe_balance._host.background import run
-    async def block(): time.sleep(1)
+    async def block():
+        begun.set()
+        rung.wait()
     threading.Thread(target=run, args=(block(),)).start()
-    time.sleep(0.3)
-signal.setitimer(signal.ITIMER_REAL, 0.4 if sys.argv[3] == "busy" else 4)
+    begun.wait()
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+print(os.getpid(), flush=True)
 try:
     agent.call_tool(sys.argv[1], {"customer": sys.argv[2], "amount": -5, "currency": "usd"})
 except BaseException as error:
@@ -370,15 +376,20 @@ async def test_an_alarm_in_a_sync_program_leaves_no_call_running(
         "OCP_STRIPE_JOURNAL": str(tmp_path / "journal"),
         "OCP_STRIPE_CUSTOMER_CHECK": "off",
     }
-    done = await asyncio.to_thread(
-        subprocess.run,
+    with subprocess.Popen(  # noqa: S603  our own program
         [*started(), "-c", SLOW, TOOL, customer, state],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         env={**os.environ, **variables},
-    )
-    assert (told, "") == (done.stdout, done.stderr)
+    ) as program:
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+        if state == "stalled":
+            while not stripe_thread.faults.met["stall"]:
+                await asyncio.sleep(0.01)
+            os.kill(pid, signal.SIGALRM)
+        assert (told, "") == program.communicate(timeout=30)
     assert entries == len(await ledger(stripe_thread, customer))
 
 

@@ -188,7 +188,7 @@ async def test_whatever_ends_a_call_says_that_it_may_have_moved(stripe_thread: S
     """With the key, and in the journal; 128 and the signal's number is what service managers read."""
     with under_way(stripe_thread, *([] if name == "SIGTERM" else started())) as process:
         process.send_signal(getattr(signal, name))
-        stdout, stderr = process.communicate(timeout=10)
+        stdout, stderr = process.communicate(timeout=30)
     assert (code, "") == (process.returncode, stdout)
     assert "unknown: " in stderr
     assert "calls resume k7" in stderr
@@ -204,7 +204,7 @@ def test_further_signals_do_not_change_what_is_told(stripe_thread: Sandbox, name
         for _ in range(4):
             process.send_signal(getattr(signal, name))
             time.sleep(gap_s)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     assert code == process.returncode
     assert "unknown: " in stderr
     assert "nothing was sent" not in stderr.lower()
@@ -218,7 +218,7 @@ async def test_a_signal_that_is_ignored_stays_so(stripe_thread: Sandbox) -> None
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
     assert 143 == process.returncode
 
 
@@ -243,7 +243,7 @@ async def test_at_the_question_nothing_was_sent(stripe_thread: Sandbox, name: st
         while "[y/N]" not in asked:
             asked += process.stderr.read(1)
         process.send_signal(getattr(signal, name))
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     os.close(ours)
     os.close(theirs)
     assert (code, "Interrupted; nothing was sent.") == (process.returncode, stderr.strip())
@@ -280,7 +280,7 @@ def test_the_sandbox_ends_in_peace() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)
     assert (0, b"Interrupted.") == (process.returncode, stderr.strip())
 
 

@@ -40,7 +40,6 @@ def measured(client: str, number: int, calls_per_s: float, cpu_s: float = 1.0) -
     )
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.usefixtures("at_once")
 def test_a_tiny_run_has_finite_figures_for_every_client_and_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -19,7 +19,7 @@ import sdk_double
 from helpers import TOOL, TOOLS, client, connect, ledger
 from pages import BIN, DOCS, PAGES, README, ROOT, block, commands, names_of, run
 from postgres import new_database
-from programs import started
+from programs import folder, started
 
 from ocp_stripe_balance import OCPAgent, Settings, errors
 from ocp_stripe_balance._journal.sqlite import open_database
@@ -141,6 +141,17 @@ async def test_approver_example_decides(stripe: Sandbox) -> None:
         assert (await agent.call_tool(TOOL, order(stripe.create_customer()))).ok
         with pytest.raises(errors.PolicyRefusedError, match="not our fault"):
             await agent.call_tool(TOOL, order(stripe.create_customer()))
+
+
+async def test_bulk_example_pays_from_a_list(
+    stripe: Sandbox, customer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row, one entry."""
+    monkeypatch.setenv("STRIPE_SECRET_KEY", stripe.api_key)
+    monkeypatch.setenv("STRIPE_API_BASE", stripe.url)
+    (tmp_path / "list.csv").write_text(f"customer,amount\n{customer},5.00\n")
+    assert {"succeeded": 1} == await names_of(DOCS / "bulk.md", "bulk")["pay"](tmp_path / "list.csv")
+    assert [-500] == [entry["amount"] for entry in await ledger(stripe, customer)]
 
 
 async def test_undo_example_looks_and_undoes(stripe: Sandbox, customer: str) -> None:
@@ -289,7 +300,7 @@ async def test_mcp_host_example_starts_a_server(stripe: Sandbox, customer: str, 
     (host,) = json.loads(block(DOCS / "mcp.md", "mcp-host"))["mcpServers"].values()
     real = {"STRIPE_API_BASE": stripe.url, "STRIPE_SECRET_KEY": stripe.api_key}
     assert set(real) == set(host["env"])
-    more = {"OCP_STRIPE_POLICY": str(tmp_path / "policy.toml"), "PATH": str(BIN)}
+    more = {"OCP_STRIPE_POLICY": str(tmp_path / "policy.toml"), "PATH": str(folder())}
     started = StdioServerParameters(**{**host, "env": {**real, **more}})
     async with Client(started, elicitation_callback=saying(asked)) as mcp_client:
         assert 3 == len((await mcp_client.list_tools()).tools)

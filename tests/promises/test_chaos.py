@@ -32,7 +32,6 @@ def options_of(**given: object) -> argparse.Namespace:
     return argparse.Namespace(**usual | given)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.usefixtures("at_once")
 def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     """Killed workers, forks, a folder that goes, faulty exchanges: no double, lost, wrong or unrecorded entry."""
@@ -44,7 +43,6 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     assert set(report["told"]) <= {"succeeded", "rejected", "not_sent", "unknown"}
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.skipif("TEST_POSTGRES_URL" in os.environ, reason="a server of others is not killed")
 def test_three_witnesses_agree_after_a_short_chaos_on_a_server(tmp_path: Path) -> None:
@@ -71,7 +69,6 @@ def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> No
     assert report["issued"] > report["calls"]
 
 
-@pytest.mark.timeout(120)
 def test_racing_processes_are_told_one_transaction() -> None:
     """Six processes make the same call at the same moment, ten times over."""
     report = chaos.race(10, 6)

@@ -414,7 +414,7 @@ async def test_a_question_that_nobody_waits_for_any_more_is_no_yes(stripe: Sandb
 
     async with streamed(served(stripe, policy=ASKS), "legacy", elicitation_callback=person(slow)) as client:
         call = asyncio.create_task(client.call_tool(CREATE, order(customer)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await asked.wait()
         if how == "cancelled":
             call.cancel()

@@ -4,7 +4,7 @@ What the SDK never does: raw HTTP to the sandbox.
 
 from __future__ import annotations
 
-import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import httpx
@@ -173,11 +173,13 @@ async def test_faults_can_be_set_by_text_and_endpoint(stripe: Sandbox, http: htt
 
 async def test_refused_connections_are_refused_for_a_while(stripe: Sandbox, http: httpx.AsyncClient) -> None:
     """At once, and then not any more."""
-    stripe.faults.add("refuse", seconds=0.2)
-    await asyncio.sleep(0.05)
-    with pytest.raises(httpx.ConnectError):
-        await http.get("/v1/customers")
-    await asyncio.sleep(0.3)
+    stripe.faults.add("refuse", seconds=0.1)
+    assert stripe._refusing
+    await stripe._refusing
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", http.base_url.port or 0))
+    assert stripe._listening_again
+    await stripe._listening_again
     assert 200 == (await http.get("/v1/customers")).status_code
 
 

@@ -64,7 +64,7 @@ async def test_a_429_leaves_the_idempotency_key_free() -> None:
 
 async def test_a_second_write_on_a_held_customer_is_a_lock_timeout() -> None:
     """It may be repeated under its key; reads and other customers are not held."""
-    async with Sandbox(lock_s=0.3) as stripe, client(stripe) as http:
+    async with Sandbox(lock_s=1.0) as stripe, client(stripe) as http:
         customer, other = stripe.create_customer(), stripe.create_customer()
         path = f"/v1/customers/{customer}/balance_transactions"
         first = asyncio.ensure_future(http.post(path, data=FORM))

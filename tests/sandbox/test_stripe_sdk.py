@@ -342,7 +342,7 @@ async def test_a_running_key_is_a_conflict(sandbox: Sandbox, api: Sync, customer
         target=connect(sandbox).v1.customers.balance_transactions.create, args=(customer, params, options)
     )
     first.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not any("balance" in request.target for request in sandbox.requests):
             await asyncio.sleep(0.001)
     with pytest.raises(sdk.APIError) as caught:
