@@ -1,16 +1,21 @@
 """
-A process that is stopped in the middle of a transaction on a server: others do not wait for it for ever.
+A process that is stopped or ends in the middle of a transaction on a server: others do not wait for it for ever.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from places import look
+from programs import processes
 
 from ocp_stripe_balance._journal import postgres
 from ocp_stripe_balance._journal.database import LostError, Reach
+from ocp_stripe_balance._journal.stores import server_of
 
 if TYPE_CHECKING:
     from places import Place
@@ -39,6 +44,31 @@ def test_who_is_stopped_loses_what_it_has_to_itself(place: Place, monkeypatch: p
         store.roll_back(LostError("", ""))
         assert [] == db.execute("SELECT * FROM windows").fetchall()
     store.close()
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_who_is_killed_has_nothing_to_itself_though_a_child_lives(place: Place) -> None:
+    """The server sees the end of a process also where a child of it has all that was open."""
+    mine, its = processes().Pipe()
+    parent = processes().Process(target=_begin_fork_and_end, args=(place, its))
+    parent.start()
+    parent.join()
+    its.close()
+    assert "the child" == mine.recv()
+    with look(place) as db:
+        db.execute("SET lock_timeout TO '5s'")
+        db.execute(f"SELECT pg_advisory_lock({postgres._number('customer')})")
+    mine.close()
+
+
+def _begin_fork_and_end(place: Place, pipe: Any) -> None:
+    server_of(place).begin([Reach(("customer",))])  # type: ignore[arg-type]  # a server's
+    if os.fork() == 0:
+        pipe.send("the child")
+        with contextlib.suppress(EOFError):
+            pipe.recv()
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _nothing(_: Book) -> None: ...
