@@ -303,7 +303,7 @@ class PostgresStore:
         forks.notice()
         self._reach = list(reach)
         if self._held is not None and self._held[0].raw.closed:
-            self._held = None
+            self.close()
         db, book = self._held = self._held or self._opened()
         try:
             self._begin(db)
@@ -414,7 +414,7 @@ class PostgresStore:
             DatabaseError: it did not; so also where nothing was noted, and doing it again changes nothing.
             UnprovedError: the server cannot be asked.
         """
-        self._held = None
+        self.close()
         if noted is None:
             raise error
         deadline = time.monotonic() + _FIND_OUT_S
@@ -425,7 +425,7 @@ class PostgresStore:
                 is_there = _has(db, noted)
                 db.roll_back()
             except (DatabaseError, BusyError) as again:
-                self._held = None
+                self.close()
                 if time.monotonic() > deadline:
                     raise UnprovedError(again) from error
                 time.sleep(0.05)

@@ -5,6 +5,7 @@ A process that is stopped or ends in the middle of a transaction on a server: ot
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from places import look
 from programs import processes
 
 from ocp_stripe_balance._journal import postgres
-from ocp_stripe_balance._journal.database import LostError, Reach
+from ocp_stripe_balance._journal.database import DatabaseError, LostError, Reach
 from ocp_stripe_balance._journal.stores import server_of
 
 if TYPE_CHECKING:
@@ -80,3 +81,23 @@ def _read(book: Book) -> None:
 
 def _write(book: Book) -> None:
     book.keep(1.0)
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_a_session_that_ended_is_put_away_without_a_word(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """A log that nobody asked for would be on somebody's terminal; the outcome is told already."""
+    store = postgres.PostgresStore(place)  # type: ignore[arg-type]  # a server's
+    book = store.begin([Reach(("customer",))])
+    with look(place) as db:
+        db.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE application_name = 'ocp-stripe-balance' AND datname = current_database()"
+        )
+    with contextlib.suppress(LostError):
+        book.keep(1.0)
+    with pytest.raises(DatabaseError):
+        store.commit()
+    del book
+    store.close()
+    gc.collect()
+    assert [] == caplog.messages
