@@ -44,6 +44,7 @@ _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL search_path TO ocp_stripe_balance;
 SET LOCAL lock_timeout TO '1s';
+SET LOCAL statement_timeout TO 0;
 SET LOCAL idle_in_transaction_session_timeout TO '10s';
 SET LOCAL plan_cache_mode TO force_generic_plan;
 SET LOCAL enable_seqscan TO off;
@@ -170,16 +171,18 @@ class _Open:
         Foreign errors as ours.
 
         Raises:
-            LostError: the connection has ended.
+            LostError: the session has ended, or is another one.
             DatabaseError: anything else.
         """
         try:
             with told():
                 yield
         except DatabaseError as error:
-            if self.raw.closed:
-                raise LostError(str(error), error.hint) from error.__cause__
-            raise
+            if isinstance(error.__cause__, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
+                self.raw.prepare_threshold = None  # a pooler in between hands us other sessions
+            elif not self.raw.closed:
+                raise
+            raise LostError(str(error), error.hint) from error.__cause__
 
     def sync(self) -> None:
         """
@@ -220,7 +223,7 @@ class _Open:
         Raises:
             DatabaseError: it does not, or the answer was lost.
         """
-        with told():
+        with self.told():
             cursor = self.raw.execute("COMMIT")
             self._end()
             if cursor.statusmessage != "COMMIT":
@@ -337,15 +340,13 @@ class PostgresStore:
 
     def roll_back(self, error: BaseException) -> None:
         """
-        Undo what was done since `begin`, because of *error*.
+        Undo what was done since `begin`, whatever the *error*.
         """
+        del error
         if self._held is not None:
             db, book = self._held
             db.roll_back()
             book.roll_back()
-            cause = error.__cause__
-            if isinstance(cause, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
-                db.raw.prepare_threshold = None  # a pooler in between hands us other sessions
 
     def close(self) -> None:
         """
@@ -397,6 +398,7 @@ class PostgresStore:
                 keepalives_idle=10,
                 tcp_user_timeout=int(_ANSWER_S * 1000),
                 application_name="ocp-stripe-balance",
+                client_encoding="utf8",
             )
         db = _Open(raw)
         try:
@@ -466,6 +468,11 @@ _KINDS = (
         "A person must give the user its rights: docs/postgres.md has them.",
     ),
     _Foreign(errors.ReadOnlySqlTransaction, r"during recovery", _READS),
+    _Foreign(
+        errors.UntranslatableCharacter,
+        r"cannot contain NUL",
+        "A text of this call has a character that the database does not take: leave it out.",
+    ),
     _Foreign(errors.DiskFull, r"No space left", "A person must make room on the server."),
     _Foreign(
         errors.TooManyConnections,
