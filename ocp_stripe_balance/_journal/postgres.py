@@ -151,6 +151,7 @@ class _Open:
         """The server's time, less ours that never steps."""
         self.is_proved = False
         """Whether it leads to a server that has what this process put on record."""
+        self._socket = _identity(raw.fileno())
         self._pipeline = contextlib.ExitStack()
         self._sent: psycopg.Pipeline | None = None
 
@@ -251,6 +252,13 @@ class _Open:
             self._end()
         with contextlib.suppress(psycopg.Error):
             self.raw.close()
+
+    def leave(self) -> None:
+        """
+        Let the parent of this child alone have the session, or the server would not see its end before ours.
+        """
+        if self._socket is not None and _identity(self._socket[0]) == self._socket:
+            os.close(self._socket[0])
 
     def _end(self) -> None:
         self._sent = None
@@ -357,6 +365,8 @@ class PostgresStore:
         """
         Begin anew in a child; what is open is the parent's, and psycopg closes nothing that another process opened.
         """
+        if self._held is not None:
+            self._held[0].leave()
         self.lock, self.users, self._held = threading.Lock(), 0, None
 
     def _begin(self, db: _Open) -> None:
@@ -406,7 +416,7 @@ class PostgresStore:
             DatabaseError: it did not; so also where nothing was noted, and doing it again changes nothing.
             UnprovedError: the server cannot be asked.
         """
-        self._held = None
+        self.close()
         if noted is None:
             raise error
         deadline = time.monotonic() + _FIND_OUT_S
@@ -417,7 +427,7 @@ class PostgresStore:
                 is_there = _has(db, noted)
                 db.roll_back()
             except (DatabaseError, BusyError) as again:
-                self._held = None
+                self.close()
                 if time.monotonic() > deadline:
                     raise UnprovedError(again) from error
                 time.sleep(0.05)
@@ -522,6 +532,17 @@ def _number(name: str) -> int:
     """
     digest = hashlib.blake2b(f"ocp_stripe_balance {name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, signed=True)
+
+
+def _identity(number: int) -> tuple[int, ...] | None:
+    """
+    What tells an open file of this process from a later one of the same number, where that can be seen.
+    """
+    try:
+        found = os.fstat(number)
+    except OSError:
+        return None
+    return number, found.st_dev, found.st_ino
 
 
 def _has(db: _Open, known: Decided) -> bool:
