@@ -203,6 +203,7 @@ class _Target:
         db.execute(statements()["keep_window"], {"window_s": window_s})
         for table in _NUMBERED if self._is_server else ():
             _run(db, "count_on", table=table)
+            _run(db, "analyze", table=table)
 
     def _insert(self, db: Database, table: str, rows: list[Row]) -> None:
         if not rows:
