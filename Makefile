@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-floors test-clients test-crewai chaos chaos-postgres chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -21,6 +21,9 @@ check: .venv/tools ## lint, format and types
 
 test: .venv/tools .venv/wheel ## all tests, against the wheel
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-postgres: .venv/tools .venv/wheel ## the tests of the promises, the journal and the calls with every journal on a server
+	$(BIN)/pytest -n 2 --dist worksteal --engine postgres tests/promises tests/_journal tests/_calls
 
 test-floors: .venv/wheel ## the tests that need no provider's package, with the oldest dependencies we promise to work with
 	$(PYTHON) tests/floors.py > build/floors.txt

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._stripe.evidence import REFERENCE, expected_of, marks_of
@@ -57,7 +56,7 @@ class Reader:
             arguments = {**arguments, "limit": int(min(arguments["limit"], tool.page_size))}
         headers = stripe_headers(access, access.api_version, self._context, shares_context=self._shares_context)
         request = build_request(tool, arguments, base_url=self._base_url, headers=headers, api_key=access.api_key)
-        return replace(request, expected=expected_of(tool, arguments))
+        return request._replace(expected=expected_of(tool, arguments))
 
     async def fetch(self, tool: ToolSpec, arguments: Mapping[str, Any], access: Access, deadline: float) -> ToolResult:
         """

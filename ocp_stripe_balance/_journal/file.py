@@ -30,7 +30,10 @@ class BusyError(Exception):
     Another program holds the journal's lock.
     """
 
-    hint = "Another program holds it open for writing (a database browser, a backup): close it, and call again."
+    hint = (
+        "Another program holds it open for writing (a database browser, a backup; on a server, a session that "
+        "pg_stat_activity shows): close it, and call again."
+    )
 
     def __init__(self) -> None:
         """

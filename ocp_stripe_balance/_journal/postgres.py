@@ -44,10 +44,15 @@ _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL search_path TO ocp_stripe_balance;
 SET LOCAL lock_timeout TO '1s';
+SET LOCAL statement_timeout TO 0;
 SET LOCAL idle_in_transaction_session_timeout TO '10s';
 SET LOCAL plan_cache_mode TO force_generic_plan;
 SET LOCAL enable_seqscan TO off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
+"""
+# From PostgreSQL 17 on, also who is stopped in the middle of what it sends.
+_LIMIT = """
+SELECT set_config('transaction_timeout', '{}ms', true) WHERE current_setting('transaction_timeout', true) IS NOT NULL
 """
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 
@@ -113,22 +118,26 @@ class _Found:
     @property
     def rowcount(self) -> int:
         with self._db.told():
-            self._db.sync()
-        return self._cursor.rowcount
+            return self._done().rowcount
 
     def fetchone(self) -> Any:
         with self._db.told():
-            return self._cursor.fetchone()
+            return self._done().fetchone()
 
     def fetchall(self) -> list[Any]:
         with self._db.told():
-            return self._cursor.fetchall()
+            return self._done().fetchall()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchall())
 
     def close(self) -> None:
         self._cursor.close()
+
+    def _done(self) -> psycopg.Cursor[Any]:
+        if self._cursor.pgresult is None:
+            self._db.sync()  # from here on the server counts how long we are idle; it does not in the middle
+        return self._cursor
 
 
 class _Open:
@@ -161,16 +170,18 @@ class _Open:
         Foreign errors as ours.
 
         Raises:
-            LostError: the connection has ended.
+            LostError: the session has ended, or is another one.
             DatabaseError: anything else.
         """
         try:
             with told():
                 yield
         except DatabaseError as error:
-            if self.raw.closed:
-                raise LostError(str(error), error.hint) from error.__cause__
-            raise
+            if isinstance(error.__cause__, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
+                self.raw.prepare_threshold = None  # a pooler in between hands us other sessions
+            elif not self.raw.closed:
+                raise
+            raise LostError(str(error), error.hint) from error.__cause__
 
     def sync(self) -> None:
         """
@@ -191,7 +202,8 @@ class _Open:
         self.raw.answer_s = _LONG_ANSWER_S if EVERYTHING in reach else _ANSWER_S
         try:
             with told():
-                cursor = self.raw.execute(f"{_BEGIN}; SELECT {_NOW}, {locks}")
+                limit = _LIMIT.format(int(3000 * self.raw.answer_s))
+                cursor = self.raw.execute(f"{_BEGIN}; {limit}; SELECT {_NOW}, {locks}")
                 while cursor.nextset():
                     pass
                 now, *_ = cursor.fetchone() or (0.0,)
@@ -210,7 +222,7 @@ class _Open:
         Raises:
             DatabaseError: it does not, or the answer was lost.
         """
-        with told():
+        with self.told():
             cursor = self.raw.execute("COMMIT")
             self._end()
             if cursor.statusmessage != "COMMIT":
@@ -320,15 +332,13 @@ class PostgresStore:
 
     def roll_back(self, error: BaseException) -> None:
         """
-        Undo what was done since `begin`, because of *error*.
+        Undo what was done since `begin`, whatever the *error*.
         """
+        del error
         if self._held is not None:
             db, book = self._held
             db.roll_back()
             book.roll_back()
-            cause = error.__cause__
-            if isinstance(cause, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
-                db.raw.prepare_threshold = None  # a pooler in between hands us other sessions
 
     def close(self) -> None:
         """
@@ -378,6 +388,7 @@ class PostgresStore:
                 keepalives_idle=10,
                 tcp_user_timeout=int(_ANSWER_S * 1000),
                 application_name="ocp-stripe-balance",
+                client_encoding="utf8",
             )
         db = _Open(raw)
         try:
@@ -447,6 +458,11 @@ _KINDS = (
         "A person must give the user its rights: docs/postgres.md has them.",
     ),
     _Foreign(errors.ReadOnlySqlTransaction, r"during recovery", _READS),
+    _Foreign(
+        errors.UntranslatableCharacter,
+        r"cannot contain NUL",
+        "A text of this call has a character that the database does not take: leave it out.",
+    ),
     _Foreign(errors.DiskFull, r"No space left", "A person must make room on the server."),
     _Foreign(
         errors.TooManyConnections,

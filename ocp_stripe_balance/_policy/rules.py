@@ -229,10 +229,12 @@ def _requirements(policy: Policy, case: Case) -> Iterator[Finding]:
         (require.description, "description", _says(arguments, "description"), "a text for the ledger"),
         *((True, f"metadata.{key}", _says(metadata, key), "a value that says something") for key in require.metadata),
     ]
-    missing = {name: example for is_demanded, name, given, example in demands if is_demanded and not given}
-    for is_demanded, name, given, _ in demands:
+    missing = {}
+    for is_demanded, name, given, example in demands:
         if is_demanded and given:
             yield Finding("allowed", f"require.{name}", partial(Words, f"{name} is given"))
+        elif is_demanded:
+            missing[name] = example
     if missing:
         examples = "; ".join(f"{name}: {example}" for name, example in missing.items())
         yield Finding(

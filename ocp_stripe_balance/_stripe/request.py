@@ -8,7 +8,6 @@ https://docs.stripe.com/api (v1 does not take JSON).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, quote_plus
@@ -26,8 +25,7 @@ _needs_only_plus = re.compile(r"[\w.~ -]*", re.ASCII).fullmatch
 _needs_no_quoting = re.compile(r"[\w.~-]*", re.ASCII).fullmatch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """
     What goes over the wire.
     """

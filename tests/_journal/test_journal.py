@@ -168,21 +168,20 @@ async def test_concurrent_calls_share_commits(path: Path) -> None:
 
 
 @pytest.mark.file_only("permissions")
-async def test_the_file_is_private_and_has_no_secret(
-    path: Path, stripe: Sandbox, agent: OCPAgent, customer: str
-) -> None:
+async def test_the_file_is_private_and_has_no_secret(path: Path, stripe: Sandbox, customer: str) -> None:
     """0600 in a 0700 folder, and the API key nowhere in it, whatever the outcome."""
     stripe.faults.add("reset", times=4)
-    for amount, failing in ((-1, True), (-2, False)):
+    async with await connect(stripe, journal=str(path)) as agent:
+        for amount, failing in ((-1, True), (-2, False)):
+            with contextlib.suppress(ToolError):
+                await agent.call_tool(TOOL, order(customer, amount=amount))
+            assert failing or rows(path)
         with contextlib.suppress(ToolError):
-            await agent.call_tool(TOOL, order(customer, amount=amount))
-        assert failing or rows(path)
-    with contextlib.suppress(ToolError):
-        await agent.call_tool(TOOL, order("cus_none"))
-    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
-    assert 0o700 == stat.S_IMODE(path.parent.stat().st_mode)
-    for each in path.parent.iterdir():
-        assert stripe.api_key.encode() not in each.read_bytes()
+            await agent.call_tool(TOOL, order("cus_none"))
+        assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+        assert 0o700 == stat.S_IMODE(path.parent.stat().st_mode)
+        for each in path.parent.iterdir():
+            assert stripe.api_key.encode() not in each.read_bytes()
 
 
 @pytest.mark.file_only("a disk that is full")

@@ -74,7 +74,7 @@ def as_role(url: str, role: str, password: str = "") -> str:
 
 
 def execute(url: str, *statements: str) -> list[Any]:
-    with psycopg.connect(url, autocommit=True) as db:
+    with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as db:
         for statement in statements:
             cursor = db.execute(statement.encode())
         return cursor.fetchall() if cursor.description else []
@@ -504,12 +504,12 @@ async def test_defaults_of_a_role_do_not_matter(stripe: Sandbox, customer: str, 
             "END $$; CREATE TRIGGER see AFTER INSERT OR UPDATE ON calls EXECUTE FUNCTION see()"
         )
     execute(url, *(f"ALTER DATABASE {name} SET {setting} TO '{value}'" for setting, value in DEFAULTS.items()))
-    words = order(customer, description="50 € für Zoë", reference="Straße \\ 7")
+    words = order(customer, description="50 € für Zoë", reference="Straße \\ 7 €")
     async with await connect(stripe, journal=url, policy=POLICY) as agent:
-        holder = locked(DatabaseURL(url))
-        holder.__enter__()
-        asyncio.get_running_loop().call_later(0.7, holder.__exit__, None, None, None)
-        assert "succeeded" == (await agent.call_tool(TOOL, words)).outcome
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(locked(DatabaseURL(url)))
+            asyncio.get_running_loop().call_later(0.7, lock.close)
+            assert "succeeded" == (await agent.call_tool(TOOL, words)).outcome
         with pytest.raises(PolicyRefusedError, match="budget"):
             await agent.call_tool(TOOL, order(customer, -501))
     async with await connect(stripe, journal=url, policy=POLICY) as agent:
@@ -534,6 +534,7 @@ async def test_a_user_whose_name_is_no_plain_text(stripe: Sandbox, customer: str
         told = await asyncio.gather(agent.call_tool(TOOL, order(customer)), return_exceptions=True)
     assert is_taken is not isinstance(told[0], NotSentError), told
     assert is_taken or "cannot be used" in str(told[0])
+    assert "\0" not in text or "leave it out" in str(told[0])
     with look(DatabaseURL(url)) as db:
         assert [text] * is_taken == [user for (user,) in db.execute('SELECT "user" FROM calls')]
     assert is_taken == len(await ledger(stripe, customer))

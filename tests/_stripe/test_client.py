@@ -12,7 +12,6 @@ import json
 import socket
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -388,7 +387,7 @@ async def test_encoded_bodies_are_not_unpacked() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
     ) as url:
         executor = StripeClient(timeout_s=5, max_attempts=1)
-        reply = await executor.execute(replace(REQUEST, url=url), tool="t", idempotency_key="k")
+        reply = await executor.execute(REQUEST._replace(url=url), tool="t", idempotency_key="k")
         await executor.aclose()
     assert (200, None, {}) == (reply.status, reply.data, reply.told)
 
@@ -450,7 +449,7 @@ async def test_stray_bytes_are_not_the_next_answer(is_busy: bool) -> None:
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     with raw_server(ok, stray) as url:
         executor = StripeClient(timeout_s=5, max_attempts=1)
-        request = replace(REQUEST, url=url)
+        request = REQUEST._replace(url=url)
         await executor.execute(request, tool="t", idempotency_key="a")
         if is_busy:
             time.sleep(0.3)  # noqa: ASYNC251  the loop is busy
@@ -464,7 +463,7 @@ async def test_errors_lead_to_no_object_with_the_key() -> None:
     """Neither an error nor anything it was caused by holds the request's headers."""
     with raw_server(b"garbage\r\n\r\n") as url:
         executor = StripeClient(timeout_s=5, max_attempts=1)
-        request = replace(REQUEST, url=url, api_key=SecretStr("sk_test_planted0key"))
+        request = REQUEST._replace(url=url, api_key=SecretStr("sk_test_planted0key"))
         with pytest.raises(OutcomeUnknownError) as caught:
             await executor.execute(request, tool="t", idempotency_key="k")
         await executor.aclose()
@@ -477,7 +476,7 @@ async def test_errors_lead_to_no_object_with_the_key() -> None:
 async def test_a_key_of_any_shape_is_masked_in_what_is_told() -> None:
     """The key itself is known, so it is masked also where it looks like no key."""
     secret = "sk_test_abc-def.SECRET"
-    request = replace(REQUEST, api_key=SecretStr(secret))
+    request = REQUEST._replace(api_key=SecretStr(secret))
     for step in (
         httpx.ReadError(f"lost {secret}"),
         httpx.ConnectError(secret),

@@ -14,7 +14,6 @@ import secrets
 import selectors
 import weakref
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 import httpx
@@ -235,7 +234,7 @@ async def test_never_too_many_and_never_two_writes_at_once(
     offered: list[Request] = []
     for gap_s, number, request, takes_s in arrivals:
         await asyncio.sleep(gap_s)
-        requests = [replace(request, body=str(len(offered) + each).encode()) for each in range(number)]
+        requests = [request._replace(body=str(len(offered) + each).encode()) for each in range(number)]
         offered += requests
         traffic.offer(*requests, takes_s=takes_s)
     await traffic.end()

@@ -15,7 +15,6 @@ import socket
 import ssl
 import subprocess
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import certifi
@@ -626,7 +625,7 @@ async def test_each_fault_is_told_for_what_it_is_and_sends_once(http: Wire, name
             if fault.is_on_reuse:
                 await http.exchange(request_to(to), 5)
             with pytest.raises((UnsentError, LostError, TimeoutError)) as caught:
-                await http.exchange(replace(request_to(to), method=method), 0.6)
+                await http.exchange(request_to(to)._replace(method=method), 0.6)
         await http.aclose()
     assert fault.is_unsent == isinstance(caught.value, UnsentError)
     assert len(heard) <= (0 if fault.is_unsent else 1)
