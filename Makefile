@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -46,6 +46,9 @@ chaos: .venv/tools .venv/wheel ## 10,000 calls, killed workers, a failing Stripe
 chaos-postgres: .venv/tools .venv/wheel ## the same on a server: two hosts with wrong clocks, and the server is killed too
 	$(BIN)/python tests/chaos.py --journal postgres --calls 10000 --workers 4 --kills 60 --faults 0.3 --stops 5 --ends 60 --timeout 5 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --journal postgres --race 500 --processes 16
+
+chaos-bulk: .venv/tools .venv/wheel ## one plan of 2,000 rows, four workers, 40 kills, a failing Stripe, three witnesses
+	$(BIN)/python tests/chaos_bulk.py --rows 2000 --workers 4 --kills 40 --faults 0.3 --seeds 1 2 3
 
 chaos-mcp: .venv/tools .venv/wheel ## MCP sessions that are killed each second for a minute: 100 over HTTP, then 20 servers
 	$(BIN)/python tests/chaos_mcp_http.py --sessions 100 --seconds 60

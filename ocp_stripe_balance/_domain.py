@@ -69,6 +69,8 @@ class Origin(StrEnum):
     """Derived from what is asked and the business reason for it."""
     REVERSAL = "reversal"
     """Derived from the entry that is reversed."""
+    PLAN = "plan"
+    """Derived from all rows of a plan, which a person decides on at once."""
     DRAWN = "drawn"
     """Random, for this call alone."""
 
@@ -77,7 +79,7 @@ class Origin(StrEnum):
         """
         Whether the key follows from what is asked, so that other words under it are the same decision.
         """
-        return self in {Origin.REFERENCE, Origin.REVERSAL}
+        return self in {Origin.REFERENCE, Origin.REVERSAL, Origin.PLAN}
 
     @property
     def repeats(self) -> bool:
@@ -209,6 +211,20 @@ class Intent(NamedTuple):
             return self.is_same_as(other)
         ours = (self.tool, self.customer, self.money, self.reference)
         return ours == (other.tool, other.customer, other.money, other.reference)
+
+
+class PlanInHand(Protocol):
+    """
+    A plan that is being run, as far as it matters whether a call is one of its rows.
+    """
+
+    key: str
+    """Under which a person decided about it."""
+
+    def has(self, intent: Intent) -> bool:
+        """
+        Whether that very call is a row of the plan, proven against its digest.
+        """
 
 
 class Payload(NamedTuple):

@@ -4,6 +4,7 @@ Every way a call can fail, branched by what the caller may do next.
     ToolError                         .outcome .next .tool .idempotency_key .hint .to_dict()
     ├── NotSentError                  not_sent: nothing left this process
     │   ├── InvalidParametersError    also a ValueError; .problems: path, message and hint each
+    │   │   └── InvalidFileError      a file of many entries has mistakes; .number of them
     │   ├── ConfigurationError        a setting, a key or a base URL is missing or impossible
     │   │   └── APINotFound           no installed package publishes that API
     │   ├── PolicyRefusedError        .rule names the guardrail
@@ -207,6 +208,7 @@ class InvalidParametersError(NotSentError, ValueError):
 
     code_for_model = "invalid_parameters"
     next: Next = "mend_and_call_again"
+    _said = "Nothing was sent: the call is not valid."
 
     def __init__(self, problems: Sequence[Problem], **facts: Any) -> None:
         """
@@ -216,14 +218,38 @@ class InvalidParametersError(NotSentError, ValueError):
             Problem(path=_line(p.path), message=_line(p.message), hint=_line(p.hint)) for p in problems
         )
         facts.setdefault("hint", "Mend the parameters and call again.")
-        super().__init__("Nothing was sent: the call is not valid.", lines=self.problems, **facts)
+        super().__init__(self._said, lines=self.problems, **facts)
 
     def to_dict(self) -> dict[str, Any]:
         """
         As for every error, with ``problems``: a list of path, message and hint.
         """
-        message = "Nothing was sent: the call is not valid. " + " | ".join(map(str, self.problems))
+        message = f"{self._said} " + " | ".join(map(str, self.problems))
         return {**super().to_dict(), "message": message, "problems": [asdict(problem) for problem in self.problems]}
+
+
+class InvalidFileError(InvalidParametersError):
+    """
+    A file of many entries has mistakes, or is no such file; `problems` names them by line and column.
+    """
+
+    code_for_model = "invalid_file"
+    _said = "Nothing was planned, and nothing was sent: the file has mistakes."
+
+    def __init__(self, problems: Sequence[Problem], *, number: int | None = None, **facts: Any) -> None:
+        """
+        Describe *problems*, the first of *number*.
+        """
+        facts.setdefault("hint", "Mend the file and plan it again.")
+        super().__init__(problems, **facts)
+        self.number = len(self.problems) if number is None else number
+        """How many mistakes there are; of hundreds, the first are in `problems`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As for invalid parameters, with the ``number`` of mistakes.
+        """
+        return {**super().to_dict(), "number": self.number}
 
 
 class ConfigurationError(NotSentError):

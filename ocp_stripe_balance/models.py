@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.errors import Outcome
 
 
+PLAN = "bulkPlan"
+"""What a proposal of a plan has in place of a tool's name."""
 _OF_READS = ("outcome", "summary", "data", "request_id", "warnings")
 
 
@@ -442,9 +444,9 @@ class Proposal:
     @property
     def effect(self) -> str:
         """
-        What it would do, as ``credit 5.00 usd``.
+        What it would do, as ``credit 5.00 usd``, or of a plan ``3,000 entries: credit 15,000.00 usd``.
         """
-        return money.effect(self.amount, self.currency)
+        return str(self.parameters["effect"]) if self.tool == PLAN else money.effect(self.amount, self.currency)
 
     @property
     def balance_after(self) -> int | None:
@@ -483,11 +485,13 @@ class Proposal:
 
         words = self.parameters
         before, after = balance(self.balance_before), balance(self.balance_after)
+        is_plan = self.tool == PLAN
         lines = {
             "effect": f"{self.effect} ({self.mode} mode)",
+            **(words["shown"] if is_plan else {}),
             "transaction": words.get("transaction"),
-            "customer": f"{self.customer} ({self.customer_name or 'name not known'})",
-            "balance": f"{before} when asked, {after} after this call" if self.amount else None,
+            "customer": None if is_plan else f"{self.customer} ({self.customer_name or 'name not known'})",
+            "balance": f"{before} when asked, {after} after this call" if self.amount and not is_plan else None,
             "reference": words.get("reference", self.reference),
             "description": words.get("description"),
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,

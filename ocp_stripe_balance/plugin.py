@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._domain import Scope
 from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._stripe.access import Access
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError, InvalidParametersError, Problem
-from ocp_stripe_balance.settings import check_api_base
+from ocp_stripe_balance.settings import check_api_base, server_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Any
 
+    from ocp_stripe_balance._calls.many import Many
     from ocp_stripe_balance._calls.operations import Operations
     from ocp_stripe_balance._domain import Mode
     from ocp_stripe_balance._host.contract import APIOptions
@@ -128,6 +130,21 @@ class StripeAPI:
             raise InvalidParametersError([Problem(path="tool_name", message=message, hint=hint)])
         mode = mode or (self._access.mode if self._access.api_key else "test")
         return await self._operations.explain(tool, parameters, self._access, mode)
+
+    @property
+    def scope(self) -> Scope:
+        """
+        The server, the mode and the account that calls are for.
+        """
+        access = self._access
+        return Scope(server_of(self.base_url), access.mode, access.account or "")
+
+    @property
+    def many(self) -> Many:
+        """
+        Many calls at once: what would become of them, and what became of each.
+        """
+        return self._operations.many(self._access)
 
     async def resume(self, key: str) -> ToolResult:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import pickle
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from helpers import TEST_KEY, TOOL, answered, order, scripted, transaction
 
 from ocp_stripe_balance import OCPAgent, Settings, errors
+from ocp_stripe_balance.bulk import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,9 +54,15 @@ async def an_api_that_is_not_installed() -> Any:
     return await OCPAgent(settings=Settings(api_key=TEST_KEY)).register_api("strpe")
 
 
+async def a_file_that_is_none() -> Any:
+    async with Bulk(Settings(api_key=TEST_KEY)) as bulk:
+        return await bulk.plan(Path("list.ods"), Path("list.plan"))
+
+
 SCENARIOS: dict[type[errors.ToolError], tuple[str, Callable[[], Awaitable[Any]]]] = {
     errors.NotSentError: ("not_sent", lambda: call(refuse_the_connection)),
     errors.InvalidParametersError: ("not_sent", lambda: call(answer(500), order(TEST_KEY + "/x"))),
+    errors.InvalidFileError: ("not_sent", a_file_that_is_none),
     errors.ConfigurationError: ("not_sent", lambda: call(answer(500), settings={"api_key": None})),
     errors.APINotFound: ("not_sent", an_api_that_is_not_installed),
     errors.PolicyRefusedError: ("not_sent", lambda: call(answer(500), settings={"api_key": "sk_live_planted0key"})),
@@ -107,6 +115,7 @@ async def test_error_is_raised_with_its_outcome(cls: type[errors.ToolError]) -> 
 NEXT = {
     errors.NotSentError: "call_again",
     errors.InvalidParametersError: "mend_and_call_again",
+    errors.InvalidFileError: "mend_and_call_again",
     errors.ApprovalRequiredError: "call_again_once_approved",
     errors.IdempotencyConflictError: "mend_and_call_again",
     errors.RejectedError: "mend_and_call_again",

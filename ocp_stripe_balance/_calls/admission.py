@@ -31,7 +31,7 @@ from ocp_stripe_balance.models import Proposal
 if TYPE_CHECKING:
     from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.customers import SeenCustomer
-    from ocp_stripe_balance._domain import Intent
+    from ocp_stripe_balance._domain import Intent, PlanInHand
     from ocp_stripe_balance._journal import Book, Past, Record
     from ocp_stripe_balance.settings import Settings
 
@@ -41,6 +41,12 @@ _MAX_SKEW_S = 60.0
 _NOBODY = "A person must make the entry, or switch on approval.queue in the policy or give the agent an approver."
 
 
+OF_PLAN = "approval.plan"
+"""The rule by which a row of a plan is refused that nobody approved, or not any more."""
+_UNAPPROVED = Words(
+    "the plan is not approved, or its approval is over", "Run the plan again: a person is asked about it once more."
+)
+
 Admitted = Ready | Repeated | Refused | Waiting | Held | Busy | TooOld | Conflict | CustomerWanted
 
 
@@ -49,7 +55,7 @@ class Admission:
     The policy of one registered API, asked in the transaction that reserves the call.
     """
 
-    def __init__(self, settings: Settings, *, can_ask: bool, asks_always: bool) -> None:
+    def __init__(self, settings: Settings, *, can_ask: bool, asks_always: bool, plan: PlanInHand | None = None) -> None:
         """
         Prepare.
 
@@ -57,6 +63,7 @@ class Admission:
             settings: the policy, and what holds beside it.
             can_ask: whether somebody decides on proposals, beside the queue that the policy may have.
             asks_always: whether a person decides on every call, whatever the policy says.
+            plan: what a person decided on at once, in place of each of its rows.
         """
         self.policy = settings.policy_in_force
         self._longest_window_s = self.policy.longest_window_s
@@ -66,6 +73,7 @@ class Admission:
         self._can_ask = can_ask or self.policy.approval.queue
         self._asks_always = asks_always
         self._tags_calls = settings.tag_calls
+        self._plan = plan
 
     def case(self, call: Call, seen: SeenCustomer) -> Case:
         """
@@ -188,13 +196,13 @@ class Admission:
         call = _under_own_key(call, record, proposal)
         intent, now = call.intent, past.now
         book.keep(self._longest_window_s)
-        finding = decide(findings(self.policy, self.case(call, seen), past))
+        finding, plan = self._verdict(book, call, seen, past)
         if finding is not None and finding.verdict == "refused":
             return _refuse(book, intent, finding, now)
         can_read = self._checks_customers and not seen.is_unreadable and not seen.is_enough
         if can_read and intent.money is not None and seen.customer is None:
             return CustomerWanted(intent)
-        who, rule = "policy", "every rule"
+        who, rule = ("policy", "every rule") if plan is None else (str(plan.decided_by), plan.rule)
         approval = call.approval
         if approval is not None and now < approval.proposal.expires_at:
             book.close_proposal(approval.proposal, approval.answer, now)
@@ -211,6 +219,23 @@ class Admission:
         if record is not None:
             book.delete(record)  # nothing moved under this key, so these are the first bytes
         return Ready(book.insert(intent, call.payload, lease, now))
+
+    def _verdict(
+        self, book: Book, call: Call, seen: SeenCustomer, past: Past
+    ) -> tuple[Finding | None, Proposal | None]:
+        """
+        What the rules say in all, and the approved plan that the call is a row of.
+        """
+        said = findings(self.policy, self.case(call, seen), past)
+        if self._plan is None or not self._plan.has(call.intent):
+            return decide(said), None
+        plan = book.standing_proposal(self._plan.key, call.intent.scope, past.now)
+        if plan is not None and plan.state == "approved":
+            return decide(each for each in said if not _asks_about_amount(each)), plan
+        finding = decide(said)
+        if finding is not None and _asks_about_amount(finding):
+            return finding._replace(verdict="refused", rule=OF_PLAN, words=lambda: _UNAPPROVED), None
+        return finding, None
 
     def _again(  # noqa: PLR0913, PLR0917  as above
         self, book: Book, call: Call, seen: SeenCustomer, record: Record, lease: Lease, now: float
@@ -261,6 +286,10 @@ class Admission:
         )
         book.propose(proposal)
         return Waiting(proposal, finding, is_new=True)
+
+
+def _asks_about_amount(finding: Finding) -> bool:
+    return finding.verdict == "ask" and finding.rule.startswith("approval.")
 
 
 def nobody_to_ask(finding: Finding) -> Finding:

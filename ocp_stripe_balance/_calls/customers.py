@@ -95,6 +95,14 @@ class CustomerDirectory:
         is_unreadable = customer is None and time.monotonic() < self._unreadable.get(name, 0.0)
         return SeenCustomer(customer, is_unreadable)
 
+    def know(self, call: Call, currency: str) -> None:
+        """
+        Take the customer of a call as read, who is billed in a currency, which nothing changes.
+        """
+        if self._is_on and _name_of(call) not in self._known:
+            known = KnownCustomer(name=None, currency=currency, balance=None, is_deleted=False)
+            _put(self._known, _name_of(call), known)
+
     async def read(self, call: Call, deadline: float, *, is_preview: bool = False) -> SeenCustomer:
         """
         The customer as Stripe has it now. Where the API key may not read it, that is told once, as a warning.

@@ -15,6 +15,7 @@ from ocp_stripe_balance._calls.customers import CustomerDirectory
 from ocp_stripe_balance._calls.delivery import Delivery
 from ocp_stripe_balance._calls.endings import Failed, Invalid, Noted, Succeeded, Waiting
 from ocp_stripe_balance._calls.lookout import Lookout
+from ocp_stripe_balance._calls.many import Many
 from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.preview import Previews
 from ocp_stripe_balance._calls.reads import Reader
@@ -68,6 +69,7 @@ class Operations:
         """
         server = server_of(base_url)
         settings, context, approver = options.settings, options.context, options.approver
+        self._server, self._context, self._policy = server, context, settings.policy_in_force
         self._timeout_s = settings.timeout
         self._has_details = settings.trace_details
         self._default_currency = settings.policy_in_force.default_currency
@@ -80,12 +82,14 @@ class Operations:
             network=Network.of(settings),
             transport=options.transport,
             has_details=self._has_details,
-            pace=pace_of(settings.rate_limit, server, self.journal.part_of),
+            pace=pace_of(settings.rate_limit, server, self.journal.part_of, gives_way=options.plan is not None),
         )
         self._reader = Reader(base_url, context, settings, self._client)
         self._retrieve_customer = tool_at(tools, "GET", _CUSTOMER)
         self._customers = CustomerDirectory(self._read_customer, is_on=settings.customer_check == "on")
-        admission = Admission(settings, can_ask=approver is not None, asks_always=options.asks_always)
+        admission = Admission(
+            settings, can_ask=approver is not None, asks_always=options.asks_always, plan=options.plan
+        )
         delivery = Delivery(base_url, self.journal, self._client, context, shares_context=settings.share_context)
         self._service = Service(
             server=server,
@@ -197,6 +201,21 @@ class Operations:
             raise order.error
         said, foreseen = await self._previews.explain(self._service.prepare(order, access, mode))
         return said, replace(foreseen, warnings=(*order.notes, *foreseen.warnings))
+
+    def many(self, access: Access) -> Many:
+        """
+        Many calls at once.
+        """
+        return Many(
+            server=self._server,
+            access=access,
+            context=self._context,
+            policy=self._policy,
+            journal=self.journal,
+            service=self._service,
+            previews=self._previews,
+            customers=self._customers,
+        )
 
     async def resume(self, key: str, access: Access) -> Ending:
         """

@@ -4,24 +4,43 @@ What would become of a call: the same steps, with everything undone that they re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ocp_stripe_balance._calls.endings import Conflict, CustomerWanted, Refused, Sentence
+from ocp_stripe_balance._calls.endings import Conflict, CustomerWanted, Ready, Refused, Repeated, Sentence
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._journal import Lease, Record
-from ocp_stripe_balance._policy import decide
-from ocp_stripe_balance.errors import NotSentError
+from ocp_stripe_balance._policy import budgeted, decide
+from ocp_stripe_balance.errors import NotSentError, ToolError
 from ocp_stripe_balance.models import DryRun
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ocp_stripe_balance._calls.admission import Admission, Admitted
     from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.customers import CustomerDirectory, SeenCustomer
     from ocp_stripe_balance._calls.delivery import Delivery
+    from ocp_stripe_balance._calls.endings import Verdict
     from ocp_stripe_balance._calls.reads import Reader
-    from ocp_stripe_balance._journal import Journal
+    from ocp_stripe_balance._domain import Intent
+    from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance._policy import Finding
     from ocp_stripe_balance._stripe.request import Request
+
+
+class Foreseen(NamedTuple):
+    """
+    What would become of one of several calls.
+    """
+
+    key: str
+    """Under which it would be made."""
+    verdict: Verdict
+    is_paid: bool
+    """Whether the journal has its entry already."""
+    why: str = ""
+    """Why it would not be sent."""
+    hint: str = ""
 
 
 class Previews:
@@ -79,6 +98,38 @@ class Previews:
         said = await self._journal.preview(lambda book: self._admission.explain(book, call, seen, now()), reach)
         return said, self._dry_run(call, await self._rehearse(call, seen))
 
+    async def foresee(self, calls: Sequence[tuple[Call, SeenCustomer]]) -> list[Foreseen]:
+        """
+        What would become of each of several calls, were it the only one.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        now = self._journal.now()
+
+        def alone(book: Book, call: Call, seen: SeenCustomer) -> Admitted:
+            with book.undone():
+                return self._admission.admit(book, call, seen, Lease(""), now)
+
+        found = await self._journal.preview(lambda book: [alone(book, *each) for each in calls])
+        return [_foreseen(call, admitted) for (call, _), admitted in zip(calls, found, strict=True)]
+
+    async def over_budget(self, calls: Sequence[Call], *, per_customer: bool) -> list[Finding]:
+        """
+        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        now, policy = self._journal.now(), self._admission.policy
+
+        def refused(book: Book, intent: Intent) -> list[Finding]:
+            said = budgeted(policy, intent, book.past(intent, now), per_customer=per_customer)
+            return [each for each in said if each.verdict == "refused"]
+
+        found = await self._journal.preview(lambda book: [refused(book, each.intent) for each in calls])
+        return [finding for each in found for finding in each]
+
     async def _rehearse(self, call: Call, seen: SeenCustomer) -> Admitted:
         now, reach = self._journal.now, self._journal.reach(call.intent)
         try:
@@ -101,6 +152,18 @@ class Previews:
         record = first if isinstance(first, Record) else _draft(call)
         request = self._delivery.request(call, record)
         return _told(admitted.sentence(), request, record.key, warnings)
+
+
+def _foreseen(call: Call, admitted: Admitted) -> Foreseen:
+    verdict, key = admitted.sentence().verdict, call.intent.key.text
+    is_paid = isinstance(admitted, Repeated) and admitted.record.state is State.SUCCEEDED
+    if is_paid or isinstance(admitted, Ready) or verdict in {"ask", "wait"}:
+        return Foreseen(key, verdict, is_paid)
+    try:
+        admitted.result()
+    except ToolError as error:
+        return Foreseen(key, verdict, is_paid, error.why, error.hint)
+    return Foreseen(key, verdict, is_paid)
 
 
 def _draft(call: Call) -> Record:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ocp_stripe_balance._domain import Context
+    from ocp_stripe_balance._domain import Context, PlanInHand
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Answer, DryRun, Proposal, ReconcileResult, ToolResult
@@ -151,6 +151,8 @@ class APIOptions:
     journal: SharedJournal
     approver: Callable[[Proposal], Awaitable[Answer | None]] | None = None
     asks_always: bool = False
+    plan: PlanInHand | None = None
+    """The plan whose rows its calls are: they give way to calls that somebody waits for."""
 
 
 class API(Protocol):

@@ -126,7 +126,7 @@ class Journal:
             raise stop
         return result
 
-    async def preview(self, work: Callable[[Book], _T], reach: Reach) -> _T:
+    async def preview(self, work: Callable[[Book], _T], reach: Reach = EVERYTHING) -> _T:
         """
         The result of *work*, with everything that it changed undone.
 

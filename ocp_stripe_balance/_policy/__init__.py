@@ -4,11 +4,21 @@ Guardrails: what is stopped here, or waits for a person, although Stripe would d
 A call is sent only where every rule allows it, so a rule can only narrow what the others leave.
 """
 
-from ocp_stripe_balance._policy.amounts import span
+from ocp_stripe_balance._policy.amounts import span, threshold_rule
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
 from ocp_stripe_balance._policy.file import Per, Policy, load_policy
 from ocp_stripe_balance._policy.left import what_is_left
-from ocp_stripe_balance._policy.rules import OF_DELETED, check, denied, findings, live, remembered, resumed, standing
+from ocp_stripe_balance._policy.rules import (
+    OF_DELETED,
+    budgeted,
+    check,
+    denied,
+    findings,
+    live,
+    remembered,
+    resumed,
+    standing,
+)
 from ocp_stripe_balance._policy.words import in_words, remarks
 
 __all__ = [
@@ -19,6 +29,7 @@ __all__ = [
     "Per",
     "Policy",
     "Words",
+    "budgeted",
     "check",
     "decide",
     "denied",
@@ -31,5 +42,6 @@ __all__ = [
     "resumed",
     "span",
     "standing",
+    "threshold_rule",
     "what_is_left",
 ]

@@ -65,14 +65,23 @@ def remembered(policy: Policy, case: Case, past: Past) -> Iterator[Finding]:
     if policy.calls_per_minute is not None:
         yield rate_rule(policy.calls_per_minute, past)
     if moved is not None:
-        for number, budget in enumerate(policy.budgets):
-            if moved.currency in getattr(budget, moved.direction):
-                yield budget_rule(budget, number, case.intent, moved, past)
+        yield from budgeted(policy, case.intent, past)
         yield from threshold_rule(policy, moved)
     if denial is not None:
         yield _denied_before(denial)
     if case.asks_always:
         yield Finding("ask", "ask_always", lambda: Words("every call is put to the approver here"))
+
+
+def budgeted(policy: Policy, intent: Intent, past: Past, *, per_customer: bool | None = None) -> Iterator[Finding]:
+    """
+    What the budgets say; with *per_customer*, only those that are for each customer, or only the others.
+    """
+    moved = intent.money
+    for number, budget in enumerate(policy.budgets if moved is not None else ()):
+        is_wanted = per_customer in {None, budget.per == "customer"}
+        if moved is not None and is_wanted and moved.currency in getattr(budget, moved.direction):
+            yield budget_rule(budget, number, intent, moved, past)
 
 
 def resumed(policy: Policy, case: Case, past: Past) -> Finding | None:

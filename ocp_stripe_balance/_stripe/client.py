@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import httpx
     from pydantic import SecretStr
 
-    from ocp_stripe_balance._stripe.pace import Pace, Pacer
+    from ocp_stripe_balance._stripe.pace import Pace
     from ocp_stripe_balance._stripe.request import Request
     from ocp_stripe_balance._stripe.wire import Wire
     from ocp_stripe_balance.errors import Next
@@ -250,7 +250,7 @@ class _Call:
             if pace is None:
                 attempt = await self._attempt(deadline - clock.monotonic())
             else:
-                attempt = await self._paced_attempt(pace.pacer_of(self._request), deadline)
+                attempt = await self._paced_attempt(pace, deadline)
             delay_s = self._delay(attempt, deadline - clock.monotonic())
             if delay_s is None:
                 return self._conclude(attempt)
@@ -259,15 +259,16 @@ class _Call:
             if clock.monotonic() >= deadline:  # the process was stopped: others may have the call by now
                 return self._conclude(attempt)
 
-    async def _paced_attempt(self, pacer: Pacer, deadline: float) -> Attempt:
+    async def _paced_attempt(self, pace: Pace, deadline: float) -> Attempt:
         """
         One attempt, when it is this request's turn.
         """
         clock, request = self._terms.clock, self._request
-        patience_s = deadline - clock.monotonic()
+        pacer, patience_s = pace.pacer_of(request), deadline - clock.monotonic()
         try:
             # Sent at the last moment, it would hardly be answered in time, and be unknown instead of not sent.
-            async with pacer.turn(request, patience_s - min(patience_s * _LEAST_SHARE, _LEAST_S)):
+            patience_s -= min(patience_s * _LEAST_SHARE, _LEAST_S)
+            async with pacer.turn(request, patience_s, gives_way=pace.gives_way):
                 remaining_s = deadline - clock.monotonic()
                 # Where the process was stopped, others may have the call by now.
                 attempt = await self._attempt(remaining_s) if remaining_s > 0 else _TOO_LATE

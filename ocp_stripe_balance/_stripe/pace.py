@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MAX_WAITING = 1000
 _OF_STRIPE = {"test": (25.0, 25.0), "live": (100.0, 25.0)}  # requests per second in all, and to each endpoint
 _WRITES_PER_READ = 4
+SHARE = 0.8
+"""Of the limits, for requests that give way to others: what people wait for goes first."""
 _WINDOW_S = 1.025  # for a second, because a network lets requests catch up with those before them
 _CATCH_UP_S = 0.02  # what a busy event loop is late is made up for
 _LOWERED, _LEAST_SHARE, _LOWER_AGAIN_S, _RECOVERED_S = 0.8, 0.2, 0.5, 5.0
@@ -119,7 +121,9 @@ class Pacer:
         self._endpoint_per_s, self._part = math.inf, 1.0
         self._lanes = WeakValueDictionary[tuple[str | None, bool], asyncio.Lock]()
         self._waiting: list[tuple[str | None, _Limit]] = []
-        self._line: dict[asyncio.Future[None], _Limit] = {}  # who was not called yet, and for which endpoint
+        # Who was not called yet: for which endpoint, and whether it gives way to others.
+        self._line: dict[asyncio.Future[None], tuple[_Limit, bool]] = {}
+        self._shares = dict[_Limit, _Limit]()
         self._is_called = False
         self._writes_in_row = 0
 
@@ -139,9 +143,11 @@ class Pacer:
             each.divide(part)
 
     @contextlib.asynccontextmanager
-    async def turn(self, request: Request, patience_s: float) -> AsyncIterator[None]:
+    async def turn(self, request: Request, patience_s: float, *, gives_way: bool = False) -> AsyncIterator[None]:
         """
         Wait for the request's turn; the block is the attempt.
+
+        One that *gives_way* is behind all that do not, and takes no more than a share of the limits.
 
         Raises:
             NoTurnError: it has none within *patience_s* seconds, or too many wait.
@@ -155,8 +161,10 @@ class Pacer:
             try:
                 with contextlib.suppress(TimeoutError):
                     async with patience:
+                        for limit in (endpoint, self._total) if gives_way else ():
+                            await self._share(limit).take()
                         await held.enter_async_context(lane)
-                        await self._stand_in_line(endpoint)
+                        await self._stand_in_line(endpoint, gives_way=gives_way)
             finally:
                 self._waiting.remove((customer, endpoint))
             if patience.expired():
@@ -204,9 +212,15 @@ class Pacer:
     def _rate(self, endpoint: _Limit) -> str:
         return f"at {min(self._total.rate_per_s(), endpoint.rate_per_s()):.3g} a second"
 
-    async def _stand_in_line(self, endpoint: _Limit) -> None:
+    def _share(self, limit: _Limit) -> _Limit:
+        share = self._shares.setdefault(limit, _Limit())
+        share.narrow(SHARE * limit.limit_per_s)
+        share.divide(self._part)
+        return share
+
+    async def _stand_in_line(self, endpoint: _Limit, *, gives_way: bool) -> None:
         called = asyncio.get_running_loop().create_future()
-        self._line[called] = endpoint
+        self._line[called] = (endpoint, gives_way)
         self._call_next()
         try:
             await called
@@ -221,14 +235,18 @@ class Pacer:
     def _call_next(self) -> None:
         if self._is_called:
             return
-        # First who can go soonest. Then writes, and a read now and then: were both alike, under load all turns would go
-        # to calls that read their customer, and whose writes never come.
-        wait_s = {endpoint: max(endpoint.wait_s(), self._total.wait_s()) for endpoint in set(self._line.values())}
+        # First who gives way to nobody, then who can go soonest. Then writes, and a read now and then: were both alike,
+        # under load all turns would go to calls that read their customer, and whose writes never come.
+        wait_s = {endpoint: max(endpoint.wait_s(), self._total.wait_s()) for endpoint, _ in set(self._line.values())}
         is_reads_turn = self._writes_in_row >= _WRITES_PER_READ
-        ranks = {each: (wait_s[at], at.is_read != is_reads_turn) for each, at in self._line.items() if not each.done()}
+        ranks = {
+            each: (gives_way, wait_s[at], at.is_read != is_reads_turn)
+            for each, (at, gives_way) in self._line.items()
+            if not each.done()
+        }
         if ranks:
             called = min(ranks, key=ranks.__getitem__)
-            self._writes_in_row = 0 if self._line.pop(called).is_read else self._writes_in_row + 1
+            self._writes_in_row = 0 if self._line.pop(called)[0].is_read else self._writes_in_row + 1
             self._is_called = True
             called.set_result(None)
 
@@ -246,6 +264,8 @@ class Pace(NamedTuple):
     """In all and for each endpoint, None for Stripe's own."""
     part_of: Callable[[str], float] = lambda _: 1.0
     """Which part of them is this process's, at the pace of that name."""
+    gives_way: bool = False
+    """Whether its requests let those of others go first."""
 
     def pacer_of(self, request: Request) -> Pacer:
         """
@@ -268,13 +288,24 @@ class Pace(NamedTuple):
         return pacer
 
 
-def pace_of(rate_limit: RateLimit, base_url: str, part_of: Callable[[str], float]) -> Pace | None:
+def limits_of(rate_limit: RateLimit, mode: str) -> tuple[float, float] | None:
+    """
+    How many requests a second go in all and to each endpoint, in that mode; None for as many as there are.
+    """
+    if rate_limit == "off":
+        return None
+    return _OF_STRIPE[mode] if rate_limit == "auto" else (rate_limit, rate_limit)
+
+
+def pace_of(
+    rate_limit: RateLimit, base_url: str, part_of: Callable[[str], float], *, gives_way: bool = False
+) -> Pace | None:
     """
     The pace that the setting wants, None where it is off; *part_of* says which part of it is this process's.
     """
     if rate_limit == "off":
         return None
-    return Pace(base_url, None if rate_limit == "auto" else (rate_limit, rate_limit), part_of)
+    return Pace(base_url, None if rate_limit == "auto" else (rate_limit, rate_limit), part_of, gives_way)
 
 
 def _now() -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ocp_stripe_balance._text.version import package_version
-from ocp_stripe_balance.cli import approvals, calls, demo, doctor, mcp, money, policy, sandbox, tools
+from ocp_stripe_balance.cli import approvals, bulk, calls, demo, doctor, mcp, money, policy, sandbox, tools
 
 # No Rich in help and errors: they are read in pipes too, and importing it takes as long as all the rest.
 app = typer.Typer(
@@ -36,6 +36,7 @@ def _about(
 
 
 money.add_to(app)
+app.add_typer(bulk.app, name="bulk")
 app.add_typer(calls.app, name="calls")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")

@@ -175,6 +175,7 @@ def whoami() -> str:
 
 async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: str, is_sure: bool) -> int:
     from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal  # what --help does not need
+    from ocp_stripe_balance.models import PLAN  # as above
 
     async with BackOffice() as office:
         proposal = await office.proposal(name)
@@ -187,13 +188,17 @@ async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: 
     wanted = "approved" if is_yes else "denied"
     if done.state != wanted or done.decided_by != answer.by:
         raise NotSentError(f"Nothing was changed: proposal {done.id} is {_standing(done)}.")
-    run.done = f"{wanted}: {done.effect} for {done.customer}, by {done.decided_by}"
+    whose = f" for {done.customer}" if done.customer else ""
+    run.done = f"{wanted}: {done.effect}{whose}, by {done.decided_by}"
     if run.as_json:
         run.print_facts(facts_of_proposal(done))
     else:
         show_text(run.done)
     run.flush()
-    if is_yes:
+    if is_yes and done.tool == PLAN:
+        say(f"The plan may now be run until {local(done.expires_at)}: ocp-stripe-balance bulk run PLAN")
+        say("Of each row, the other rules of the policy still hold.")
+    elif is_yes:
         # A key that is derived names no call where somebody gives it.
         again = "" if done.key_origin.is_derived else f", with --idempotency-key {shlex.quote(done.key)}"
         say(f"The same call may now run, once, until {local(done.expires_at)}.")

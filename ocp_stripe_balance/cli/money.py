@@ -236,14 +236,21 @@ def _entry(
 
     if is_unfilled(reference, "reference"):
         raise fail("--reference", f"{reference!r} is no reason", "write the business reason, such as ticket-812")
-    pairs = {}
+    given = {"reference": reference, "description": description, "metadata": pairs_of(metadata) or None}
+    return {**amount_parameters(verb, amount, currency), **given}
+
+
+def pairs_of(metadata: list[str] | None) -> dict[str, str]:
+    """
+    The keys and values of --metadata.
+    """
+    pairs: dict[str, str] = {}
     for pair in metadata or ():
         name, equals, value = pair.partition("=")
         if not equals or name in pairs:
             raise fail("--metadata", f"{pair!r} is not a new KEY=VALUE", "write each key once: --metadata order=1")
         pairs[name] = value
-    given = {"reference": reference, "description": description, "metadata": pairs or None}
-    return {**amount_parameters(verb, amount, currency), **given}
+    return pairs
 
 
 def _source(words: Sequence[str], *, as_json: bool) -> tuple[str | None, Sequence[str]]:

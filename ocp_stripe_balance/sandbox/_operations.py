@@ -137,17 +137,16 @@ def _page(items: list[Any], form: Form, url: str, noun: str, show: Callable[...,
         message = "Received both starting_after and ending_before parameters. Please pass in only one."
         raise StripeError(400, message)
     limit = form.get("limit", _DEFAULT_LIMIT)
-    items = [item for item in items if _is_within(item.created, form.get("created", {}))]
-    ids = [item.id for item in items]
-    for name, cursor in (("starting_after", after), ("ending_before", before)):
-        if cursor and cursor not in ids:
-            raise missing(noun, cursor, name, status=400)
+    if "created" in form:
+        items = [item for item in items if _is_within(item.created, form["created"])]
+    cursor: str = after or before or ""
+    place = next((number for number, item in enumerate(items) if item.id == cursor), None) if cursor else -1
+    if place is None:
+        raise missing(noun, cursor, "starting_after" if after else "ending_before", status=400)
     if before:
-        newer = items[: ids.index(before)]
-        page, has_more = newer[-limit:], len(newer) > limit
+        page, has_more = items[max(place - limit, 0) : place], place > limit
     else:
-        older = items[ids.index(after) + 1 :] if after else items
-        page, has_more = older[:limit], len(older) > limit
+        page, has_more = items[place + 1 : place + 1 + limit], len(items) > place + 1 + limit
     paths = []
     for path in form.get("expand", []):
         head, _, rest = path.partition(".")

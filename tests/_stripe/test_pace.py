@@ -719,8 +719,11 @@ async def test_a_turn_at_the_last_moment_is_none() -> None:
     asked: list[float] = []
 
     class Late:
+        gives_way = False
+
         @contextlib.asynccontextmanager
-        async def turn(self, _: Request, patience_s: float) -> Any:
+        async def turn(self, _: Request, patience_s: float, *, gives_way: bool) -> Any:
+            del gives_way
             asked.append(patience_s)
             raise NoTurnError("none")
             yield
@@ -935,3 +938,26 @@ async def test_writes_on_one_customer_meet_no_lock() -> None:
             await asyncio.gather(*calls, return_exceptions=True)
             refused.append(stripe.limits.refused["lock_timeout"])
     assert (True, 0) == (refused[0] >= 7, refused[1])
+
+
+@in_fake_time
+async def test_who_gives_way_goes_last_and_leaves_a_share() -> None:
+    """A hundred that wait hold nobody up whom a person waits for, and alone they take four fifths of the limit."""
+    pacer, now = Pacer(), asyncio.get_running_loop().time
+    pacer.narrow(20, 20)
+    times: dict[bool, list[float]] = {True: [], False: []}
+
+    async def go(number: int, *, gives_way: bool) -> None:
+        async with pacer.turn(to_stripe(customer=f"cus_{gives_way}_{number}"), 600, gives_way=gives_way):
+            times[gives_way].append(now())
+
+    waiting = [asyncio.ensure_future(go(number, gives_way=True)) for number in range(100)]
+    await asyncio.sleep(2)
+    before = len(times[True])
+    assert 30 <= before <= 34
+    await asyncio.gather(*(go(number, gives_way=False) for number in range(60)))
+    assert len(times[True]) - before <= 2  # were called already
+    begins = now()
+    await go(60, gives_way=False)
+    assert now() - begins < 0.2
+    await asyncio.gather(*waiting)

@@ -28,6 +28,8 @@ above = { usd = "20.00" }
 queue = true
 """
 
+CAMPAIGN = ("--reference", "outage", "--direction", "credit", "--currency", "usd")
+
 
 def names(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """
@@ -142,10 +144,24 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert True is desk.told("doctor")["may_read_customers"]
     steps = desk.told("demo")["steps"]
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
+    check_bulk(desk, customer, tmp_path / "list.csv")
+    check_tokens(desk)
+    assert set(names(program())) == desk.used | {("sandbox",)}
+
+
+def check_tokens(desk: Desk) -> None:
     assert desk.told("mcp", "tokens", "create", "laptop")["token"]
     assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
     assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
-    assert set(names(program())) == desk.used | {("sandbox",)}
+
+
+def check_bulk(desk: Desk, customer: str, source: Path) -> None:
+    source.write_text(f"customer,amount\n{customer},3.00\n")
+    plan = desk.told("bulk", "plan", str(source), *CAMPAIGN)["plan"]
+    assert {"succeeded": 1} == desk.told("bulk", "run", plan)["this_run"]
+    assert {"succeeded": 1} == desk.told("bulk", "status", plan)["rows"]
+    assert desk.told("bulk", "report", plan)["report"] == f"{plan}.report.csv"
+    assert 300 == desk.told("bulk", "reverse", plan)["sums"][0]["amount"]
 
 
 def test_help_is_whole_and_in_plain_words() -> None:
@@ -193,6 +209,8 @@ def test_a_list_of_no_tokens_says_who_may_call(desk: Desk) -> None:
         ("policy", "explain", "/nowhere.json"),
         ("approvals", "approve", "nope"),
         ("tools", "nope"),
+        ("bulk", "plan", "/nowhere.csv"),
+        ("bulk", "run", "/nowhere.plan"),
         ("sandbox", "--fault", "earthquake"),
     ],
 )
@@ -241,7 +259,14 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
     assert "[y/N]" in desk.shown("debit", customer, "1.00", "usd", "--reference", "u", answer="n\n", code=2)
     assert "[y/N]" in desk.shown(*order, answer="y\n")
     (tmp_path / "order.json").write_text(json.dumps({"customer": customer, "amount": -2, "currency": "usd"}))
+    (tmp_path / "list.csv").write_text(f"customer,amount\n{customer},3.00\n")
+    plan, planned = str(tmp_path / "list.plan"), ("bulk", "plan", str(tmp_path / "list.csv"), *CAMPAIGN)
+    assert "credit 3.00 usd in 1 entry" in desk.shown(*planned, "--out", plan)
+    assert "Stopped" not in desk.shown("bulk", "run", plan, answer="y\n")
     others: list[tuple[str, tuple[str, ...]]] = [
+        ("1 (credit 3.00 usd)", ("bulk", "status", plan)),
+        ("Written to", ("bulk", "report", plan)),
+        ("debit 3.00 usd in 1 entry", ("bulk", "reverse", plan)),
         ("more than 20.00 usd", ("policy", "show")),
         ("is valid", ("policy", "check", str(tmp_path / "policy.toml"))),
         ("would be sent", ("policy", "explain", str(tmp_path / "order.json"))),

@@ -28,7 +28,7 @@ FLOORS = [
     {"_calls"},
     {"plugin", "verbs"},
     {"agent", "backoffice", "exports", "sandbox"},
-    {"sdk", "sync", "mcp"},
+    {"sdk", "sync", "mcp", "bulk"},
     {"cli", "__init__"},
     {"__main__"},
 ]

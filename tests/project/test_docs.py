@@ -143,6 +143,17 @@ async def test_approver_example_decides(stripe: Sandbox) -> None:
             await agent.call_tool(TOOL, order(stripe.create_customer()))
 
 
+async def test_bulk_example_pays_from_a_list(
+    stripe: Sandbox, customer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row, one entry."""
+    monkeypatch.setenv("STRIPE_SECRET_KEY", stripe.api_key)
+    monkeypatch.setenv("STRIPE_API_BASE", stripe.url)
+    (tmp_path / "list.csv").write_text(f"customer,amount\n{customer},5.00\n")
+    assert {"succeeded": 1} == await names_of(DOCS / "bulk.md", "bulk")["pay"](tmp_path / "list.csv")
+    assert [-500] == [entry["amount"] for entry in await ledger(stripe, customer)]
+
+
 async def test_undo_example_looks_and_undoes(stripe: Sandbox, customer: str) -> None:
     """What was credited, the sum of the ledger, and an entry undone."""
     names = names_of(DOCS / "undo.md", "siblings")

@@ -1,0 +1,144 @@
+"""
+Many calls at once: what would become of them, what a person decided about all, and what became of each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ocp_stripe_balance._calls.call import Call, scope_of
+from ocp_stripe_balance._calls.customers import KnownCustomer, SeenCustomer
+from ocp_stripe_balance._calls.endings import Invalid
+from ocp_stripe_balance._calls.order import Order
+from ocp_stripe_balance._calls.planned import Plans
+from ocp_stripe_balance._domain import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ocp_stripe_balance._calls.approvers import Approver
+    from ocp_stripe_balance._calls.customers import CustomerDirectory
+    from ocp_stripe_balance._calls.planned import Question
+    from ocp_stripe_balance._calls.preview import Foreseen, Previews
+    from ocp_stripe_balance._calls.service import Service
+    from ocp_stripe_balance._domain import Context, Scope
+    from ocp_stripe_balance._journal import Book, Decision, Journal, Record
+    from ocp_stripe_balance._policy import Finding, Policy
+    from ocp_stripe_balance._stripe.access import Access
+    from ocp_stripe_balance._tools.manifest import ToolSpec
+
+
+class OnRecord(NamedTuple):
+    """
+    What is on record of one call.
+    """
+
+    record: Record | None
+    decision: Decision | None
+    """The last one about a call that was not sent."""
+
+
+class Many:
+    """
+    Many calls of one registered API, with one access.
+    """
+
+    def __init__(  # noqa: PLR0913  what it is composed of
+        self,
+        *,
+        server: str,
+        access: Access,
+        context: Context,
+        policy: Policy,
+        journal: Journal,
+        service: Service,
+        previews: Previews,
+        customers: CustomerDirectory,
+    ) -> None:
+        """
+        Prepare.
+        """
+        self.scope: Scope = scope_of(access, server)
+        self.journal = journal
+        self._access = access
+        user = context.user
+        self._caller = Caller(context.context_id, context.agent_type, None if user is None else str(user))
+        self._policy = policy
+        self._service = service
+        self._previews = previews
+        self._customers = customers
+
+    async def foresee(
+        self, tool: ToolSpec, batch: Sequence[tuple[object, KnownCustomer | None]]
+    ) -> list[Foreseen | Invalid]:
+        """
+        What would become of each call, were it the only one; each comes with its customer, of whom no more is read.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        orders = [self._service.take(tool, parameters, self._access) for parameters, _ in batch]
+        calls = [
+            (self._service.prepare(order, self._access), SeenCustomer(customer, is_enough=True))
+            for order, (_, customer) in zip(orders, batch, strict=True)
+            if isinstance(order, Order)
+        ]
+        foreseen = iter(await self._previews.foresee(calls))
+        return [order if isinstance(order, Invalid) else next(foreseen) for order in orders]
+
+    async def over_budget(self, tool: ToolSpec, sums: Sequence[object], *, per_customer: bool) -> list[Finding]:
+        """
+        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        return await self._previews.over_budget(self._prepared(tool, sums), per_customer=per_customer)
+
+    async def decide(self, question: Question, approver: Approver | None, *, asks_always: bool) -> None:
+        """
+        Let a person decide on a plan, where the policy, or *asks_always*, wants that.
+
+        Raises:
+            ApprovalRequiredError: it waits for a person.
+            PolicyRefusedError: a person said no, or nobody can be asked.
+        """
+        plans = Plans(self._policy, self.journal, approver, asks_always=asks_always)
+        ending = await plans.decide(question, self.scope, self._caller)
+        if ending is not None:
+            ending.result()
+
+    def know(self, tool: ToolSpec, parameters: dict[str, Any], currency: str) -> None:
+        """
+        Take a customer as read who is billed in a currency, which nothing changes.
+        """
+        for call in self._prepared(tool, [parameters]):
+            self._customers.know(call, currency)
+
+    async def look_up(self, keys: Sequence[str], *, with_decisions: bool = False) -> list[OnRecord]:
+        """
+        What is on record of the calls of those keys; *with_decisions*, also of those that were not sent.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+
+        def one(book: Book, key: str) -> OnRecord:
+            record = book.find_key(key, self.scope)
+            decided = book.decisions(key) if with_decisions and (record is None or record.state.nothing_moved) else []
+            return OnRecord(record, decided[-1] if decided else None)
+
+        return await self.journal.run(lambda book: [one(book, key) for key in keys])
+
+    async def has_open(self) -> bool:
+        """
+        Whether the outcome of any call is to be found out.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        return bool(await self.journal.run(lambda book: book.open_calls(self.scope.base_url, self.scope.mode)))
+
+    def _prepared(self, tool: ToolSpec, given: Sequence[object]) -> list[Call]:
+        orders = (self._service.take(tool, parameters, self._access) for parameters in given)
+        return [self._service.prepare(order, self._access) for order in orders if isinstance(order, Order)]

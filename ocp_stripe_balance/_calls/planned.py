@@ -1,0 +1,126 @@
+"""
+A plan of many calls, put to a person once: the yes is for exactly the rows that the plan has, until it expires.
+
+Of the rules, it stands in for those alone that want a person asked about an amount. Limits, budgets, duplicates and an
+earlier no hold for each row as for every call.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from ocp_stripe_balance._calls import approvers
+from ocp_stripe_balance._calls.admission import nobody_to_ask
+from ocp_stripe_balance._calls.call import Approval
+from ocp_stripe_balance._calls.endings import Refused, Waiting
+from ocp_stripe_balance._domain import Origin
+from ocp_stripe_balance._journal import intent_of
+from ocp_stripe_balance._policy import Finding, Words, decide, denied, threshold_rule
+from ocp_stripe_balance.models import PLAN, Proposal
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._calls.approvers import Approver
+    from ocp_stripe_balance._calls.endings import Ending
+    from ocp_stripe_balance._domain import Caller, Money, Scope
+    from ocp_stripe_balance._journal import Book, Journal
+    from ocp_stripe_balance._policy import Policy
+
+
+class Question(NamedTuple):
+    """
+    What a person decides on who decides on a plan.
+    """
+
+    key: str
+    """Of the plan, which its digest is in."""
+    totals: tuple[Money, ...]
+    """What it moves in each currency and direction."""
+    arguments: str
+    """What is shown of it, as JSON."""
+    reference: str | None
+
+
+class Plans:
+    """
+    The plans of one registered API.
+    """
+
+    def __init__(self, policy: Policy, journal: Journal, approver: Approver | None, *, asks_always: bool) -> None:
+        """
+        Prepare.
+        """
+        self._policy = policy
+        self._journal = journal
+        self._approver = approver
+        self._asks_always = asks_always
+
+    async def decide(self, question: Question, scope: Scope, caller: Caller) -> Ending | None:
+        """
+        Why a plan may not be run now; None where it may.
+
+        Raises:
+            NotSentError: the journal cannot be used.
+        """
+        finding = decide(each for total in question.totals for each in threshold_rule(self._policy, total))
+        if finding is None and self._asks_always:
+            finding = Finding("ask", "ask_always", lambda: Words("every plan is put to the approver here"))
+        if finding is None:
+            return None
+        asked = finding
+        while True:
+            standing = await self._journal.run(lambda book: self._standing(book, question, asked, scope, caller))
+            if self._approver is None or not isinstance(standing, Waiting):
+                return standing
+            has_queue = self._policy.approval.queue
+            said = await approvers.ask(self._approver, standing, self._journal, has_queue=has_queue)
+            if isinstance(said, Approval):
+                answer = said.answer
+                await self._journal.run(lambda book: book.decide(answer, self._journal.now()))  # noqa: B023  it is run before the next
+            elif said is not None:
+                return said
+
+    def _standing(
+        self, book: Book, question: Question, finding: Finding, scope: Scope, caller: Caller
+    ) -> Waiting | Refused | None:
+        """
+        The proposal that stands for the plan, or a new one; None where a person approved it.
+        """
+        now = self._journal.now()
+        proposal = book.standing_proposal(question.key, scope, now)
+        if proposal is None or proposal.state == "used":
+            proposal = self._proposed(question, finding, scope, caller, now)
+            if self._approver is None and not self._policy.approval.queue:
+                nobody = nobody_to_ask(finding)
+                book.note(intent_of(proposal), "refused", now, rule=finding.rule, reason=nobody.words().message)
+                return Refused(intent_of(proposal), nobody)
+            book.propose(proposal)
+            return Waiting(proposal, finding, is_new=True)
+        if proposal.state == "approved":
+            return None
+        if proposal.state == "denied":
+            return Refused(intent_of(proposal), denied(str(proposal.decided_by), proposal.reason or ""))
+        return Waiting(proposal, finding)
+
+    def _proposed(self, question: Question, finding: Finding, scope: Scope, caller: Caller, now: float) -> Proposal:
+        amount, currency = question.totals[0] if len(question.totals) == 1 else (0, "")
+        return Proposal(
+            id=f"ap_{secrets.token_hex(6)}",
+            key=question.key,
+            key_origin=Origin.PLAN,
+            tool=PLAN,
+            arguments=question.arguments,
+            **scope._asdict(),
+            **caller._asdict(),
+            customer="",
+            customer_name=None,
+            moves_money=bool(currency),
+            amount=amount,
+            currency=currency,
+            balance_before=None,
+            reference=question.reference,
+            rule=finding.rule,
+            why=finding.words().message,
+            asked_at=now,
+            expires_at=now + self._policy.approval.expires,
+        )

@@ -1,0 +1,51 @@
+"""
+What is wrong with a file: all of it at once, by line and column, with what would be right.
+"""
+
+from __future__ import annotations
+
+from ocp_stripe_balance.errors import InvalidFileError, Problem
+
+_MOST = 500
+
+
+class Mistakes:
+    """
+    The mistakes of one file; the first few hundred in words, all of them in number.
+    """
+
+    def __init__(self) -> None:
+        """
+        Begin with none.
+        """
+        self._found: list[tuple[int, str, str, str]] = []
+        self.number = 0
+
+    def note(self, line: int, column: str, message: str, hint: str) -> None:
+        """
+        Something is wrong with a cell, a line (without *column*), or all of the file (line 0).
+        """
+        self.number += 1
+        if len(self._found) < _MOST:
+            self._found.append((line, column, message, hint))
+
+    def raise_any(self) -> None:
+        """
+        Raise all there are, in the order of the lines.
+
+        Raises:
+            InvalidFileError: there are some.
+        """
+        if not self.number:
+            return
+        found = sorted(self._found, key=lambda each: each[0])
+        problems = [Problem(path=_path(line, column), message=what, hint=hint) for line, column, what, hint in found]
+        if self.number > len(problems):
+            problems.append(Problem(path="file", message=f"has {self.number - len(problems)} more mistakes"))
+        raise InvalidFileError(problems, number=self.number)
+
+
+def _path(line: int, column: str) -> str:
+    if not line:
+        return column or "file"
+    return f"line {line}, {column}" if column else f"line {line}"

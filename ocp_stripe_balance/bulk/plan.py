@@ -1,0 +1,252 @@
+"""
+A plan: the frozen truth of a run. A head with what the rows add up to, then a row a line, as it will be sent.
+
+The head has the SHA-256 of each few hundred rows, and the digest of the plan is the SHA-256 of the head: so each row is
+proven right before it is sent, and memory does not grow with the file. Who changes a row has another plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ocp_stripe_balance._calls.planned import Question
+from ocp_stripe_balance._domain import Money, Scope
+from ocp_stripe_balance._text import money
+from ocp_stripe_balance._text.parsing import parsed
+from ocp_stripe_balance._text.spelling import one_spelling
+from ocp_stripe_balance.errors import InvalidFileError, NotSentError, Problem
+from ocp_stripe_balance.verbs import CREATE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+_KIND = "ocp-stripe-balance plan"
+_FORMAT = 1
+BLOCK = 500
+"""Rows under one hash."""
+_MAX_HEAD, _MAX_ROW = 50_000_000, 200_000
+_ANEW = "Plan the file again: what is paid already is paid once."
+
+
+class PlannedRow(NamedTuple):
+    """
+    One entry of a plan.
+    """
+
+    line: int
+    """Of the file that was planned."""
+    key: str
+    """The idempotency key that its reference has."""
+    customer: str
+    moved: Money
+    reference: str
+    parameters: dict[str, Any]
+    """Of the tool."""
+    is_billed: bool
+    """Whether Stripe bills the customer in this currency, which nothing changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    The head of a plan, and where its rows are.
+    """
+
+    path: Path
+    digest: str
+    tool: str
+    """With which each row is called."""
+    scope: Scope
+    """The server, the mode and the account that it is for."""
+    facts: dict[str, Any]
+    """The head, as it stands in the file."""
+
+    @property
+    def key(self) -> str:
+        """
+        The name under which a person decides about it.
+        """
+        return f"plan-{self.digest}"
+
+    @property
+    def number(self) -> int:
+        """
+        How many rows it has.
+        """
+        return int(self.facts["rows"])
+
+    def blocks(self) -> Iterator[list[PlannedRow]]:
+        """
+        The rows, a few hundred at a time, each of them proven.
+
+        Raises:
+            NotSentError: it was changed since it was made, or cannot be read.
+        """
+        with _opened(self.path) as file:
+            file.readline(_MAX_HEAD)
+            for number, wanted in enumerate(self.facts["blocks"]):
+                lines = [line for line in (file.readline(_MAX_ROW) for _ in range(BLOCK)) if line]
+                if _hash(lines) != wanted:
+                    raise _changed(self.path, f"one of the rows {number * BLOCK + 1} to {number * BLOCK + len(lines)}")
+                yield [_row(parsed(line.decode())) for line in lines]
+            if file.read(1):
+                raise _changed(self.path, "rows were added")
+
+
+def open_plan(path: Path) -> Plan:
+    """
+    The plan in a file.
+
+    Raises:
+        InvalidFileError: it is none.
+        NotSentError: its head was changed since it was made.
+    """
+    with _opened(path) as file:
+        line = file.readline(_MAX_HEAD)
+    try:
+        head = parsed(line.decode())
+        kind, form, digest, scope = head["kind"], head["format"], head.pop("digest"), Scope(**head["scope"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        kind = None
+    if kind != _KIND:
+        problem = Problem(path="file", message="is no plan", hint="ocp-stripe-balance bulk plan makes one of a file")
+        raise InvalidFileError([problem])
+    if form != _FORMAT:
+        hint = f"Another version made it; this one reads format {_FORMAT}."
+        raise NotSentError(f"The plan {path} has format {form}.", hint=hint)
+    if digest != _digest(head):
+        raise _changed(path, "its head")
+    return Plan(path=path, digest=digest, tool=head["tool"], scope=scope, facts=head)
+
+
+def write_plan(path: Path, scope: Scope, facts: dict[str, Any], rows: Iterable[PlannedRow], tool: str = CREATE) -> Plan:
+    """
+    Make a plan of rows, private, whole or not at all; a file that is there is never written over.
+
+    Raises:
+        NotSentError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with _created(unfinished) as spool:
+            blocks, number = [], 0
+            lines = (_line(row) for row in rows)
+            while block := list(islice(lines, BLOCK)):
+                spool.writelines(block)
+                blocks.append(_hash(block))
+                number += len(block)
+        head = {"kind": _KIND, "format": _FORMAT, **facts, "tool": tool, "scope": scope._asdict()}
+        head |= {"rows": number, "blocks": blocks}
+        with _created(path) as file, unfinished.open("rb") as spool:
+            file.write(_to_json({**head, "digest": _digest(head)}))
+            while part := spool.read(1 << 20):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if not isinstance(error, FileExistsError):
+            path.unlink(missing_ok=True)
+        hint = "Name a file that is not there yet, in a folder that is: --out."
+        raise NotSentError(f"No plan was made at {path}: {error.strerror or error}.", hint=hint) from None
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return open_plan(path)
+
+
+def refuse_existing(path: Path) -> None:
+    """
+    Look whether a file may be made.
+
+    Raises:
+        InvalidFileError: it is there already.
+    """
+    if path.exists():
+        problem = Problem(path=str(path), message="is there already", hint="name another file: --out")
+        raise InvalidFileError([problem])
+
+
+def question_of(plan: Plan) -> Question:
+    """
+    What a person decides on who decides on the plan.
+    """
+    facts = plan.facts
+    totals = tuple(Money(each["amount"], each["currency"]) for each in facts["sums"])
+    effects = ", ".join(money.effect(*each) for each in totals)
+    number = f"{plan.number:,} {'entry' if plan.number == 1 else 'entries'}"
+    largest = ", ".join(money.to_text(each["largest"], each["currency"]) for each in facts["sums"])
+    unusual = [
+        f"line {each['line']}: {money.effect(each['amount'], each['currency'])} for {each['customer']}"
+        for each in facts["far_from_median"]
+    ]
+    more = facts["outliers"] - len(unusual)
+    shown = {
+        "customers": f"{facts['customers']:,}",
+        "largest": largest,
+        "unusual": "; ".join([*unusual, *([f"and {more:,} more"] if more else [])]),
+        "file": facts["source"],
+        "digest": plan.digest,
+    }
+    said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown}
+    return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
+
+
+def _row(facts: dict[str, Any]) -> PlannedRow:
+    call = facts["call"]
+    return PlannedRow(
+        line=facts["line"],
+        key=facts["key"],
+        customer=call["customer"],
+        moved=Money(facts.get("amount", call.get("amount")), facts.get("currency", call.get("currency"))),
+        reference=call.get("reference", ""),
+        parameters=call,
+        is_billed=facts.get("billed", False),
+    )
+
+
+def _line(row: PlannedRow) -> bytes:
+    facts: dict[str, Any] = {"line": row.line, "key": row.key, "call": row.parameters}
+    if "amount" not in row.parameters:
+        facts |= row.moved._asdict()
+    return _to_json(facts | ({"billed": True} if row.is_billed else {}))
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _digest(head: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(lines: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _created(path: Path) -> BinaryIO:
+    """
+    A new file that nobody else may read.
+    """
+    path.touch(mode=0o600, exist_ok=False)
+    return path.open("wb")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        hint = "Pass the file that 'bulk plan' wrote."
+        raise NotSentError(f"The plan {path} cannot be read: {error.strerror or error}.", hint=hint) from None
+
+
+def _changed(path: Path, what: str) -> NotSentError:
+    return NotSentError(f"The plan {path} is not as it was made: {what}.", hint=_ANEW, next="stop_and_tell")

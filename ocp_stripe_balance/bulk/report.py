@@ -1,0 +1,130 @@
+"""
+What became of each row of a plan, as the journal has it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._journal import is_alive
+from ocp_stripe_balance._text import money
+from ocp_stripe_balance._text.plain import moment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+    from typing import TextIO
+
+    from ocp_stripe_balance._calls.many import Many, OnRecord
+    from ocp_stripe_balance.bulk.plan import Plan, PlannedRow
+
+Became = Literal["succeeded", "rejected", "refused", "not_sent", "unknown", "under_way", "to_do"]
+_COLUMNS = (
+    "line", "customer", "direction", "amount", "currency", "reference", "outcome", "entry", "reason", "at", "key",
+)  # fmt: skip
+
+
+class Standing(NamedTuple):
+    """
+    What has become of one row so far.
+    """
+
+    row: PlannedRow
+    became: Became
+    entry: str | None = None
+    """Of the ledger."""
+    reason: str = ""
+    """Why it did not succeed."""
+    at: float | None = None
+
+
+@dataclass(slots=True)
+class Status:
+    """
+    How far a plan is.
+    """
+
+    rows: Counter[Became] = field(default_factory=Counter)
+    """How many rows became what."""
+    amounts: Counter[tuple[Became, str, str]] = field(default_factory=Counter)
+    """How much of them, by what became of them, direction and currency, in the smallest unit."""
+
+    def add(self, standing: Standing) -> None:
+        """
+        One more row.
+        """
+        moved = standing.row.moved
+        self.rows[standing.became] += 1
+        self.amounts[standing.became, moved.direction, moved.currency] += abs(moved.amount)
+
+
+async def standings(many: Many, plan: Plan) -> AsyncIterator[Standing]:
+    """
+    What has become of each row, in the order of the plan.
+
+    Raises:
+        NotSentError: the plan was changed, or the journal cannot be read.
+    """
+    for block in plan.blocks():
+        found = await many.look_up([row.key for row in block], with_decisions=True)
+        for row, on_record in zip(block, found, strict=True):
+            yield _standing(row, on_record, many.journal.now())
+
+
+def _standing(row: PlannedRow, on_record: OnRecord, now: float) -> Standing:
+    record, decision = on_record
+    if record is None:
+        if decision is None or decision.decision == "allowed":
+            return Standing(row, "to_do")
+        return Standing(row, "refused", None, f"{decision.reason} ({decision.rule})", decision.at)
+    if is_alive(record, now):
+        return Standing(row, "under_way", None, "", record.updated_at)
+    state = State.UNKNOWN if record.state is State.SENDING else record.state
+    outcome = record.outcome
+    if state is State.SUCCEEDED:
+        return Standing(row, "succeeded", record.transaction_id, outcome.note or "", record.updated_at)
+    said = str(json.loads(outcome.answer or "{}").get("message") or outcome.note or "")
+    if state is State.UNKNOWN:
+        return Standing(row, "unknown", None, said or "it was interrupted", record.updated_at)
+    return Standing(row, "rejected" if state is State.REJECTED else "not_sent", None, said, record.updated_at)
+
+
+async def write_report(many: Many, plan: Plan, target: Path) -> Status:
+    """
+    Write what became of each row as CSV, which no spreadsheet takes for formulas; how far the plan is.
+
+    Raises:
+        OSError: it cannot be written.
+        NotSentError: the plan was changed, or the journal cannot be read.
+    """
+    status = Status()
+    with _created(target) as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        async for standing in standings(many, plan):
+            status.add(standing)
+            writer.writerow(_cells(standing))
+    return status
+
+
+def _created(target: Path) -> TextIO:
+    """
+    A file that nobody else may read; an older report is written over.
+    """
+    target.touch(mode=0o600)
+    return target.open("w", encoding="utf-8-sig", newline="")
+
+
+def _cells(standing: Standing) -> list[str]:
+    row, became, entry, reason, at = standing
+    amount, currency = money.to_text(abs(row.moved.amount), row.moved.currency).replace(",", "").split()
+    texts = [
+        str(row.line), row.customer, row.moved.direction, amount, currency, row.reference, became, entry or "", reason,
+        moment(at) if at else "", row.key,
+    ]  # fmt: skip
+    return [f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text for text in texts]

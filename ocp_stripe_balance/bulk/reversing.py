@@ -1,0 +1,99 @@
+"""
+A plan that takes back what another one paid: an opposite entry for each, planned, approved and run as any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocp_stripe_balance._calls.call import reversal_key
+from ocp_stripe_balance._domain import Money, State
+from ocp_stripe_balance._text import money
+from ocp_stripe_balance.bulk.draft import Draft
+from ocp_stripe_balance.bulk.mistakes import Mistakes
+from ocp_stripe_balance.bulk.plan import PlannedRow, refuse_existing, write_plan
+from ocp_stripe_balance.bulk.planning import facts_of, foresee
+from ocp_stripe_balance.bulk.report import standings
+from ocp_stripe_balance.bulk.rows import Row
+from ocp_stripe_balance.errors import InvalidFileError, Problem
+from ocp_stripe_balance.verbs import CREATE, REVERSE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ocp_stripe_balance._domain import Scope
+    from ocp_stripe_balance.bulk.plan import Plan
+    from ocp_stripe_balance.plugin import StripeAPI
+
+_BATCH = 200
+
+
+async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
+    """
+    The plan of the opposites of all entries that *plan* made, written to *out*; nothing is sent.
+
+    Raises:
+        InvalidFileError: there are none, it is itself a plan of reversals, or the policy would refuse some.
+        NotSentError: the journal cannot be read, or the plan not be written.
+    """
+    refuse_existing(out)
+    if plan.tool != CREATE:
+        raise _unfit("takes entries back itself", "plan the file anew, with another reference")
+    mistakes = Mistakes()
+    with Draft() as draft:
+        async for standing in standings(api.many, plan):
+            if standing.became == "succeeded" and standing.entry:
+                draft.add(_opposite(standing.row, standing.entry))
+        if not len(draft):
+            raise _unfit("has made no entries", "ocp-stripe-balance bulk status says how far it is")
+        await foresee(api, draft, mistakes)
+        mistakes.raise_any()
+        await _judge(api, draft)
+        facts = facts_of(plan.path.name, None, draft, draft.sums())
+        return write_plan(out, api.scope, facts | {"reverses": plan.digest}, _planned(draft, api.scope), REVERSE)
+
+
+def _opposite(row: PlannedRow, entry: str) -> Row:
+    amount, currency = row.moved
+    parameters = {"customer": row.customer, "amount": -amount, "currency": currency}
+    said = {"reference": f"reversal of {entry}", "stated_effect": money.stated_effect(-amount, currency)}
+    return Row(row.line, parameters | said)
+
+
+async def _judge(api: StripeAPI, draft: Draft) -> None:
+    """
+    Look which entries were taken back already.
+    """
+    for batch in draft.batches(_BATCH):
+        keys = [reversal_key(api.scope, _entry(row.parameters)) for row in batch]
+        found = await api.many.look_up(keys)
+        is_done = [each.record is not None and each.record.state is State.SUCCEEDED for each in found]
+        draft.judge((row.number, key, done) for row, key, done in zip(batch, keys, is_done, strict=True))
+
+
+def _planned(draft: Draft, scope: Scope) -> Iterator[PlannedRow]:
+    for batch in draft.batches(_BATCH):
+        for row in batch:
+            given, entry = row.parameters, _entry(row.parameters)
+            yield PlannedRow(
+                line=row.line,
+                key=reversal_key(scope, entry),
+                customer=given["customer"],
+                moved=Money(given["amount"], given["currency"]),
+                reference=given["reference"],
+                parameters={
+                    "customer": given["customer"],
+                    "transaction": entry,
+                    "stated_effect": given["stated_effect"],
+                },
+                is_billed=True,  # the entry is in that currency
+            )
+
+
+def _entry(parameters: dict[str, str]) -> str:
+    return parameters["reference"].rpartition(" ")[2]
+
+
+def _unfit(message: str, hint: str) -> InvalidFileError:
+    return InvalidFileError([Problem(path="plan", message=message, hint=hint)], hint="")

@@ -1,0 +1,368 @@
+"""
+Many entries from one file: planned, approved once, run.
+"""
+
+import contextlib
+import functools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ocp_stripe_balance._text import money
+from ocp_stripe_balance.cli import stopping
+from ocp_stripe_balance.cli.approvals import ask_at_terminal, whoami
+from ocp_stripe_balance.cli.given import fail
+from ocp_stripe_balance.cli.money import pairs_of
+from ocp_stripe_balance.cli.options import DryRun, Json, Yes
+from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table
+from ocp_stripe_balance.cli.running import Run, command
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance._domain import Money
+    from ocp_stripe_balance.bulk import Plan, Status
+    from ocp_stripe_balance.bulk import Run as BulkRun
+
+app = typer.Typer(help="Many entries from one file: planned, approved once, run.")
+
+File = Annotated[str, typer.Argument(metavar="FILE", help=".csv, .tsv, .jsonl or .xlsx; the first line names columns")]
+Out = Annotated[str | None, typer.Option(metavar="PLAN", help="where to; by default beside FILE, ending in .plan")]
+Reference = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="the campaign: the reason of each row without a reference of its own")
+]
+Currency = Annotated[str | None, typer.Option(metavar="CODE", help="of rows without a currency, such as usd")]
+Direction = Annotated[
+    Literal["credit", "debit"] | None, typer.Option(metavar="VERB", help="of rows without one: credit or debit")
+]
+Words = Annotated[str | None, typer.Option(metavar="TEXT", help="for the ledger, of rows without one")]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="for the entries of rows without that key; may be repeated"),
+]
+Separator = Annotated[str | None, typer.Option(metavar="CHAR", help="between cells; by default a comma in .csv")]
+Encoding = Annotated[
+    Literal["utf-8", "windows-1252"], typer.Option(metavar="NAME", help="utf-8 or windows-1252, of text files")
+]
+Decimal = Annotated[
+    Literal["point", "comma"], typer.Option(metavar="SIGN", help="point or comma, before the decimals of amounts")
+]
+Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="of a spreadsheet that has several")]
+Ignore = Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="that means nothing here; may be repeated")]
+Count = Annotated[int | None, typer.Option(metavar="N", help="refuse a file that has more or fewer rows")]
+Total = Annotated[
+    list[str] | None, typer.Option(metavar="SUM", help="refuse another one: '15000.00 usd'; may be repeated")
+]
+
+PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="what 'bulk plan' wrote")]
+ReportFile = Annotated[
+    str | None, typer.Option("--out", metavar="PATH", help="where to; by default beside PLAN, ending in .report.csv")
+]
+ReverseFile = Annotated[
+    str | None, typer.Option("--out", metavar="PLAN", help="where to; by default beside PLAN, ending in .reverse")
+]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="send no more rows than that, as a trial")]
+OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="leave rows alone that were never tried")]
+MaxFailed = Annotated[
+    float, typer.Option(metavar="PERCENT", help="pause where more of the last hundred rows fail; 100 for never")
+]
+
+
+@app.command()
+async def plan(
+    ctx: typer.Context,
+    file: File,
+    *,
+    out: Out = None,
+    reference: Reference = None,
+    currency: Currency = None,
+    direction: Direction = None,
+    description: Words = None,
+    metadata: Metadata = None,
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    decimal: Decimal = "point",
+    sheet: Sheet = None,
+    ignore: Ignore = None,
+    expect_count: Count = None,
+    expect_total: Total = None,
+    as_json: Json = False,
+) -> int:
+    """
+    Check a file, and write what would be sent; sends nothing.
+    """
+    from ocp_stripe_balance.bulk import Bulk, Common, Expected, Form  # what --help does not need
+
+    if separator is not None and len(separator) != 1:
+        raise fail("--separator", f"{separator!r} is not one character", "pass one, such as ';'")
+    source = Path(file)
+    form = Form(separator=separator, encoding=encoding, decimal=decimal, sheet=sheet, ignored=frozenset(ignore or ()))
+    common = Common(
+        reference=reference,
+        currency=currency,
+        direction=direction,
+        description=description,
+        metadata=pairs_of(metadata),
+        decimal=decimal,
+    )
+    expected = Expected(expect_count, tuple(_total(each) for each in expect_total or ()))
+    async with Bulk(user=whoami()) as bulk:
+        with _counting("rows") as progress:
+            made = await bulk.plan(
+                source,
+                Path(out) if out else source.with_name(f"{source.name}.plan"),
+                form=form,
+                common=common,
+                expected=expected,
+                progress=progress,
+            )
+        lasts = bulk.duration(made)
+    _tell_plan(ctx.obj, made, lasts)
+    return 0
+
+
+@app.command("run")
+async def run_plan(
+    ctx: typer.Context,
+    path: PlanFile,
+    *,
+    limit: Limit = None,
+    only_failed: OnlyFailed = False,
+    max_failed: MaxFailed = 10.0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """
+    Send what a plan says and is not paid yet; run it again to go on.
+    """
+    import asyncio  # what --help does not need
+
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # as above
+
+    made = open_plan(Path(path))
+    asking: dict[str, Any] = {}
+    if sys.stdin is not None and sys.stdin.isatty():
+        asking = {"approver": functools.partial(ask_at_terminal, emails={}), "asks_always": not yes}
+    async with Bulk(user=whoami()) as bulk:
+        before = await bulk.status(made)
+        if dry_run:
+            _tell_status(ctx.obj, made, before)
+            say("Nothing was sent.")
+            return 0
+        run = await bulk.run(made, limit=limit, only_failed=only_failed, max_failed=max_failed / 100, **asking)
+        ctx.obj.calling = asyncio.ensure_future(_follow(run, before))
+        await ctx.obj.calling
+        after = await bulk.status(made)
+    ctx.obj.done = _tell_status(ctx.obj, made, after, run)
+    ctx.obj.flush()
+    if run.stopped:
+        say(f"Stopped: {run.stopped}.")
+    if after.rows.total() > after.rows["succeeded"] + after.rows["rejected"]:
+        say("To go on: the same command again. What is paid is not paid again.")
+    return _exit_code(after, run)
+
+
+@app.command()
+async def status(ctx: typer.Context, path: PlanFile, *, as_json: Json = False) -> int:
+    """
+    How far a plan is.
+    """
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # what --help does not need
+
+    made = open_plan(Path(path))
+    async with Bulk(user=whoami()) as bulk:
+        _tell_status(ctx.obj, made, await bulk.status(made))
+    return 0
+
+
+@app.command()
+async def report(ctx: typer.Context, path: PlanFile, *, out: ReportFile = None, as_json: Json = False) -> int:
+    """
+    Write what became of each row, as CSV.
+    """
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # what --help does not need
+
+    made = open_plan(Path(path))
+    target = Path(out) if out else made.path.with_name(f"{made.path.name}.report.csv")
+    async with Bulk(user=whoami()) as bulk:
+        found = await bulk.report(made, target)
+    _tell_status(ctx.obj, made, found, report=str(target))
+    say(f"Written to {target}.")
+    return 0
+
+
+@app.command()
+async def reverse(ctx: typer.Context, path: PlanFile, *, out: ReverseFile = None, as_json: Json = False) -> int:
+    """
+    Plan the opposite of each entry that a plan made; sends nothing.
+    """
+    from ocp_stripe_balance.bulk import Bulk, open_plan  # what --help does not need
+
+    made = open_plan(Path(path))
+    target = Path(out) if out else made.path.with_name(f"{made.path.name}.reverse")
+    async with Bulk(user=whoami()) as bulk:
+        opposite = await bulk.reverse(made, target)
+        lasts = bulk.duration(opposite)
+    _tell_plan(ctx.obj, opposite, lasts)
+    return 0
+
+
+async def _follow(run: "BulkRun", before: "Status") -> None:
+    """
+    Wait for all results, with a bar that says how many there are, and what failed.
+    """
+    with _bar(before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
+        async for _result in run:
+            show(run.done)
+
+
+def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
+    """
+    Print a plan, and how it is sent.
+    """
+    if run.as_json:
+        run.print_facts({"plan": str(made.path), "digest": made.digest, "seconds": lasts, **_told(made)})
+        return
+    _show(made, lasts)
+    say("Nothing was sent. To send it:")
+    say(command("bulk", "run", str(made.path)))
+
+
+def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" = None, **more: Any) -> str:
+    """
+    Print how far a plan is; the same in a sentence.
+    """
+    amounts = [
+        {"outcome": became, "direction": direction, "currency": currency, "amount": amount}
+        for (became, direction, currency), amount in sorted(found.amounts.items())
+    ]
+    said = ", ".join(f"{number:,} {became.replace('_', ' ')}" for became, number in sorted(found.rows.items()))
+    if run.as_json:
+        facts = {"plan": str(made.path), "digest": made.digest, "rows": dict(found.rows), "amounts": amounts, **more}
+        run.print_facts(facts | ({"stopped": ran.stopped, "this_run": dict(ran.done)} if ran else {}))
+        return said
+    show_fact("plan", f"{made.path}, {made.number:,} rows")
+    for became, number in sorted(found.rows.items()):
+        sums = [
+            f"{direction} {money.to_text(amount, currency)}"
+            for (outcome, direction, currency), amount in sorted(found.amounts.items())
+            if outcome == became
+        ]
+        show_fact(became.replace("_", " "), f"{number:,} ({', '.join(sums)})")
+    return said
+
+
+def _exit_code(found: "Status", run: "BulkRun") -> int:
+    """
+    Of what went worst: 4 where something is unknown, 3 where Stripe said no, 2 where something was not sent.
+    """
+    if found.rows["unknown"] or found.rows["under_way"]:
+        return stopping.exit_code(4)
+    if run.done["rejected"]:
+        return 3
+    return stopping.exit_code(2) if run.stopped or run.done["not_sent"] else 0
+
+
+def _total(text: str) -> "Money":
+    from ocp_stripe_balance.bulk.planning import total_of  # as above
+
+    try:
+        return total_of(text)
+    except ValueError:
+        raise fail("--expect-total", f"{text!r} is no sum", "write such as '15000.00 usd'") from None
+
+
+def _told(plan: "Plan") -> dict[str, Any]:
+    """
+    The head of a plan, without what only proves its rows.
+    """
+    return {name: value for name, value in plan.facts.items() if name not in {"kind", "format", "blocks"}}
+
+
+def _show(plan: "Plan", lasts: float | None) -> None:
+    """
+    What a plan does, for a person who decides whether it is meant.
+    """
+    facts = plan.facts
+    show_fact("plan", f"{plan.path} ({plan.scope.mode} mode, {plan.scope.account or 'account of the API key'})")
+    for each in facts["sums"]:
+        currency = each["currency"]
+        number = f"{each['number']:,} {'entry' if each['number'] == 1 else 'entries'}"
+        show_fact("in all", f"{money.effect(each['amount'], currency)} in {number}")
+        words = [f"{name} {money.to_text(each[name], currency)}" for name in ("smallest", "median", "largest")]
+        show_fact("amounts", ", ".join(words))
+        show_table(("from", "to", "entries", ""), list(_bars(each)))
+    show_fact("customers", f"{facts['customers']:,}" + _of_them(facts["customers_twice"], "more than once"))
+    if not facts["customers_read"]:
+        show_fact("not read", "the API key may not read all customers, so their currency could not be checked")
+    if facts["paid_already"]:
+        show_fact("paid", f"{facts['paid_already']:,} are paid already, and will not be paid again")
+    for each in facts["far_from_median"]:
+        effect = money.effect(each["amount"], each["currency"])
+        show_fact("unusual", f"line {each['line']}: {effect} for {each['customer']}")
+    if facts["outliers"] > len(facts["far_from_median"]):
+        show_fact("unusual", f"{facts['outliers']:,} amounts in all are far from the median")
+    if lasts is not None:
+        show_fact("takes", f"about {_span(lasts)} at the rate that is kept to")
+    show_fact("digest", plan.digest)
+
+
+def _of_them(number: int, what: str) -> str:
+    return f", {number:,} of them {what}" if number else ""
+
+
+def _bars(facts: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    most = max(count for _, _, count in facts["bars"])
+    for first, last, count in facts["bars"]:
+        ends = [money.to_text(each, facts["currency"]) for each in (first, last)]
+        yield (*ends, f"{count:,}", "#" * max(round(count * 30 / most), 1))
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 1):.0f} seconds"
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[Callable[[Counter[Any]], None]]:
+    """
+    What to tell how many rows ended how: a bar on a terminal, else nothing.
+    """
+    if is_plain(sys.stderr):
+        yield lambda _done: None
+        return
+    from rich.console import Console  # only a terminal needs it
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    words = TextColumn("{task.fields[said]}")
+    columns = (*Progress.get_default_columns()[1:2], MofNCompleteColumn(), TimeRemainingColumn(), words)
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("rows", total=total, said="")
+
+        def show(done: Counter[Any]) -> None:
+            said = ", ".join(f"{number:,} {outcome}" for outcome, number in done.items() if outcome != "succeeded")
+            bar.update(task, completed=done.total(), said=said)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _counting(noun: str) -> Iterator[Callable[[int], None]]:
+    """
+    What to tell how many more are done: a number on a terminal, else nothing.
+    """
+    if is_plain(sys.stderr):
+        yield lambda _more: None
+        return
+    from rich.console import Console  # only a terminal needs it
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f}"), TextColumn(noun))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(noun, total=None)
+        yield lambda more: bar.update(task, advance=more)

@@ -1,0 +1,408 @@
+"""
+Running a plan: each row once, whatever ends the run, and one approval for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import UNGUARDED, connect, draft, ledger
+
+from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
+from ocp_stripe_balance._domain import Key, Money, Origin
+from ocp_stripe_balance.backoffice import BackOffice
+from ocp_stripe_balance.bulk import Bulk, Common, Plan
+from ocp_stripe_balance.bulk.running import Rows
+from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocp_stripe_balance.bulk import Run
+    from ocp_stripe_balance.models import Answer, Proposal
+    from ocp_stripe_balance.sandbox import Sandbox
+
+CAMPAIGN = Common(reference="outage", direction="credit", currency="usd")
+ASK: dict[str, Any] = {"approval": {"above": {"usd": "20.00"}, "queue": True}, "duplicate_window": "off"}
+
+
+class Desk:
+    """
+    Somebody with a file of so many customers.
+    """
+
+    def __init__(self, stripe: Sandbox, folder: Path, number: int, **settings: Any) -> None:
+        self.stripe, self.folder = stripe, folder
+        self.customers = [stripe.create_customer() for _ in range(number)]
+        self.source = folder / "in.csv"
+        self.source.write_text("customer,amount\n" + "".join(f"{each},5.00\n" for each in self.customers))
+        self.values = {"api_key": stripe.api_key, "api_base": stripe.url, "rate_limit": "off", **UNGUARDED}
+        self.values |= {"journal": str(folder / "journal.sqlite3"), **settings}
+        self.settings = Settings(**self.values)
+
+    def bulk(self, **settings: Any) -> Bulk:
+        return Bulk(Settings(**{**self.values, **settings}), user="ann")
+
+    async def plan(self, name: str = "out.plan", common: Common = CAMPAIGN) -> Plan:
+        async with self.bulk() as bulk:
+            return await bulk.plan(self.source, self.folder / name, common=common)
+
+    async def run(self, plan: Plan, settings: dict[str, Any] | None = None, **given: Any) -> Run:
+        async with self.bulk(**(settings or {})) as bulk:
+            made = await bulk.run(plan, **given)
+            async for result in made:
+                assert result.row.customer in self.customers
+            return made
+
+    async def became(self, plan: Plan) -> dict[str, int]:
+        async with self.bulk() as bulk:
+            return {became: number for became, number in (await bulk.status(plan)).rows.items() if number}
+
+    async def paid(self) -> list[list[int]]:
+        return [[each["amount"] for each in await ledger(self.stripe, customer)] for customer in self.customers]
+
+    def posts(self) -> int:
+        return sum(each.method == "POST" for each in self.stripe.requests)
+
+
+@pytest.fixture
+def desk(stripe: Sandbox, tmp_path: Path) -> Desk:
+    return Desk(stripe, tmp_path, 5)
+
+
+async def test_each_row_is_paid_once_however_often_the_plan_is_run_or_made(desk: Desk) -> None:
+    plan = await desk.plan()
+    assert {"to_do": 5} == await desk.became(plan)
+    assert {"succeeded": 5} == dict((await desk.run(plan)).done)
+    assert [[-500]] * 5 == await desk.paid()
+    assert {"succeeded": 5} == await desk.became(plan)
+    again = await desk.plan("again.plan")
+    assert 5 == again.facts["paid_already"]
+    for each in (plan, again):
+        assert {} == dict((await desk.run(each)).done)
+    assert 5 == desk.posts()
+
+
+async def test_a_run_goes_on_where_one_was_limited(desk: Desk) -> None:
+    plan = await desk.plan()
+    first = await desk.run(plan, limit=2)
+    assert ("the limit of rows is reached", {"succeeded": 2}) == (first.stopped, dict(first.done))
+    second = await desk.run(plan, limit=3)
+    assert (None, {"succeeded": 3}) == (second.stopped, dict(second.done))
+    assert [[-500]] * 5 == await desk.paid()
+
+
+async def test_what_is_open_is_found_out_first_and_under_its_own_key(desk: Desk) -> None:
+    plan = await desk.plan()
+    desk.stripe.faults.add("reset", path="balance", executed=True)
+    desk.stripe.faults.add("reset", path="balance")  # of the look into the ledger
+    first = await desk.run(plan, {"max_attempts": 1}, limit=1)
+    assert {"unknown": 1} == dict(first.done)
+    assert {"to_do": 4, "unknown": 1} == await desk.became(plan)
+    desk.stripe.requests.clear()
+    assert {"succeeded": 5} == dict((await desk.run(plan)).done)
+    keys = [each.header("Idempotency-Key") for each in desk.stripe.requests if each.method == "POST"]
+    (block,) = plan.blocks()
+    assert block[0].key == keys[0]
+    assert [[-500]] * 5 == await desk.paid()
+
+
+async def test_run_pauses_where_too_many_rows_fail(stripe: Sandbox, tmp_path: Path) -> None:
+    """After a score of rows, whatever the reason; and goes on once that is mended."""
+    desk = Desk(stripe, tmp_path, 60)
+    plan = await desk.plan()
+    stripe.faults.add("bad_gateway", path="balance", times=None)
+    made = await desk.run(plan, {"max_attempts": 1})
+    assert made.stopped is not None
+    assert made.stopped.startswith("20 of the last 20 rows failed; the last one: The outcome is unknown")
+    assert 60 > made.done["unknown"] == 60 - (await desk.became(plan))["to_do"]
+    stripe.faults.clear()
+    assert {"succeeded": 60} == dict((await desk.run(plan)).done)
+    assert [[-500]] * 60 == await desk.paid()
+
+
+async def test_run_stops_where_stripe_does_not_let_the_key_do_it(desk: Desk) -> None:
+    plan = await desk.plan()
+    made = await desk.run(plan, {"api_key": desk.stripe.read_only_key})
+    assert made.stopped is not None
+    assert "Stripe does not let this API key do it" in made.stopped
+    assert [[]] * 5 == await desk.paid()
+
+
+async def test_rows_that_failed_are_run_alone_where_that_is_wanted(desk: Desk) -> None:
+    plan = await desk.plan()
+    denied = {"policy": {"customers": {"deny": desk.customers[:1]}}}
+    first = await desk.run(plan, denied, limit=2)
+    assert {"not_sent": 1, "succeeded": 1} == dict(first.done)
+    assert {"refused": 1, "succeeded": 1, "to_do": 3} == await desk.became(plan)
+    assert {"succeeded": 1} == dict((await desk.run(plan, only_failed=True)).done)
+    assert {"succeeded": 2, "to_do": 3} == await desk.became(plan)
+
+
+async def test_run_waits_where_the_policy_has_a_rate(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row is lost to calls_per_minute: the run waits until the minute is over."""
+    waits: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        if seconds > 5:
+            waits.append(seconds)
+            with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+                db.execute("UPDATE decisions SET at = at - 61")
+                db.execute("DELETE FROM totalled")
+                db.execute("DELETE FROM totals")
+        await real(0 if seconds > 5 else seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    policy = {"calls_per_minute": 3, "duplicate_window": "off"}
+    assert {"succeeded": 5} == dict((await desk.run(await desk.plan(), {"policy": policy})).done)
+    assert 50 < max(waits) <= 61
+
+
+async def test_cancelled_run_says_how_far_it_is(stripe: Sandbox, tmp_path: Path) -> None:
+    """What may have been sent is waited for, the rest is not sent, and all of it is on record."""
+    desk = Desk(stripe, tmp_path, 40)
+    plan = await desk.plan()
+    results = []
+    async with desk.bulk() as bulk:
+        made = await bulk.run(plan)
+
+        async def follow() -> None:
+            async for result in made:
+                results.append(result)
+                if len(results) == 1:
+                    following.cancel()
+
+        following = asyncio.create_task(follow())
+        await following
+    assert "it was interrupted" == made.stopped
+    assert {"succeeded"} == set(made.done)
+    became = await desk.became(plan)
+    assert len(results) == became["succeeded"] == sum(map(len, await desk.paid())) < 40
+    assert {"succeeded": 40} == {"succeeded": became["succeeded"] + (await desk.run(plan)).done["succeeded"]}
+
+
+async def test_plan_for_another_place_is_not_run(desk: Desk) -> None:
+    plan = await desk.plan()
+    for other in ({"account": "acct_1"}, {"api_key": "sk_live_planted0key"}, {"api_base": "https://s.test"}):
+        with pytest.raises(NotSentError, match="The plan is for another place"):
+            await desk.run(plan, other)
+    assert 0 == desk.posts()
+
+
+# One approval
+
+
+async def waiting(desk: Desk, plan: Plan, **policy: Any) -> str:
+    with pytest.raises(
+        ApprovalRequiredError, match=r"the plan waits for a person's approval, because 25\.00 usd"
+    ) as caught:
+        await desk.run(plan, {"policy": {**ASK, **policy}})
+    return caught.value.proposal_id
+
+
+async def decide(desk: Desk, proposal: str, *, is_yes: bool = True) -> None:
+    async with BackOffice(desk.settings) as office:
+        found = await office.proposal(proposal)
+        answer = found.approve(by="Bea") if is_yes else found.deny(by="Bea", reason="too much")
+        await office.decide(answer)
+
+
+async def test_plan_is_approved_once_for_all_its_rows(desk: Desk) -> None:
+    """It waits in the queue with what a person needs, and nothing is sent before; each row says who approved it."""
+    plan = await desk.plan()
+    proposal = await waiting(desk, plan)
+    assert proposal == await waiting(desk, plan)
+    async with BackOffice(desk.settings) as office:
+        shown = (await office.proposal(proposal)).describe()
+    for line in (
+        "5 entries: credit 25.00 usd (test mode)",
+        "customers   5",
+        "largest     5.00 usd",
+        plan.digest,
+        "outage",
+    ):
+        assert line in shown
+    assert 0 == desk.posts()
+    await decide(desk, proposal)
+    assert {"succeeded": 5} == dict((await desk.run(plan, {"policy": ASK})).done)
+    async with BackOffice(desk.settings) as office:
+        allowed = {(each.who, each.rule) for each in await office.decisions() if each.decision == "allowed"}
+    assert {("Bea", "approval.above.usd")} == allowed
+
+
+async def test_yes_is_for_that_plan_and_not_for_another(desk: Desk) -> None:
+    """Not for the same rows under another reason, nor for a call beside it, nor for a row that is not proven."""
+    await decide(desk, await waiting(desk, await desk.plan()))
+    await waiting(desk, await desk.plan("other.plan", Common(reference="other", direction="credit", currency="usd")))
+    with pytest.raises(ApprovalRequiredError, match="the call waits"):
+        async with await connect(desk.stripe, **{**desk.values, "policy": ASK}) as agent:
+            await agent.credit(desk.customers[0], "25.00", "usd", reference="outage")
+    assert 0 == desk.posts()
+
+
+async def test_a_no_stands_and_a_yes_is_over_in_time(desk: Desk) -> None:
+    plan = await desk.plan()
+    await decide(desk, await waiting(desk, plan), is_yes=False)
+    with pytest.raises(PolicyRefusedError, match="Bea denied it: too much"):
+        await desk.run(plan, {"policy": ASK})
+    other = await desk.plan("other.plan", Common(reference="other", direction="credit", currency="usd"))
+    first = await waiting(desk, other)
+    await decide(desk, first)
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute("UPDATE proposals SET expires_at = 1 WHERE id = ?", (first,))
+    assert first != await waiting(desk, other)
+    assert 0 == desk.posts()
+
+
+async def test_approval_that_ends_while_the_plan_runs_stops_it(desk: Desk) -> None:
+    """No row is put to a person on its own: the plan is, when it is run again."""
+    policy = {"policy": {**ASK, "approval": {"always": True, "queue": True}}}
+    plan = await desk.plan()
+    with pytest.raises(ApprovalRequiredError) as caught:
+        await desk.run(plan, policy)
+    await decide(desk, caught.value.proposal_id)
+    async with desk.bulk(**policy) as bulk:
+        made = await bulk.run(plan)
+        with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+            db.execute("UPDATE proposals SET expires_at = 1")
+        results = [result async for result in made]
+    assert {"not_sent"} == {each.outcome for each in results}
+    assert "the plan is not approved, or its approval is over." == made.stopped
+    async with BackOffice(desk.settings) as office:
+        assert 1 == len(await office.proposals())
+    assert 0 == desk.posts()
+
+
+async def test_the_other_rules_hold_for_each_row_of_an_approved_plan(desk: Desk) -> None:
+    """Limits, budgets, and a no that a person gave about a customer before."""
+    plan = await desk.plan()
+    first, second = desk.customers[:2]
+    async with await connect(
+        desk.stripe, **{**desk.values, "policy": {"approval": {"always": True, "queue": True}}}
+    ) as agent:
+        with pytest.raises(ApprovalRequiredError) as caught:
+            await agent.credit(first, "5.00", "usd", reference="before")
+    await decide(desk, caught.value.proposal_id, is_yes=False)
+    await decide(desk, await waiting(desk, plan))
+    budgets = [{"per": "all", "window": "24h", "credit": {"usd": "15.00"}}]
+    made = await desk.run(plan, {"policy": {**ASK, "budgets": budgets, "customers": {"deny": [second]}}}, max_failed=1)
+    assert {"succeeded": 3, "not_sent": 2} == dict(made.done)
+    assert [[], [], [-500], [-500], [-500]] == await desk.paid()
+    async with BackOffice(desk.settings) as office:
+        assert ["denied before"] == [each.rule for each in await office.proposals() if each.state == "waiting"]
+
+
+async def test_who_has_no_queue_and_nobody_to_ask_is_refused(desk: Desk) -> None:
+    plan = await desk.plan()
+    policy = {"approval": {"above": {"usd": "20.00"}}}
+    with pytest.raises(PolicyRefusedError, match="and nobody can be asked"):
+        await desk.run(plan, {"policy": policy})
+    asked: list[str] = []
+
+    async def approver(proposal: Proposal) -> Answer | None:
+        asked.append(proposal.effect)
+        return proposal.approve(by="Bea") if len(asked) > 1 else proposal.deny(by="Bea", reason="no")
+
+    with pytest.raises(PolicyRefusedError, match="Bea did not send it"):
+        await desk.run(plan, approver=approver, asks_always=True)
+    await desk.run(plan, approver=approver, asks_always=True)
+    assert ["5 entries: credit 25.00 usd"] * 2 == asked
+    assert [[-500]] * 5 == await desk.paid()
+
+
+# What became of it
+
+
+async def test_report_says_what_became_of_each_row(desk: Desk) -> None:
+    """As CSV that no spreadsheet takes for formulas."""
+    first, second = desk.customers[:2]
+    desk.source.write_text(f"customer,amount,reference\n{first},5.00,a\n{second},1234.00,b\n{first},1.00,c\n")
+    plan = await desk.plan()
+    policy = {"limits": {"credit": {"usd": "20.00"}}, "duplicate_window": "off"}
+    async with desk.bulk(policy=policy) as bulk:
+        async for _ in await bulk.run(plan, limit=2):
+            pass
+        target = desk.folder / "report.csv"
+        status = await bulk.report(plan, target)
+    with target.open(encoding="utf-8-sig", newline="") as file:
+        paid, refused, left = csv.DictReader(file)
+    assert ("2", "credit", "5.00", "usd", "a", "succeeded") == tuple(paid.values())[:1] + tuple(paid.values())[2:7]
+    assert paid["entry"].startswith("cbtxn_")
+    assert ("1234.00", "refused", "") == (refused["amount"], refused["outcome"], refused["entry"])
+    assert "more than the 20.00 usd allowed for one call (limits.credit.usd)" in refused["reason"]
+    assert ("to_do", "", "") == (left["outcome"], left["reason"], left["at"])
+    assert {"succeeded": 1, "refused": 1, "to_do": 1} == dict(status.rows)
+    assert 123400 == status.amounts["refused", "credit", "usd"]
+    assert 0o600 == target.stat().st_mode & 0o777
+
+
+async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
+    """By a plan of its own; of what was not paid, nothing is taken back."""
+    plan = await desk.plan()
+    await desk.run(plan, limit=3)
+    async with desk.bulk() as bulk:
+        opposite = await bulk.reverse(plan, desk.folder / "back.plan")
+        assert [Money(500, "usd")] * 3 == [row.moved for block in opposite.blocks() for row in block]
+        for _ in range(2):
+            async for result in await bulk.run(opposite):
+                assert "succeeded" == result.outcome
+        again = await bulk.reverse(plan, desk.folder / "again.plan")
+        assert 3 == again.facts["paid_already"]
+        with pytest.raises(InvalidFileError, match="takes entries back itself"):
+            await bulk.reverse(opposite, desk.folder / "third.plan")
+    assert [[500, -500]] * 3 + [[]] * 2 == await desk.paid()
+
+
+async def test_nothing_that_was_not_paid_is_taken_back(desk: Desk) -> None:
+    plan = await desk.plan()
+    async with desk.bulk() as bulk:
+        with pytest.raises(InvalidFileError, match="has made no entries"):
+            await bulk.reverse(plan, desk.folder / "back.plan")
+
+
+async def test_row_whose_error_stripe_stores_is_found_in_the_ledger(desk: Desk) -> None:
+    """The same key is told the same error for a day, while the entry is there."""
+    plan = await desk.plan()
+    desk.stripe.faults.add("server_error_stored", path="balance", executed=True)
+    assert {"succeeded": 5} == dict((await desk.run(plan)).done)
+    assert [[-500]] * 5 == await desk.paid()
+
+
+def test_no_bulk_without_a_journal(desk: Desk) -> None:
+    with pytest.raises(ConfigurationError, match="it is what says who was paid"):
+        desk.bulk(journal="off")
+
+
+async def test_what_the_policy_demands_of_each_row_can_be_said_for_all(desk: Desk) -> None:
+    """A reason code for the batch, a row's own where it has one, and the effect in words."""
+    policy = {"require": {"metadata": ["reason"], "stated_effect": True, "reference": True}, "duplicate_window": "off"}
+    first, second = desk.customers[:2]
+    desk.source.write_text(f"customer,amount,metadata.reason\n{first},5.00,late\n{second},5.00,\n")
+    async with desk.bulk(policy=policy) as bulk:
+        with pytest.raises(InvalidFileError, match=r"line 3: would be refused: the policy demands metadata\.reason"):
+            await bulk.plan(desk.source, desk.folder / "out.plan", common=CAMPAIGN)
+        common = Common(reference="outage", direction="credit", currency="usd", metadata={"reason": "outage"})
+        async for result in await bulk.run(await bulk.plan(desk.source, desk.folder / "out.plan", common=common)):
+            assert "succeeded" == result.outcome
+    assert ["late", "outage"] == [
+        (await ledger(desk.stripe, customer))[0]["metadata"]["reason"] for customer in (first, second)
+    ]
+
+
+async def test_a_call_is_a_row_only_where_it_says_the_same(desk: Desk) -> None:
+    """Under its key, for its customer, of its amount, and while it is under way."""
+    plan = await desk.plan()
+    ((row, *_),) = plan.blocks()
+    rows, call = Rows(plan), draft(row.key, row.moved.amount, "outage", customer=row.customer, origin=Origin.REFERENCE)
+    assert not rows.has(call.intent)
+    rows.add(row)
+    assert rows.has(call.intent)
+    for change in ({"customer": "cus_2"}, {"money": Money(-501, "usd")}, {"key": Key("other", Origin.REFERENCE)}):
+        assert not rows.has(call.intent._replace(**change))
+    rows.remove(row)
+    assert not rows.has(call.intent)
