@@ -107,18 +107,18 @@ class Copying:
     def _copy(self, source: Database, target: _Target) -> Generator[tuple[int, int]]:
         ours = _sums(source)
         with target.writing() as db:
-            is_over = not target.begin(db, ours)
+            is_new = target.begin(db, ours)
         done, total = 0, sum(number for number, _ in ours.values())
-        for table, rows, after in () if is_over else _pages(source, self._batch):
+        for table, rows, after in _pages(source, self._batch) if is_new else ():
             with target.writing() as db:
                 target.put(db, table, rows, after)
             done += len(rows)
             yield done, total
         with target.writing() as db:
-            if not is_over:
+            if is_new:
                 target.end(db, source)
             self.proof = _proof(ours, db)
-            if self.proof.is_whole:
+            if is_new and self.proof.is_whole:
                 _run(db, "unmark", {"number": UNFINISHED})
 
 
@@ -203,6 +203,7 @@ class _Target:
         db.execute(statements()["keep_window"], {"window_s": window_s})
         for table in _NUMBERED if self._is_server else ():
             _run(db, "count_on", table=table)
+            _run(db, "analyze", table=table)
 
     def _insert(self, db: Database, table: str, rows: list[Row]) -> None:
         if not rows:

@@ -169,7 +169,7 @@ async def test_nobody_pays_by_a_journal_while_it_is_copied(
     with contextlib.closing(Copying(source, sides.new(second), batch=3).steps()) as steps:
         next(steps)
         async with await connect(stripe, journal=text(source), timeout=0.5) as agent:
-            with pytest.raises(NotSentError, match="lock"):
+            with pytest.raises(NotSentError):
                 await agent.call_tool(TOOL, order(customer))
     async with await connect(stripe, journal=text(source)) as agent:
         await agent.call_tool(TOOL, order(customer))
