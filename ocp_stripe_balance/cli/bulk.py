@@ -155,8 +155,12 @@ async def run_plan(
         run = await bulk.run(made, limit=limit, only_failed=only_failed, max_failed=max_failed / 100, **asking)
         ctx.obj.calling = asyncio.ensure_future(_follow(run, before))
         await ctx.obj.calling
+        ctx.obj.calling = None
+        ctx.obj.done = (
+            f"in this run: {', '.join(f'{number:,} {ended}' for ended, number in run.done.items()) or 'nothing'}"
+        )
         after = await bulk.status(made)
-    ctx.obj.done = _tell_status(ctx.obj, made, after, run)
+    _tell_status(ctx.obj, made, after, run)
     ctx.obj.flush()
     if run.stopped:
         say(f"Stopped: {run.stopped}.")
@@ -231,19 +235,18 @@ def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
     say(command("bulk", "run", str(made.path)))
 
 
-def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" = None, **more: Any) -> str:
+def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" = None, **more: Any) -> None:
     """
-    Print how far a plan is; the same in a sentence.
+    Print how far a plan is.
     """
     amounts = [
         {"outcome": became, "direction": direction, "currency": currency, "amount": amount}
         for (became, direction, currency), amount in sorted(found.amounts.items())
     ]
-    said = ", ".join(f"{number:,} {became.replace('_', ' ')}" for became, number in sorted(found.rows.items()))
     if run.as_json:
         facts = {"plan": str(made.path), "digest": made.digest, "rows": dict(found.rows), "amounts": amounts, **more}
         run.print_facts(facts | ({"stopped": ran.stopped, "this_run": dict(ran.done)} if ran else {}))
-        return said
+        return
     show_fact("plan", f"{made.path}, {made.number:,} rows")
     for became, number in sorted(found.rows.items()):
         sums = [
@@ -252,7 +255,6 @@ def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" 
             if outcome == became
         ]
         show_fact(became.replace("_", " "), f"{number:,} ({', '.join(sums)})")
-    return said
 
 
 def _exit_code(found: "Status", run: "BulkRun") -> int:
