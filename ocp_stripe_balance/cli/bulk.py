@@ -163,7 +163,7 @@ async def run_plan(
     _tell_status(ctx.obj, made, after, run)
     ctx.obj.flush()
     if run.stopped:
-        say(f"Stopped: {run.stopped}.")
+        say(f"Stopped: {run.stopped.rstrip('.')}.")
     if after.rows.total() > after.rows["succeeded"] + after.rows["rejected"]:
         say("To go on: the same command again. What is paid is not paid again.")
     return _exit_code(after, run)
@@ -216,11 +216,14 @@ async def reverse(ctx: typer.Context, path: PlanFile, *, out: ReverseFile = None
 
 async def _follow(run: "BulkRun", before: "Status") -> None:
     """
-    Wait for all results, with a bar that says how many there are, and what failed.
+    Wait for all results, with a bar that says how many there are, how much was moved, and what failed.
     """
+    moved = Counter[str]()
     with _bar(before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
-        async for _result in run:
-            show(run.done)
+        async for result in run:
+            if result.outcome == "succeeded":
+                moved[result.row.moved.currency] += result.row.moved.amount
+            show(run.done, moved)
 
 
 def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
@@ -263,7 +266,7 @@ def _exit_code(found: "Status", run: "BulkRun") -> int:
     """
     if found.rows["unknown"] or found.rows["under_way"]:
         return stopping.exit_code(4)
-    if run.done["rejected"]:
+    if found.rows["rejected"]:
         return 3
     return stopping.exit_code(2) if run.stopped or run.done["not_sent"] else 0
 
@@ -331,12 +334,12 @@ def _span(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _bar(total: int) -> Iterator[Callable[[Counter[Any]], None]]:
+def _bar(total: int) -> Iterator[Callable[[Counter[Any], Counter[str]], None]]:
     """
-    What to tell how many rows ended how: a bar on a terminal, else nothing.
+    What to tell how many rows ended how, and how much moved: a bar on a terminal, else nothing.
     """
     if is_plain(sys.stderr):
-        yield lambda _done: None
+        yield lambda _done, _moved: None
         return
     from rich.console import Console  # only a terminal needs it
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -346,9 +349,10 @@ def _bar(total: int) -> Iterator[Callable[[Counter[Any]], None]]:
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("rows", total=total, said="")
 
-        def show(done: Counter[Any]) -> None:
-            said = ", ".join(f"{number:,} {outcome}" for outcome, number in done.items() if outcome != "succeeded")
-            bar.update(task, completed=done.total(), said=said)
+        def show(done: Counter[Any], moved: Counter[str]) -> None:
+            said = [money.effect(amount, currency) for currency, amount in moved.items() if amount]
+            said += [f"{number:,} {outcome}" for outcome, number in done.items() if outcome != "succeeded"]
+            bar.update(task, completed=done.total(), said=", ".join(said))
 
         yield show
 
