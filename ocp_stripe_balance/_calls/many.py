@@ -4,7 +4,7 @@ Many calls at once: what would become of them, what a person decided about all, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ocp_stripe_balance._calls.call import Call, scope_of
 from ocp_stripe_balance._calls.customers import KnownCustomer, SeenCustomer
@@ -108,12 +108,11 @@ class Many:
         if ending is not None:
             ending.result()
 
-    def know(self, tool: ToolSpec, parameters: dict[str, Any], currency: str) -> None:
+    def know(self, customer: str, currency: str) -> None:
         """
         Take a customer as read who is billed in a currency, which nothing changes.
         """
-        for call in self._prepared(tool, [parameters]):
-            self._customers.know(call, currency)
+        self._customers.know(self._access, customer, currency)
 
     async def look_up(self, keys: Sequence[str], *, with_decisions: bool = False) -> list[OnRecord]:
         """

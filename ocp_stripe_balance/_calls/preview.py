@@ -162,6 +162,8 @@ def _foreseen(call: Call, admitted: Admitted) -> Foreseen:
     try:
         admitted.result()
     except ToolError as error:
+        if getattr(error, "rule", None) == "calls_per_minute":  # which is waited for
+            return Foreseen(key, "wait", is_paid)
         return Foreseen(key, verdict, is_paid, error.why, error.hint)
     return Foreseen(key, verdict, is_paid)
 

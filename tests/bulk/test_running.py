@@ -406,3 +406,14 @@ async def test_a_call_is_a_row_only_where_it_says_the_same(desk: Desk) -> None:
         assert not rows.has(call.intent._replace(**change))
     rows.remove(row)
     assert not rows.has(call.intent)
+
+
+async def test_customers_whose_currency_is_fixed_are_not_read_again(desk: Desk) -> None:
+    """Nothing changes it; of the others, the run asks again."""
+    async with await connect(desk.stripe) as agent:
+        await agent.credit(desk.customers[0], "1.00", "usd", reference="before")
+    plan = await desk.plan()
+    desk.stripe.requests.clear()
+    await desk.run(plan, {"customer_check": "on"})
+    read = {each.target.rpartition("/")[2] for each in desk.stripe.requests if each.method == "GET"}
+    assert set(desk.customers[1:]) == read
