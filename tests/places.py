@@ -199,4 +199,4 @@ def settings_on_server(machine: type[RuleBasedStateMachine], max_examples: int) 
     Those of a machine, for fewer examples where both engines are tested: a transaction takes longer there.
     """
     given = machine.TestCase.settings
-    return given if "postgres" == usual_engine else settings(given, max_examples=max_examples)
+    return settings(given, max_examples=given.max_examples // 3 if usual_engine == "postgres" else max_examples)

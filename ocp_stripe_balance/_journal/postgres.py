@@ -305,7 +305,7 @@ class PostgresStore:
         """
         forks.notice()
         self._reach = list(reach)
-        if self._held is not None and self._held[0].raw.closed:
+        if self._held is not None and (self._held[0].raw.closed or not self._held[0].is_proved):
             self.close()
         db, book = self._held = self._held or self._opened()
         try:

@@ -873,7 +873,7 @@ class CallMachineOnServer(CallMachine):
     engine = "postgres"
 
 
-CallMachineOnServer.TestCase.settings = settings_on_server(CallMachine, max_examples=20)
+CallMachineOnServer.TestCase.settings = settings_on_server(CallMachine, max_examples=15)
 TestCallMachineOnServer = CallMachineOnServer.TestCase
 
 

@@ -177,7 +177,7 @@ class AddingOnServer(Adding):
     engine = "postgres"
 
 
-AddingOnServer.TestCase.settings = settings_on_server(Adding, max_examples=8)
+AddingOnServer.TestCase.settings = settings_on_server(Adding, max_examples=6)
 TestAddingOnServer = AddingOnServer.TestCase
 
 

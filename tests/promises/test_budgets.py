@@ -232,7 +232,7 @@ class SpendingOnServer(Spending):
     engine = "postgres"
 
 
-SpendingOnServer.TestCase.settings = settings_on_server(Spending, max_examples=8)
+SpendingOnServer.TestCase.settings = settings_on_server(Spending, max_examples=5)
 TestSpendingOnServer = SpendingOnServer.TestCase
 
 

@@ -69,10 +69,12 @@ def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> No
     assert report["issued"] > report["calls"]
 
 
-def test_racing_processes_are_told_one_transaction() -> None:
-    """Six processes make the same call at the same moment, ten times over."""
-    report = chaos.race(10, 6)
-    assert 10 == report["entries"] == report["keys with one entry"] == report["rounds in which all were told the same"]
+@pytest.mark.parametrize(("rounds", "processes", "on_server"), [(10, 6, False), (3, 16, True)])
+def test_racing_processes_are_told_one_transaction(rounds: int, processes: int, on_server: bool) -> None:
+    """They make the same call at the same moment, several times over."""
+    report = chaos.race(rounds, processes, on_server=on_server)
+    assert rounds == report["entries"] == report["keys with one entry"]
+    assert rounds == report["rounds in which all were told the same"]
 
 
 def test_the_comparison_sees_what_is_wrong(tmp_path: Path) -> None:
