@@ -4,6 +4,7 @@ Many entries from one file, in Python: plan it, let a person approve it, run it,
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
@@ -132,9 +133,11 @@ class Bulk:
         Raises:
             ApprovalRequiredError: it waits for a person.
             PolicyRefusedError: a person said no, or nobody can be asked.
-            NotSentError: it is for another server, mode or account, or the journal cannot be used.
+            NotSentError: it is for another server, mode or account, its head says other sums than its rows, or the
+                journal cannot be used.
         """
         self._check_scope(plan)
+        await asyncio.to_thread(plan.check)
         await self._api.many.decide(question_of(plan), approver, asks_always=asks_always)
         rows = Rows(plan)
         api = StripeAPI(self._options(plan=rows))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from helpers import UNGUARDED, connect, draft, ledger
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.bulk import Bulk, Common, Plan
+from ocp_stripe_balance.bulk import Bulk, Common, Plan, open_plan
+from ocp_stripe_balance.bulk.plan import _digest, _hash, _to_json
 from ocp_stripe_balance.bulk.running import Rows
 from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ocp_stripe_balance.bulk import Run
@@ -243,6 +246,32 @@ async def test_yes_is_for_that_plan_and_not_for_another(desk: Desk) -> None:
         async with await connect(desk.stripe, **{**desk.values, "policy": ASK}) as agent:
             await agent.credit(desk.customers[0], "25.00", "usd", reference="outage")
     assert 0 == desk.posts()
+
+
+def forged(plan: Plan, change: Callable[[dict[str, Any]], object]) -> Plan:
+    """
+    The plan with other rows under the head that a person reads, its hashes made anew.
+    """
+    lines = [json.loads(line) for line in plan.path.read_bytes().splitlines()]
+    for row in lines[1:]:
+        change(row)
+    rows = [_to_json(row) for row in lines[1:]]
+    head = {**lines[0], "blocks": [_hash(rows)]}
+    del head["digest"]
+    plan.path.write_bytes(_to_json({**head, "digest": _digest(head)}) + b"".join(rows))
+    return open_plan(plan.path)
+
+
+@pytest.mark.parametrize("says_otherwise", [{}, {"amount": -500, "currency": "usd"}], ids=["call", "row"])
+async def test_nobody_is_asked_about_sums_that_are_not_those_of_the_rows(
+    desk: Desk, says_otherwise: dict[str, Any]
+) -> None:
+    """A plan whose hashes are right may still tell a person less than its rows move."""
+    plan = forged(await desk.plan(), lambda row: row.update(says_otherwise) or row["call"].update(amount=-90000))
+    with pytest.raises(NotSentError, match="not as it was made: its head says other sums than its rows"):
+        await waiting(desk, plan)
+    async with BackOffice(desk.settings) as office:
+        assert [] == await office.proposals()
 
 
 async def test_a_no_stands_and_a_yes_is_over_in_time(desk: Desk) -> None:
