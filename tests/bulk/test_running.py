@@ -248,6 +248,30 @@ async def test_yes_is_for_that_plan_and_not_for_another(desk: Desk) -> None:
     assert 0 == desk.posts()
 
 
+@pytest.mark.promise("once.origin")
+async def test_yes_to_a_call_with_a_plans_name_for_its_key_is_none_to_the_plan(desk: Desk) -> None:
+    """Neither before it is run, nor where the plan's own approval ends meanwhile."""
+    policy = {"policy": {**ASK, "approval": {"always": True, "queue": True}}}
+
+    async def approve_call(key: str) -> None:
+        async with await connect(desk.stripe, **{**desk.values, **policy}) as agent:
+            with pytest.raises(ApprovalRequiredError) as caught:
+                await agent.credit(desk.customers[0], "0.01", "usd", idempotency_key=key)
+        await decide(desk, caught.value.proposal_id)
+
+    early, late = await desk.plan(), await desk.plan("late.plan")
+    await approve_call(early.key)
+    await waiting(desk, early)
+    await decide(desk, await waiting(desk, late))
+    async with desk.bulk(**policy) as bulk:
+        made = await bulk.run(late)
+        with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+            db.execute("UPDATE proposals SET expires_at = 1")
+        await approve_call(late.key)
+        assert {"not_sent"} == {result.outcome async for result in made}
+    assert 0 == desk.posts()
+
+
 def forged(plan: Plan, change: Callable[[dict[str, Any]], object]) -> Plan:
     """
     The plan with other rows under the head that a person reads, its hashes made anew.
