@@ -17,6 +17,7 @@ from ocp_stripe_balance import NotSentError
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._journal import Journal, postgres
 from ocp_stripe_balance._journal.postgres import PostgresStore
+from ocp_stripe_balance._text.database_url import DatabaseURL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +97,7 @@ async def test_a_look_takes_nothing_out_of_a_total_that_a_call_takes_out_too(
     stripe: Sandbox, customer: str, place: Place
 ) -> None:
     """What has left a window is taken out once, or the budget would have room for it again."""
+    assert isinstance(place, DatabaseURL)
     now_s = time.time()
     async with await connect(stripe, journal=str(place), policy=POLICY, seams={"clock": lambda: now_s}) as agent:
         await agent.call_tool(TOOL, order(customer, -800))
