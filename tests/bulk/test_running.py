@@ -291,7 +291,12 @@ async def test_nobody_is_asked_about_sums_that_are_not_those_of_the_rows(
     desk: Desk, says_otherwise: dict[str, Any]
 ) -> None:
     """A plan whose hashes are right may still tell a person less than its rows move."""
-    plan = forged(await desk.plan(), lambda row: row.update(says_otherwise) or row["call"].update(amount=-90000))
+
+    def change(row: dict[str, Any]) -> None:
+        row.update(says_otherwise)
+        row["call"]["amount"] = -90000
+
+    plan = forged(await desk.plan(), change)
     with pytest.raises(NotSentError, match="not as it was made: its head says other sums than its rows"):
         await waiting(desk, plan)
     async with BackOffice(desk.settings) as office:
