@@ -262,7 +262,8 @@ async def test_a_budget_that_comes_with_a_later_registration_waits_for_other_hos
 ) -> None:
     """The journal is still the first one's; a call of theirs that is under way may be in the budget's total."""
     budget = {"per": "all", "window": "1h", "credit": {"usd": "10.00"}}
-    agent, name = sdk_double.OCPAgent(), str(place)
+    agent: Any = sdk_double.OCPAgent()
+    name = str(place)
     async with register(agent, settings=settings_of(stripe, journal=name)):
         await agent.register_api(NAME)
         await agent.call_tool(TOOL, order(customer))
@@ -273,7 +274,7 @@ async def test_a_budget_that_comes_with_a_later_registration_waits_for_other_hos
                 other.execute("BEGIN")
                 other.execute(f"SELECT pg_advisory_xact_lock_shared({_number('totals')})")
                 with pytest.raises(NotSentError, match="lock"):
-                    await agent.call_tool(TOOL, order(customer))
+                    await agent.call_tool(TOOL, order(customer, -400))
     assert 1 == len(await ledger(stripe, customer))
 
 
