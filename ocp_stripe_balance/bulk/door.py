@@ -5,6 +5,7 @@ Many entries from one file, in Python: plan it, let a person approve it, run it,
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
@@ -22,7 +23,6 @@ from ocp_stripe_balance.verbs import CREATE, REVERSE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
     from types import TracebackType
 
     from ocp_stripe_balance._domain import Scope
@@ -165,6 +165,7 @@ class Bulk:
             NotSentError: the plan was changed, the journal cannot be read, or the report not be written.
         """
         self._check_scope(plan)
+        self._refuse_loss(plan, target)
         try:
             return await write_report(self._api.many, plan, target)
         except OSError as error:
@@ -181,6 +182,11 @@ class Bulk:
         """
         self._check_scope(plan)
         return await plan_reversal(self._api, plan, out)
+
+    def _refuse_loss(self, plan: Plan, target: Path) -> None:
+        for kept in (plan.path, self.settings.journal_place):
+            if isinstance(kept, Path) and kept.exists() and target.exists() and target.samefile(kept):
+                raise NotSentError(f"{target} is the plan or the journal itself.", hint="Name another file.")
 
     def _check_scope(self, plan: Plan) -> None:
         ours = self._api.scope

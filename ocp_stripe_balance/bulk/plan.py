@@ -34,7 +34,7 @@ _KIND = "ocp-stripe-balance plan"
 _FORMAT = 1
 BLOCK = 500
 """Rows under one hash."""
-_MAX_HEAD, _MAX_ROW = 50_000_000, 200_000
+_MAX_HEAD, _MAX_ROW = 50_000_000, 1_000_000
 _Side = tuple[str, Direction]
 _ANEW = "Plan the file again: what is paid already is paid once."
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import dataclasses
 import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefuse
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.bulk import Bulk, Common, Plan, open_plan
-from ocp_stripe_balance.bulk.plan import _digest, _hash, _to_json
+from ocp_stripe_balance.bulk.plan import PlannedRow, _digest, _hash, _to_json
+from ocp_stripe_balance.bulk.report import Standing, _cells
 from ocp_stripe_balance.bulk.running import Rows
 from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
@@ -397,6 +399,29 @@ async def test_report_says_what_became_of_each_row(desk: Desk) -> None:
     assert {"succeeded": 1, "refused": 1, "to_do": 1} == dict(status.rows)
     assert 123400 == status.amounts["refused", "credit", "usd"]
     assert 0o600 == target.stat().st_mode & 0o777
+
+
+async def test_report_is_not_written_over_the_plan_or_the_journal(desk: Desk) -> None:
+    plan, link = await desk.plan(), desk.folder / "link"
+    await desk.run(plan)
+    link.symlink_to("journal.sqlite3")
+    async with desk.bulk() as bulk:
+        for target in (plan.path, link):
+            with pytest.raises(NotSentError, match="is the plan or the journal itself"):
+                await bulk.report(plan, target)
+    assert {"succeeded": 5} == await desk.became(plan)
+
+
+def test_report_has_no_text_that_begins_a_formula() -> None:
+    row = PlannedRow(1, "k", "cus_1", Money(-500, "usd"), "\n=1+1", {}, is_billed=False)
+    for begin in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20":  # the last four are wide, as some spreadsheets take them too
+        assert f"'{begin}1" in _cells(Standing(row, "not_sent", reason=f"{begin}1"))
+
+
+async def test_row_with_as_much_metadata_as_stripe_takes_can_be_run(desk: Desk) -> None:
+    """Each character of it takes twelve bytes in the plan."""
+    common = dataclasses.replace(CAMPAIGN, metadata={f"k{number}": "💶" * 500 for number in range(48)})
+    assert {"succeeded": 5} == dict((await desk.run(await desk.plan(common=common))).done)
 
 
 async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
