@@ -92,7 +92,7 @@ class Plans:
         """
         now = self._journal.now()
         proposal = book.standing_proposal(question.key, scope, now)
-        if proposal is None or proposal.state == "used":
+        if proposal is None or proposal.state == "used" or proposal.key_origin is not Origin.PLAN:
             proposal = self._proposed(question, finding, scope, caller, now)
             if self._approver is None and not self._policy.approval.queue:
                 nobody = nobody_to_ask(finding)
