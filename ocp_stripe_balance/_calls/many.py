@@ -12,6 +12,7 @@ from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.planned import Plans
 from ocp_stripe_balance._domain import Caller
+from ocp_stripe_balance._journal import READING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +128,7 @@ class Many:
             decided = book.decisions(key) if with_decisions and (record is None or record.state.nothing_moved) else []
             return OnRecord(record, decided[-1] if decided else None)
 
-        return await self.journal.run(lambda book: [one(book, key) for key in keys])
+        return await self.journal.run(lambda book: [one(book, key) for key in keys], reach=READING)
 
     async def has_open(self) -> bool:
         """
@@ -136,7 +137,8 @@ class Many:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        return bool(await self.journal.run(lambda book: book.open_calls(self.scope.base_url, self.scope.mode)))
+        scope = self.scope
+        return bool(await self.journal.run(lambda book: book.open_calls(scope.base_url, scope.mode), reach=READING))
 
     def _prepared(self, tool: ToolSpec, given: Sequence[object]) -> list[Call]:
         orders = (self._service.take(tool, parameters, self._access) for parameters in given)

@@ -104,6 +104,12 @@ class Journal:
         scope = f"{base_url} {mode} {account}"
         return Reach((f"key {scope} {intent.key.text}", f"customer {scope} {intent.customer}"), self._counts)
 
+    def count(self) -> None:
+        """
+        Know that a policy of its calls adds calls up.
+        """
+        self._counts = True
+
     def part_of(self, pace: str) -> float:
         """
         Which part of Stripe's limit is this process's, of all that call at that pace with this record.

@@ -48,7 +48,7 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
 def test_three_witnesses_agree_after_a_short_chaos_on_a_server(tmp_path: Path) -> None:
     """Two hosts with wrong clocks, a server that is killed, sessions that it ends, a worker stopped past its lease."""
     given = {"journal": "postgres", "timeout": 1, "margin": 0.2}
-    options = options_of(calls=100, workers=2, kills=2, forks=2, away=1, stops=1, ends=4, **given)
+    options = options_of(calls=60, workers=2, kills=2, forks=2, away=1, stops=1, ends=4, **given)
     report = asyncio.run(chaos.Run(options, 12, tmp_path).main())
     assert NOTHING == report["violations"]
     assert (2, 2, 1) == (report["SIGKILLs"], report["forks"], report["journal taken away"])
