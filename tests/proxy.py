@@ -74,7 +74,7 @@ class Proxy:
                     if kind == b"Z":
                         break
             self._relay(client, servers)
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):  # a wire that was closed meanwhile has no number
             pass
         finally:
             for wire in (client, *servers):
