@@ -293,6 +293,7 @@ class Run:
         for problem in await asyncio.gather(*harm, return_exceptions=True):
             if problem is not None and not isinstance(problem, asyncio.CancelledError):
                 raise problem
+        await self.journal.come()  # where a session that was killed at the very end took the others along
 
     def place_of(self, number: int) -> Place:
         """
