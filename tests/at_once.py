@@ -52,9 +52,9 @@ def run() -> int:
     code = started.wait()
     for number in signals:
         _signal.signal(number, _signal.SIG_IGN)  # one that comes too late changes nothing
-    if -code in signals:
-        _signal.signal(-code, _signal.SIG_DFL)
     if code < 0:
+        if -code != _signal.SIGKILL:
+            _signal.signal(-code, _signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
 

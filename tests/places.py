@@ -141,6 +141,20 @@ def locked(place: Place | None, how: str = "IMMEDIATE") -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def before_each_row(url: DatabaseURL, does: str, *, of: str) -> Iterator[None]:
+    """
+    The server does something before each INSERT or UPDATE of a call, until the block ends.
+    """
+    with look(url) as db:
+        db.execute(
+            f"CREATE FUNCTION before_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does}; RETURN NEW; END $$; "
+            f"CREATE TRIGGER before_row BEFORE {of} ON calls FOR EACH ROW EXECUTE FUNCTION before_row()"
+        )
+        yield
+        db.execute("DROP TRIGGER before_row ON calls; DROP FUNCTION before_row")
+
+
 class Other:
     """
     Another program at a journal, which works on it at once, without a thread.

@@ -4,9 +4,12 @@ A PostgreSQL server for the tests: the one that TEST_POSTGRES_URL names, else on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import subprocess
 import tempfile
+import time
 import warnings
 from functools import cache
 from pathlib import Path
@@ -53,9 +56,21 @@ class Server:
 
     def start(self) -> None:
         """
-        Start it again after it was killed.
+        Start it again after it was killed, and wait until it lets somebody in: on a busy machine that may take long.
         """
-        self._server.ensure_postgres_running()
+        until = time.monotonic() + 50
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._server.ensure_postgres_running()
+        while True:
+            try:
+                psycopg.connect(self.url).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+            else:
+                break
+        self._server.ensure_postgres_running()  # which finds its process
 
     def stand_by(self, *, stands_by: bool = True) -> None:
         """

@@ -85,7 +85,8 @@ def processes() -> Any:
     The `multiprocessing` whose processes have the imports behind them.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_imports(), "pytest"])
+    agents = [name for name in _imports() if ".mcp" not in name]  # which takes longer than all the rest
+    context.set_forkserver_preload([*agents, "pytest", "hypothesis.stateful"])
     return context
 
 

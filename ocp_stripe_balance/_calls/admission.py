@@ -107,6 +107,22 @@ class Admission:
         """
         return list(findings(self.policy, self.case(call, seen), book.past(call.intent, now)))
 
+    def foresee(
+        self, book: Book, call: Call, seen: SeenCustomer, now: float
+    ) -> Repeated | Conflict | Refused | Busy | TooOld | None:
+        """
+        What stands in the way of a call, but for a person's approval and a minute's wait; records nothing.
+        """
+        intent, past = call.intent, book.past(call.intent, now)
+        record = _found(past, intent)
+        if isinstance(record, Conflict):
+            return record
+        if record is not None and not _is_to_be_sent(record):
+            return self._standing(book, record, intent, now)
+        said = findings(self.policy, self.case(call, seen), past)
+        finding = decide(each for each in said if each.rule != "calls_per_minute")
+        return None if finding is None or finding.verdict == "ask" else Refused(intent, finding)
+
     def admit(self, book: Book, call: Call, seen: SeenCustomer, lease: Lease, now: float) -> Admitted:
         """
         What becomes of a call: recorded and ready to be sent, or why not. Every decision is in the audit.
@@ -166,7 +182,7 @@ class Admission:
             return recorded(record, call.tool, call.access)._replace(approval=call.approval)
         return None
 
-    def _standing(self, book: Book, record: Record, intent: Intent, now: float) -> Admitted | None:
+    def _standing(self, book: Book, record: Record, intent: Intent, now: float) -> Repeated | Busy | TooOld | None:
         """
         What stands in the way of sending a call again that may have been sent; None where nothing does.
         """
@@ -230,7 +246,7 @@ class Admission:
         if self._plan is None or not self._plan.has(call.intent):
             return decide(said), None
         plan = book.standing_proposal(self._plan.key, call.intent.scope, past.now)
-        if plan is not None and plan.state == "approved":
+        if plan is not None and plan.state == "approved" and plan.key_origin is Origin.PLAN:
             return decide(each for each in said if not _asks_about_amount(each)), plan
         finding = decide(said)
         if finding is not None and _asks_about_amount(finding):

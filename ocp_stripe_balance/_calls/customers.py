@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ocp_stripe_balance._calls.call import Call
+    from ocp_stripe_balance._stripe.access import Access
 
 _MAX_KNOWN = 10_000
 _UNREADABLE_FOR_S = 600.0
@@ -95,13 +96,14 @@ class CustomerDirectory:
         is_unreadable = customer is None and time.monotonic() < self._unreadable.get(name, 0.0)
         return SeenCustomer(customer, is_unreadable)
 
-    def know(self, call: Call, currency: str) -> None:
+    def know(self, access: Access, customer: str, currency: str) -> None:
         """
-        Take the customer of a call as read, who is billed in a currency, which nothing changes.
+        Take a customer as read who is billed in a currency, which nothing changes.
         """
-        if self._is_on and _name_of(call) not in self._known:
+        name = (access.mode, *access.mark, customer)
+        if name not in self._known:
             known = KnownCustomer(name=None, currency=currency, balance=None, is_deleted=False)
-            _put(self._known, _name_of(call), known)
+            _put(self._known, name, known)
 
     async def read(self, call: Call, deadline: float, *, is_preview: bool = False) -> SeenCustomer:
         """

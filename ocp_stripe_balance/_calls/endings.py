@@ -478,15 +478,19 @@ class Conflict:
         """
         Raise whose it is.
         """
-        raise self._error()
+        raise self.error
 
     def sentence(self) -> Sentence:
         """
         Whose it is.
         """
-        return Sentence("conflict", str(self._error()))
+        return Sentence("conflict", str(self.error))
 
-    def _error(self) -> IdempotencyConflictError:
+    @property
+    def error(self) -> IdempotencyConflictError:
+        """
+        Whose it is.
+        """
         first, draft = self.first, self.intent
         if isinstance(first, Proposal):
             return IdempotencyConflictError(

@@ -93,7 +93,8 @@ class Lookout:
             int(arguments.get("limit", USUAL_LIMIT)),
         )
         advice = await self._found_out(call, wanted, deadline) if wanted.reference or wanted.key else {}
-        data = await self._journal.run(lambda book: self._told(book, call.intent, wanted, advice), deadline, READING)
+        reach = self._journal.reach(call.intent)  # what the budgets leave is in totals, which a look brings up to date
+        data = await self._journal.run(lambda book: self._told(book, call.intent, wanted, advice), deadline, reach)
         return Succeeded(
             ToolResult(
                 tool=call.tool.name,

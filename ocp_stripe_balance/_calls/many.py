@@ -4,7 +4,7 @@ Many calls at once: what would become of them, what a person decided about all, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ocp_stripe_balance._calls.call import Call, scope_of
 from ocp_stripe_balance._calls.customers import KnownCustomer, SeenCustomer
@@ -12,6 +12,7 @@ from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.planned import Plans
 from ocp_stripe_balance._domain import Caller
+from ocp_stripe_balance._journal import READING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,12 +109,11 @@ class Many:
         if ending is not None:
             ending.result()
 
-    def know(self, tool: ToolSpec, parameters: dict[str, Any], currency: str) -> None:
+    def know(self, customer: str, currency: str) -> None:
         """
         Take a customer as read who is billed in a currency, which nothing changes.
         """
-        for call in self._prepared(tool, [parameters]):
-            self._customers.know(call, currency)
+        self._customers.know(self._access, customer, currency)
 
     async def look_up(self, keys: Sequence[str], *, with_decisions: bool = False) -> list[OnRecord]:
         """
@@ -128,7 +128,7 @@ class Many:
             decided = book.decisions(key) if with_decisions and (record is None or record.state.nothing_moved) else []
             return OnRecord(record, decided[-1] if decided else None)
 
-        return await self.journal.run(lambda book: [one(book, key) for key in keys])
+        return await self.journal.run(lambda book: [one(book, key) for key in keys], reach=READING)
 
     async def has_open(self) -> bool:
         """
@@ -137,7 +137,8 @@ class Many:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        return bool(await self.journal.run(lambda book: book.open_calls(self.scope.base_url, self.scope.mode)))
+        scope = self.scope
+        return bool(await self.journal.run(lambda book: book.open_calls(scope.base_url, scope.mode), reach=READING))
 
     def _prepared(self, tool: ToolSpec, given: Sequence[object]) -> list[Call]:
         orders = (self._service.take(tool, parameters, self._access) for parameters in given)

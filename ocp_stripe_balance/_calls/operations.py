@@ -74,6 +74,8 @@ class Operations:
         self._has_details = settings.trace_details
         self._default_currency = settings.policy_in_force.default_currency
         self.journal = options.journal.opened()
+        if self._policy.counts:  # it may have been opened for another policy
+            self.journal.count()
         self._approver = approver
         self._has_queue = settings.policy_in_force.approval.queue
         self._client = StripeClient(

@@ -8,6 +8,7 @@ earlier no hold for each row as for every call.
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ocp_stripe_balance._calls import approvers
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Caller, Money, Scope
     from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance._policy import Policy
+    from ocp_stripe_balance.models import Answer
 
 
 class Question(NamedTuple):
@@ -75,10 +77,12 @@ class Plans:
             has_queue = self._policy.approval.queue
             said = await approvers.ask(self._approver, standing, self._journal, has_queue=has_queue)
             if isinstance(said, Approval):
-                answer = said.answer
-                await self._journal.run(lambda book: book.decide(answer, self._journal.now()))  # noqa: B023  it is run before the next
+                await self._journal.run(partial(self._decided, answer=said.answer))
             elif said is not None:
                 return said
+
+    def _decided(self, book: Book, answer: Answer) -> None:
+        book.decide(answer, self._journal.now())
 
     def _standing(
         self, book: Book, question: Question, finding: Finding, scope: Scope, caller: Caller
@@ -88,7 +92,7 @@ class Plans:
         """
         now = self._journal.now()
         proposal = book.standing_proposal(question.key, scope, now)
-        if proposal is None or proposal.state == "used":
+        if proposal is None or proposal.state == "used" or proposal.key_origin is not Origin.PLAN:
             proposal = self._proposed(question, finding, scope, caller, now)
             if self._approver is None and not self._policy.approval.queue:
                 nobody = nobody_to_ask(finding)

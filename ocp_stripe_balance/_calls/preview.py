@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ocp_stripe_balance._calls.endings import Conflict, CustomerWanted, Ready, Refused, Repeated, Sentence
+from ocp_stripe_balance._calls.endings import Busy, Conflict, CustomerWanted, Refused, Repeated, Sentence, TooOld
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._journal import Lease, Record
 from ocp_stripe_balance._policy import budgeted, decide
-from ocp_stripe_balance.errors import NotSentError, ToolError
+from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.models import DryRun
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.customers import CustomerDirectory, SeenCustomer
     from ocp_stripe_balance._calls.delivery import Delivery
-    from ocp_stripe_balance._calls.endings import Verdict
     from ocp_stripe_balance._calls.reads import Reader
     from ocp_stripe_balance._domain import Intent
     from ocp_stripe_balance._journal import Book, Journal
@@ -35,8 +34,7 @@ class Foreseen(NamedTuple):
 
     key: str
     """Under which it would be made."""
-    verdict: Verdict
-    is_paid: bool
+    is_paid: bool = False
     """Whether the journal has its entry already."""
     why: str = ""
     """Why it would not be sent."""
@@ -106,13 +104,8 @@ class Previews:
             NotSentError: the journal cannot be read.
         """
         now = self._journal.now()
-
-        def alone(book: Book, call: Call, seen: SeenCustomer) -> Admitted:
-            with book.undone():
-                return self._admission.admit(book, call, seen, Lease(""), now)
-
-        found = await self._journal.preview(lambda book: [alone(book, *each) for each in calls])
-        return [_foreseen(call, admitted) for (call, _), admitted in zip(calls, found, strict=True)]
+        found = await self._journal.run(lambda book: [self._admission.foresee(book, *each, now) for each in calls])
+        return [_foreseen(call.intent.key.text, ending) for (call, _), ending in zip(calls, found, strict=True)]
 
     async def over_budget(self, calls: Sequence[Call], *, per_customer: bool) -> list[Finding]:
         """
@@ -154,16 +147,13 @@ class Previews:
         return _told(admitted.sentence(), request, record.key, warnings)
 
 
-def _foreseen(call: Call, admitted: Admitted) -> Foreseen:
-    verdict, key = admitted.sentence().verdict, call.intent.key.text
-    is_paid = isinstance(admitted, Repeated) and admitted.record.state is State.SUCCEEDED
-    if is_paid or isinstance(admitted, Ready) or verdict in {"ask", "wait"}:
-        return Foreseen(key, verdict, is_paid)
-    try:
-        admitted.result()
-    except ToolError as error:
-        return Foreseen(key, verdict, is_paid, error.why, error.hint)
-    return Foreseen(key, verdict, is_paid)
+def _foreseen(key: str, ending: Repeated | Conflict | Refused | Busy | TooOld | None) -> Foreseen:
+    if isinstance(ending, Repeated) and ending.error is None:
+        return Foreseen(key, is_paid=True)
+    if isinstance(ending, Busy | TooOld | None):  # whoever makes it finds out
+        return Foreseen(key)
+    error = ending.error
+    return Foreseen(key) if error is None else Foreseen(key, why=error.why, hint=error.hint)
 
 
 def _draft(call: Call) -> Record:

@@ -105,20 +105,23 @@ class Copying:
             raise NotSentError(f"The copy is not whole: {error}.", hint=hint) from error
 
     def _copy(self, source: Database, target: _Target) -> Generator[tuple[int, int]]:
-        ours = _sums(source)
+        ours, (newest,) = _sums(source), _run(source, "newest", table="decisions").fetchone()
         with target.writing() as db:
-            is_over = not target.begin(db, ours)
+            is_new = target.begin(db, ours)
         done, total = 0, sum(number for number, _ in ours.values())
-        for table, rows, after in () if is_over else _pages(source, self._batch):
+        for table, rows, after in _pages(source, self._batch):
             with target.writing() as db:
-                target.put(db, table, rows, after)
+                if not is_new:
+                    target.compare(db, table, rows, after)
+                    continue
+                target.put(db, table, rows, after, newest)
             done += len(rows)
             yield done, total
         with target.writing() as db:
-            if not is_over:
+            if is_new:
                 target.end(db, source)
             self.proof = _proof(ours, db)
-            if self.proof.is_whole:
+            if is_new and self.proof.is_whole:
                 _run(db, "unmark", {"number": UNFINISHED})
 
 
@@ -172,13 +175,25 @@ class _Target:
         _run(db, "mark", {"number": UNFINISHED + version, "now": time.time()})
         return True
 
-    def put(self, db: Database, table: str, rows: list[Row], after: int) -> None:
+    def compare(self, db: Database, table: str, rows: list[Row], after: int) -> None:
+        """
+        Look whether the rows after a number are there: as many for as much may be of another journal.
+
+        Raises:
+            NotSentError: they are not.
+        """
+        if table in _NUMBERED and _page(db, table, after, len(rows)) != rows:
+            raise NotSentError(f"{self._place} has as many records already, which are others.", hint=_OTHERS)
+
+    def put(self, db: Database, table: str, rows: list[Row], after: int, newest_decision: int) -> None:
         """
         Put in what is not there yet, or was changed since; the rows are those after a number.
 
         Raises:
-            NotSentError: what was begun is the copy of another journal.
+            NotSentError: what was begun is the copy of another journal, or somebody had it open before and uses it.
         """
+        if _run(db, "newest", table="decisions").fetchone()[0] > newest_decision:
+            raise NotSentError(f"{self._place} is used by others meanwhile.", hint=_OTHERS)
         if table == "joined":
             for row in rows:
                 db.execute(statements()["join_key"], row)
@@ -203,6 +218,7 @@ class _Target:
         db.execute(statements()["keep_window"], {"window_s": window_s})
         for table in _NUMBERED if self._is_server else ():
             _run(db, "count_on", table=table)
+            _run(db, "analyze", table=table)
 
     def _insert(self, db: Database, table: str, rows: list[Row]) -> None:
         if not rows:

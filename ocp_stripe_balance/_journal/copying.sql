@@ -30,6 +30,10 @@ INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, CAST(:r
 SELECT setval(pg_get_serial_sequence('{table}', '{number}'), GREATEST(MAX({number}), 1), MAX({number}) IS NOT NULL)
 FROM {table}
 
+-- analyze:
+-- Let a server know what is in a table, by which it chooses an index.
+ANALYZE {table}
+
 -- version:
 -- The format of a journal, or the mark of a copy that is not whole.
 SELECT MAX(version) FROM migrations

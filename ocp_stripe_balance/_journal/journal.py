@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ocp_stripe_balance._journal.book import Book
 from ocp_stripe_balance._journal.database import EVERYTHING, Reach, UnprovedError
+from ocp_stripe_balance._journal.file import BusyError
 from ocp_stripe_balance._journal.forks import forks
 from ocp_stripe_balance._journal.lease import Leases
 from ocp_stripe_balance._journal.permissions import hint_of
@@ -103,6 +104,12 @@ class Journal:
         scope = f"{base_url} {mode} {account}"
         return Reach((f"key {scope} {intent.key.text}", f"customer {scope} {intent.customer}"), self._counts)
 
+    def count(self) -> None:
+        """
+        Know that a policy of its calls adds calls up.
+        """
+        self._counts = True
+
     def part_of(self, pace: str) -> float:
         """
         Which part of Stripe's limit is this process's, of all that call at that pace with this record.
@@ -179,7 +186,7 @@ class Journal:
         (result, error), cancelled = await _wait(item, self._patience_s, deadline)
         if error is None:
             return Written(result, cancelled=cancelled)
-        return Written(None, f"{self.place}: {error}", cancelled)
+        return Written(None, f"{self.place}: {self._words(error)}", cancelled)
 
     async def aclose(self) -> None:
         """
@@ -225,7 +232,7 @@ class Journal:
     def _unusable(self, error: Exception) -> NotSentError:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         hint = getattr(error, "hint", "")
-        why = str(error) if hint else f"{name}: {error}"
+        why = self._words(error) if hint else f"{name}: {error}"
         refused = hint_of(self.place, error) if isinstance(self.place, Path) else None
         hint = refused or hint or "A person must make room, or mend the file that OCP_STRIPE_JOURNAL names."
         return NotSentError(
@@ -233,6 +240,13 @@ class Journal:
             hint=f"{hint} Then call again with the same key: what became of earlier attempts is in the journal.",
             next="call_again" if refused is None else "stop_and_tell",
         )
+
+    def _words(self, error: BaseException) -> str:
+        """
+        What is wrong: who waits for a server in vain does not know for what.
+        """
+        is_either = isinstance(error, BusyError) and not isinstance(self.place, Path)
+        return f"{error}, or the server does not answer" if is_either else str(error)
 
     def __del__(self) -> None:
         """

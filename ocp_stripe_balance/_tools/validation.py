@@ -38,6 +38,8 @@ _ONE_OBJECT = "pass one JSON object with the parameters by name"
 # Within these, which valid parameters of ours keep, a copy needs no further look.
 _MAX_PLAIN_DEPTH = 2
 _MAX_PLAIN_ITEMS = 64
+_LONGEST_AMOUNT = 19  # characters
+_SHOWN = 40
 _MAX_INT_BITS = 256  # far past every bound of ours, near enough to print
 
 
@@ -472,7 +474,7 @@ def _amount_hint(value: object, plain: dict[str, Any], schema: dict[str, Any]) -
             f"pass the integer {int(value)}, without quotes, if you mean {money.to_text(int(value), currency)} "
             "(amounts count the smallest unit)"
         )
-    if isinstance(value, str | float) and len(str(value)) < 20:  # noqa: PLR2004  longer than any amount
+    if isinstance(value, str | float) and len(str(value)) <= _LONGEST_AMOUNT:
         minor = money.to_minor(str(value), currency)
         if minor:
             what = f"{minor} for {money.to_text(minor, currency)}"
@@ -489,7 +491,7 @@ def _key(name: object) -> str:
     A key as it reads in a path: plain where it is an identifier, quoted and cut where it is not.
     """
     text = name if isinstance(name, str) else shown(name)
-    return text if re.fullmatch(r"[\w$-]{1,64}", text, re.ASCII) else ascii(text[:40]) + ("…" if len(text) > 40 else "")  # noqa: PLR2004
+    return text if re.fullmatch(r"[\w$-]{1,64}", text, re.ASCII) else f"{text[:_SHOWN]!a}{'…' * (len(text) > _SHOWN)}"
 
 
 def _path(parts: Iterable[Any]) -> str:

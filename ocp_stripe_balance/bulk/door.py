@@ -4,6 +4,8 @@ Many entries from one file, in Python: plan it, let a person approve it, run it,
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
@@ -21,7 +23,6 @@ from ocp_stripe_balance.verbs import CREATE, REVERSE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
     from types import TracebackType
 
     from ocp_stripe_balance._domain import Scope
@@ -132,9 +133,11 @@ class Bulk:
         Raises:
             ApprovalRequiredError: it waits for a person.
             PolicyRefusedError: a person said no, or nobody can be asked.
-            NotSentError: it is for another server, mode or account, or the journal cannot be used.
+            NotSentError: it is for another server, mode or account, its head says other sums than its rows, or the
+                journal cannot be used.
         """
         self._check_scope(plan)
+        await asyncio.to_thread(plan.check)
         await self._api.many.decide(question_of(plan), approver, asks_always=asks_always)
         rows = Rows(plan)
         api = StripeAPI(self._options(plan=rows))
@@ -162,6 +165,7 @@ class Bulk:
             NotSentError: the plan was changed, the journal cannot be read, or the report not be written.
         """
         self._check_scope(plan)
+        self._refuse_loss(plan, target)
         try:
             return await write_report(self._api.many, plan, target)
         except OSError as error:
@@ -178,6 +182,11 @@ class Bulk:
         """
         self._check_scope(plan)
         return await plan_reversal(self._api, plan, out)
+
+    def _refuse_loss(self, plan: Plan, target: Path) -> None:
+        for kept in (plan.path, self.settings.journal_place):
+            if isinstance(kept, Path) and kept.exists() and target.exists() and target.samefile(kept):
+                raise NotSentError(f"{target} is the plan or the journal itself.", hint="Name another file.")
 
     def _check_scope(self, plan: Plan) -> None:
         ours = self._api.scope

@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._calls.planned import Question
-from ocp_stripe_balance._domain import Money, Scope
+from ocp_stripe_balance._domain import Direction, Money, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.spelling import one_spelling
@@ -33,7 +34,8 @@ _KIND = "ocp-stripe-balance plan"
 _FORMAT = 1
 BLOCK = 500
 """Rows under one hash."""
-_MAX_HEAD, _MAX_ROW = 50_000_000, 200_000
+_MAX_HEAD, _MAX_ROW = 50_000_000, 1_000_000
+_Side = tuple[str, Direction]
 _ANEW = "Plan the file again: what is paid already is paid once."
 
 
@@ -100,6 +102,26 @@ class Plan:
                 yield [_row(parsed(line.decode())) for line in lines]
             if file.read(1):
                 raise _changed(self.path, "rows were added")
+
+    def check(self) -> None:
+        """
+        Look whether the head says what the rows add up to, which a person decides on.
+
+        Raises:
+            NotSentError: it does not, or `blocks` fails.
+        """
+        number, amounts, largest = Counter[_Side](), Counter[_Side](), Counter[_Side]()
+        for block in self.blocks():
+            for row in block:
+                moved = row.moved
+                kind = moved.currency, moved.direction
+                number[kind] += 1
+                amounts[kind] += moved.amount
+                largest[kind] = max(largest[kind], abs(moved.amount))
+        ours = sorted((kind[0], amounts[kind], number[kind], largest[kind]) for kind in number)
+        names = ("currency", "amount", "number", "largest")
+        if (number.total(), ours) != (self.number, sorted(tuple(map(each.get, names)) for each in self.facts["sums"])):
+            raise _changed(self.path, "its head says other sums than its rows")
 
 
 def open_plan(path: Path) -> Plan:
@@ -206,7 +228,7 @@ def _row(facts: dict[str, Any]) -> PlannedRow:
         line=facts["line"],
         key=facts["key"],
         customer=call["customer"],
-        moved=Money(facts.get("amount", call.get("amount")), facts.get("currency", call.get("currency"))),
+        moved=Money(call.get("amount", facts.get("amount")), call.get("currency", facts.get("currency"))),
         reference=call.get("reference", ""),
         parameters=call,
         is_billed=facts.get("billed", False),

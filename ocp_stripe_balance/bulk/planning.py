@@ -132,8 +132,7 @@ def _note(line: int, foreseen: Foreseen | Invalid, mistakes: Mistakes) -> None:
         for problem in foreseen.problems:
             mistakes.note(line, problem.path, problem.message, problem.hint)
     elif foreseen.why:
-        what = "was rejected by Stripe before" if foreseen.verdict == "replay" else "would be refused"
-        mistakes.note(line, "", f"{what}: {foreseen.why.rstrip('.')}", foreseen.hint)
+        mistakes.note(line, "", f"would be refused: {foreseen.why.rstrip('.')}", foreseen.hint)
 
 
 def _compare(expected: Expected, number: int, sums: Sequence[Sum], mistakes: Mistakes) -> None:

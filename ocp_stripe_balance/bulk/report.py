@@ -27,6 +27,7 @@ Became = Literal["succeeded", "rejected", "refused", "not_sent", "unknown", "und
 _COLUMNS = (
     "line", "customer", "direction", "amount", "currency", "reference", "outcome", "entry", "reason", "at", "key",
 )  # fmt: skip
+_BEGIN_FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are wide
 
 
 class Standing(NamedTuple):
@@ -127,4 +128,4 @@ def _cells(standing: Standing) -> list[str]:
         str(row.line), row.customer, row.moved.direction, amount, currency, row.reference, became, entry or "", reason,
         moment(at) if at else "", row.key,
     ]  # fmt: skip
-    return [f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text for text in texts]
+    return [f"'{text}" if text[:1] in _BEGIN_FORMULAS else text for text in texts]

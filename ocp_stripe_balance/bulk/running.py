@@ -277,7 +277,7 @@ class Run:
             await asyncio.sleep(self._not_before - self._many.journal.now())
             try:
                 if row.is_billed:
-                    self._many.know(self._tool, row.parameters, row.moved.currency)
+                    self._many.know(row.customer, row.moved.currency)
                 result = await self._api.call(self._tool, row.parameters, headers=None, idempotency_key=None)
             except PolicyRefusedError as error:
                 if error.rule != "calls_per_minute" or error.free_at is None:
@@ -292,8 +292,10 @@ class Run:
 
     async def _found_out(self, row: PlannedRow, error: OutcomeUnknownError) -> RowResult:
         """
-        What the ledger says of a row whose outcome the same call again does not tell.
+        What the ledger says of a row whose outcome the same call again does not tell; not where the run has stopped.
         """
+        if self.stopped is not None:
+            return RowResult(row, "unknown", error=error)
         look = next(tool for tool in self._api.tools if tool.name == _LOOK)
         with contextlib.suppress(ToolError):
             await self._api.call(look, {"key": row.key}, headers=None, idempotency_key=None)

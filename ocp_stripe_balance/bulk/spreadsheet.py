@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Unpacked: a sheet of a million rows has 200 MB; the texts of all its cells are kept in memory.
 _MAX_UNPACKED, _MAX_TEXTS = 500_000_000, 60_000_000
+_MAX_LINES = 1 << 20  # of any sheet
 _CUT_OFF = "is not a whole spreadsheet: it is cut off, or damaged"
 _NO_VALUES = {
     "f": ("is a formula", "copy the column, and paste it as values"),
@@ -78,6 +79,9 @@ def _sheet(book: Any, form: Form) -> Any:
 def _lines(sheet: Any, mistakes: Mistakes) -> Iterator[tuple[int, list[Cell]]]:
     width = 0
     for line, row in enumerate(sheet.iter_rows(), 1):
+        if line > _MAX_LINES:  # each line that is left out counts, and takes its time
+            mistakes.note(line, "", f"is beyond line {_MAX_LINES:,}, and no sheet goes on there", "save it anew")
+            return
         cells = [_value(line, cell, mistakes) for cell in row]
         while cells and cells[-1] == "" and (not width or len(cells) > width):
             cells.pop()

@@ -155,11 +155,15 @@ async def run_plan(
         run = await bulk.run(made, limit=limit, only_failed=only_failed, max_failed=max_failed / 100, **asking)
         ctx.obj.calling = asyncio.ensure_future(_follow(run, before))
         await ctx.obj.calling
+        ctx.obj.calling = None
+        ctx.obj.done = (
+            f"in this run: {', '.join(f'{number:,} {ended}' for ended, number in run.done.items()) or 'nothing'}"
+        )
         after = await bulk.status(made)
-    ctx.obj.done = _tell_status(ctx.obj, made, after, run)
+    _tell_status(ctx.obj, made, after, run)
     ctx.obj.flush()
     if run.stopped:
-        say(f"Stopped: {run.stopped}.")
+        say(f"Stopped: {run.stopped.rstrip('.')}.")
     if after.rows.total() > after.rows["succeeded"] + after.rows["rejected"]:
         say("To go on: the same command again. What is paid is not paid again.")
     return _exit_code(after, run)
@@ -212,11 +216,14 @@ async def reverse(ctx: typer.Context, path: PlanFile, *, out: ReverseFile = None
 
 async def _follow(run: "BulkRun", before: "Status") -> None:
     """
-    Wait for all results, with a bar that says how many there are, and what failed.
+    Wait for all results, with a bar that says how many there are, how much was moved, and what failed.
     """
+    moved = Counter[str]()
     with _bar(before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
-        async for _result in run:
-            show(run.done)
+        async for result in run:
+            if result.outcome == "succeeded":
+                moved[result.row.moved.currency] += result.row.moved.amount
+            show(run.done, moved)
 
 
 def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
@@ -231,19 +238,18 @@ def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
     say(command("bulk", "run", str(made.path)))
 
 
-def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" = None, **more: Any) -> str:
+def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" = None, **more: Any) -> None:
     """
-    Print how far a plan is; the same in a sentence.
+    Print how far a plan is.
     """
     amounts = [
         {"outcome": became, "direction": direction, "currency": currency, "amount": amount}
         for (became, direction, currency), amount in sorted(found.amounts.items())
     ]
-    said = ", ".join(f"{number:,} {became.replace('_', ' ')}" for became, number in sorted(found.rows.items()))
     if run.as_json:
         facts = {"plan": str(made.path), "digest": made.digest, "rows": dict(found.rows), "amounts": amounts, **more}
         run.print_facts(facts | ({"stopped": ran.stopped, "this_run": dict(ran.done)} if ran else {}))
-        return said
+        return
     show_fact("plan", f"{made.path}, {made.number:,} rows")
     for became, number in sorted(found.rows.items()):
         sums = [
@@ -252,7 +258,6 @@ def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" 
             if outcome == became
         ]
         show_fact(became.replace("_", " "), f"{number:,} ({', '.join(sums)})")
-    return said
 
 
 def _exit_code(found: "Status", run: "BulkRun") -> int:
@@ -261,7 +266,7 @@ def _exit_code(found: "Status", run: "BulkRun") -> int:
     """
     if found.rows["unknown"] or found.rows["under_way"]:
         return stopping.exit_code(4)
-    if run.done["rejected"]:
+    if found.rows["rejected"]:
         return 3
     return stopping.exit_code(2) if run.stopped or run.done["not_sent"] else 0
 
@@ -329,12 +334,12 @@ def _span(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _bar(total: int) -> Iterator[Callable[[Counter[Any]], None]]:
+def _bar(total: int) -> Iterator[Callable[[Counter[Any], Counter[str]], None]]:
     """
-    What to tell how many rows ended how: a bar on a terminal, else nothing.
+    What to tell how many rows ended how, and how much moved: a bar on a terminal, else nothing.
     """
     if is_plain(sys.stderr):
-        yield lambda _done: None
+        yield lambda _done, _moved: None
         return
     from rich.console import Console  # only a terminal needs it
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -344,9 +349,10 @@ def _bar(total: int) -> Iterator[Callable[[Counter[Any]], None]]:
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("rows", total=total, said="")
 
-        def show(done: Counter[Any]) -> None:
-            said = ", ".join(f"{number:,} {outcome}" for outcome, number in done.items() if outcome != "succeeded")
-            bar.update(task, completed=done.total(), said=said)
+        def show(done: Counter[Any], moved: Counter[str]) -> None:
+            said = [money.effect(amount, currency) for currency, amount in moved.items() if amount]
+            said += [f"{number:,} {outcome}" for outcome, number in done.items() if outcome != "succeeded"]
+            bar.update(task, completed=done.total(), said=", ".join(said))
 
         yield show
 

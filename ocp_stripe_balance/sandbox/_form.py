@@ -13,6 +13,9 @@ from ocp_stripe_balance.sandbox._errors import StripeError
 
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)\Z")
 _MAX_AMOUNT = 99_999_999_999  # Stripe documents no bound; see docs/sandbox.md
+_MAX_KEY, _MAX_VALUE = 40, 500  # https://docs.stripe.com/metadata
+_MAX_LEVELS = 4  # https://docs.stripe.com/expand
+_MAX_PAGE = 100  # https://docs.stripe.com/api/pagination
 
 Form = dict[str, Any]
 
@@ -120,9 +123,9 @@ def _metadata(name: str, value: Any, _param: Param) -> dict[str, str] | None:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise StripeError(400, "Invalid hash", param=name)
     for key, item in value.items():
-        if len(key) > 40:  # noqa: PLR2004  https://docs.stripe.com/metadata
+        if len(key) > _MAX_KEY:
             raise StripeError(400, f"Invalid key: {key} must be a string under 40 characters", param=name)
-        if len(item) > 500:  # noqa: PLR2004
+        if len(item) > _MAX_VALUE:
             raise StripeError(400, f"Invalid val: {item[:20]}… must be a string under 500 characters", param=name)
     return value
 
@@ -132,14 +135,14 @@ def _expand(name: str, value: Any, _param: Param) -> list[str]:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise StripeError(400, "Invalid array", param=name)
     for item in items:
-        if item.count(".") > 3:  # noqa: PLR2004  https://docs.stripe.com/expand: four levels
+        if item.count(".") >= _MAX_LEVELS:
             raise StripeError(400, f"You cannot expand more than 4 levels of a property ({item}).", param=name)
     return items
 
 
 def _limit(name: str, value: Any, param: Param) -> int:
     limit = _integer(name, value, param)
-    if not 1 <= limit <= 100:  # noqa: PLR2004  https://docs.stripe.com/api/pagination
+    if not 1 <= limit <= _MAX_PAGE:
         raise StripeError(400, f"This value must be between 1 and 100 (you passed {limit}).", param=name)
     return limit
 

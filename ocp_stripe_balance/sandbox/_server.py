@@ -15,6 +15,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MAX_RECORDED = 10_000
+_MAX_KEY = 255  # https://docs.stripe.com/api/idempotent_requests
 _FAULTS_PATH = "/_sandbox/faults"
 _LIMITS_PATH = "/_sandbox/limits"
 _HTML_502 = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
@@ -348,7 +350,7 @@ class _Exchange:
             await _stall_before(self.fault)
             async with self._customer_held():
                 return _Answer(200, _json(self._apply()), self.headers)
-        if len(self.key) > 255:  # noqa: PLR2004  https://docs.stripe.com/api/idempotent_requests
+        if len(self.key) > _MAX_KEY:
             raise errors.StripeError(400, "Idempotency keys must be at most 255 characters long.")
         stored = self.account.keys.begin(self.key, self.path, self.form, self.request_id)
         self.headers.update(
@@ -356,7 +358,7 @@ class _Exchange:
         )
         if stored is not None:
             self.headers.update({"Original-Request": stored.request_id, "Idempotent-Replayed": "true"})
-            if stored.status >= 500:  # noqa: PLR2004
+            if stored.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 del self.headers["Stripe-Should-Retry"]
             return _Answer(stored.status, stored.body, self.headers)
         try:
@@ -382,7 +384,7 @@ class _Exchange:
         except errors.StripeError as error:
             if not error.is_stored:
                 raise
-            if error.status >= 500:  # noqa: PLR2004
+            if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 del self.headers["Stripe-Should-Retry"]
             extra = self.fault.headers if self.fault else {}
             return _Answer(error.status, _json(error.body), self.headers | error.headers | extra)

@@ -45,7 +45,7 @@ from helpers import (
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from places import ON_BOTH, Place, Places, age, look, opened, settings_on_server
+from places import ON_BOTH, Place, Places, age, before_each_row, look, opened, settings_on_server
 from programs import processes
 
 from ocp_stripe_balance import (
@@ -235,16 +235,14 @@ def broken(place: Place) -> Iterator[None]:
     """
     A journal in which no call can be changed, until the block ends.
     """
+    if not isinstance(place, Path):
+        with before_each_row(place, "RAISE 'broken'", of="UPDATE"):
+            yield
+        return
     with look(place) as db:
-        if isinstance(place, Path):
-            db.execute("CREATE TRIGGER broken BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'broken'); END")
-        else:
-            db.execute(
-                "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$;"
-                "CREATE TRIGGER broken BEFORE UPDATE ON calls EXECUTE FUNCTION broken()"
-            )
+        db.execute("CREATE TRIGGER broken BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'broken'); END")
         yield
-        db.execute("DROP TRIGGER broken" + ("" if isinstance(place, Path) else " ON calls; DROP FUNCTION broken"))
+        db.execute("DROP TRIGGER broken")
 
 
 @ON_BOTH

@@ -5,14 +5,19 @@ A row that another session has for too long, on a server: its transaction is wai
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, connect, ledger, order
+from helpers import TOOL, connect, draft, ledger, order
 from places import look
 
 from ocp_stripe_balance import NotSentError
-from ocp_stripe_balance._journal import postgres
+from ocp_stripe_balance._domain import Money
+from ocp_stripe_balance._journal import Journal, postgres
+from ocp_stripe_balance._journal.postgres import PostgresStore
+from ocp_stripe_balance._text.database_url import DatabaseURL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,3 +89,26 @@ async def test_a_row_that_others_keep_ends_a_call_at_its_deadline(
             assert lost.is_set()
             db.execute("COMMIT")
     assert 1 == len(await ledger(stripe, customer))
+
+
+@ON_SERVER
+@pytest.mark.promise("closed.budget")
+async def test_a_look_takes_nothing_out_of_a_total_that_a_call_takes_out_too(
+    stripe: Sandbox, customer: str, place: Place
+) -> None:
+    """What has left a window is taken out once, or the budget would have room for it again."""
+    assert isinstance(place, DatabaseURL)
+    now_s = time.time()
+    async with await connect(stripe, journal=str(place), policy=POLICY, seams={"clock": lambda: now_s}) as agent:
+        await agent.call_tool(TOOL, order(customer, -800))
+        now_s += 7200
+        intent = draft("k", customer=customer, base_url=stripe.url).intent._replace(money=Money(-1, "usd"))
+        reach = Journal(place).reach(intent)  # as of a call on another host
+        with contextlib.closing(PostgresStore(place)) as other, look(place) as db:
+            assert other.begin([reach]).past(intent, now_s).spent("all", 3600.0) == 0
+            looking = asyncio.ensure_future(agent.call_tool("getBalanceCalls", {"customer": customer}))
+            while not db.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+                await asyncio.sleep(0.005)
+            other.commit()
+            await looking
+        assert [] == await Journal(place).run(lambda book: book.wrong_totals())

@@ -92,20 +92,26 @@ def posts(stripe: Sandbox) -> int:
     return sum(each.method == "POST" for each in list(stripe.requests))
 
 
-def test_exit_codes_say_what_went_worst(stripe_thread: Sandbox, plan: str) -> None:
+def test_exit_codes_say_what_went_worst(stripe_thread: Sandbox, plan: str, tmp_path: Path) -> None:
     words = ("bulk", "run", plan, "--limit", "1")
     policy = {"OCP_STRIPE_RATE_LIMIT": "off", "OCP_STRIPE_MAX_ATTEMPTS": "1"}
+    refused = {"OCP_STRIPE_POLICY": str(tmp_path / "policy.toml"), **policy}
+    (tmp_path / "policy.toml").write_text('[limits]\ncredit = { usd = "1.00" }\n')
+    done = run("bulk", "run", plan, stripe=stripe_thread, **refused)
+    assert 2 == done.returncode
+    assert "Stopped: 20 of the last 20 rows failed; the last one: Nothing was sent: amount -500 is" in done.stderr
     assert 2 == run(*words, stripe=stripe_thread, **policy).returncode  # the limit is reached, and rows are left
     stripe_thread.faults.add("reset", path="balance")
     assert 4 == run(*words, stripe=stripe_thread, **policy).returncode
     assert 0 == run("bulk", "run", plan, stripe=stripe_thread, **policy).returncode
 
 
+@pytest.mark.timeout(180)  # workers wait between attempts as they do at work
 @pytest.mark.promise("once.bulk")
 def test_workers_on_one_plan_that_are_killed_pay_each_row_once(tmp_path: Path) -> None:
-    """Two at once, four kills, a failing Stripe: report, journal and ledger agree. make chaos-bulk has more."""
-    found = chaos_bulk.run(tmp_path, rows=40, workers=2, kills=4, faults=0.3, seed=7)
+    """Two at once, three kills, a failing Stripe: report, journal and ledger agree. make chaos-bulk has more."""
+    found = chaos_bulk.run(tmp_path, rows=24, workers=2, kills=3, faults=0.2, seed=7)
     assert {"succeeded", "unknown"} >= set(found["told"])
-    assert found["told"]["succeeded"] > 30
+    assert found["told"]["succeeded"] > 20
     assert 1 == len(set(found["sums"].values()))
     assert [] == found["wrong"]

@@ -196,3 +196,14 @@ async def test_a_plan_that_was_changed_is_refused(stripe: Sandbox, tmp_path: Pat
     made.path.write_text(json.dumps({**json.loads(head), "format": 2}) + "\n")
     with pytest.raises(NotSentError, match="has format 2"):
         open_plan(made.path)
+
+
+async def test_a_rate_of_the_policy_refuses_no_row(stripe: Sandbox, tmp_path: Path) -> None:
+    """A run waits for it, and the plan says how long that takes."""
+    first, second = stripe.create_customer(), stripe.create_customer()
+    settings: dict[str, Any] = {"policy": {"calls_per_minute": 1}, "journal": str(tmp_path / "journal.sqlite3")}
+    async with await connect(stripe, **settings) as agent:
+        await agent.credit(first, "1.00", "usd", reference="other")
+    made = await planned(stripe, write(tmp_path, f"{second},1.00"), settings=settings)
+    async with Bulk(settings_of(stripe, **settings)) as bulk:
+        assert 60 == bulk.duration(made)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import openpyxl
 import pytest
 
+from ocp_stripe_balance.bulk import spreadsheet
 from ocp_stripe_balance.bulk.mistakes import Mistakes
 from ocp_stripe_balance.bulk.reading import Form, rows_of
 from ocp_stripe_balance.bulk.rows import Common, row_of
@@ -211,6 +212,17 @@ def test_spreadsheet_that_is_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "in.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/sharedStrings.xml", bytes(60_000_001))
     assert "is far larger unpacked than a list of entries is" in told(tmp_path / "in.xlsx")
+
+
+def test_spreadsheet_whose_lines_never_end_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a line with a great number, all before it are read too, which are not there."""
+    monkeypatch.setattr(spreadsheet, "_MAX_LINES", 1000)
+    with zipfile.ZipFile(io.BytesIO(sheet(lambda _: None))) as whole, zipfile.ZipFile(tmp_path / "in.xlsx", "w") as bad:
+        for part in whole.namelist():
+            bad.writestr(part, whole.read(part).replace(b'<row r="2"', b'<row r="2000000000"'))
+    assert "line 1001: is beyond line 1,000" in told(tmp_path / "in.xlsx")
 
 
 def test_good_spreadsheet_says_the_same_as_text(tmp_path: Path) -> None:

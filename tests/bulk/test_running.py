@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import dataclasses
+import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,14 @@ from helpers import UNGUARDED, connect, draft, ledger
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.bulk import Bulk, Common, Plan
+from ocp_stripe_balance.bulk import Bulk, Common, Plan, open_plan
+from ocp_stripe_balance.bulk.plan import PlannedRow, _digest, _hash, _to_json
+from ocp_stripe_balance.bulk.report import Standing, _cells
 from ocp_stripe_balance.bulk.running import Rows
 from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ocp_stripe_balance.bulk import Run
@@ -245,6 +250,61 @@ async def test_yes_is_for_that_plan_and_not_for_another(desk: Desk) -> None:
     assert 0 == desk.posts()
 
 
+@pytest.mark.promise("once.origin")
+async def test_yes_to_a_call_with_a_plans_name_for_its_key_is_none_to_the_plan(desk: Desk) -> None:
+    """Neither before it is run, nor where the plan's own approval ends meanwhile."""
+    policy = {"policy": {**ASK, "approval": {"always": True, "queue": True}}}
+
+    async def approve_call(key: str) -> None:
+        async with await connect(desk.stripe, **{**desk.values, **policy}) as agent:
+            with pytest.raises(ApprovalRequiredError) as caught:
+                await agent.credit(desk.customers[0], "0.01", "usd", idempotency_key=key)
+        await decide(desk, caught.value.proposal_id)
+
+    early, late = await desk.plan(), await desk.plan("late.plan")
+    await approve_call(early.key)
+    await waiting(desk, early)
+    await decide(desk, await waiting(desk, late))
+    async with desk.bulk(**policy) as bulk:
+        made = await bulk.run(late)
+        with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+            db.execute("UPDATE proposals SET expires_at = 1")
+        await approve_call(late.key)
+        assert {"not_sent"} == {result.outcome async for result in made}
+    assert 0 == desk.posts()
+
+
+def forged(plan: Plan, change: Callable[[dict[str, Any]], object]) -> Plan:
+    """
+    The plan with other rows under the head that a person reads, its hashes made anew.
+    """
+    lines = [json.loads(line) for line in plan.path.read_bytes().splitlines()]
+    for row in lines[1:]:
+        change(row)
+    rows = [_to_json(row) for row in lines[1:]]
+    head = {**lines[0], "blocks": [_hash(rows)]}
+    del head["digest"]
+    plan.path.write_bytes(_to_json({**head, "digest": _digest(head)}) + b"".join(rows))
+    return open_plan(plan.path)
+
+
+@pytest.mark.parametrize("says_otherwise", [{}, {"amount": -500, "currency": "usd"}], ids=["call", "row"])
+async def test_nobody_is_asked_about_sums_that_are_not_those_of_the_rows(
+    desk: Desk, says_otherwise: dict[str, Any]
+) -> None:
+    """A plan whose hashes are right may still tell a person less than its rows move."""
+
+    def change(row: dict[str, Any]) -> None:
+        row.update(says_otherwise)
+        row["call"]["amount"] = -90000
+
+    plan = forged(await desk.plan(), change)
+    with pytest.raises(NotSentError, match="not as it was made: its head says other sums than its rows"):
+        await waiting(desk, plan)
+    async with BackOffice(desk.settings) as office:
+        assert [] == await office.proposals()
+
+
 async def test_a_no_stands_and_a_yes_is_over_in_time(desk: Desk) -> None:
     plan = await desk.plan()
     await decide(desk, await waiting(desk, plan), is_yes=False)
@@ -341,6 +401,29 @@ async def test_report_says_what_became_of_each_row(desk: Desk) -> None:
     assert 0o600 == target.stat().st_mode & 0o777
 
 
+async def test_report_is_not_written_over_the_plan_or_the_journal(desk: Desk) -> None:
+    plan, link = await desk.plan(), desk.folder / "link"
+    await desk.run(plan)
+    link.symlink_to("journal.sqlite3")
+    async with desk.bulk() as bulk:
+        for target in (plan.path, link):
+            with pytest.raises(NotSentError, match="is the plan or the journal itself"):
+                await bulk.report(plan, target)
+    assert {"succeeded": 5} == await desk.became(plan)
+
+
+def test_report_has_no_text_that_begins_a_formula() -> None:
+    row = PlannedRow(1, "k", "cus_1", Money(-500, "usd"), "\n=1+1", {}, is_billed=False)
+    for begin in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20":  # the last four are wide, as some spreadsheets take them too
+        assert f"'{begin}1" in _cells(Standing(row, "not_sent", reason=f"{begin}1"))
+
+
+async def test_row_with_as_much_metadata_as_stripe_takes_can_be_run(desk: Desk) -> None:
+    """Each character of it takes twelve bytes in the plan."""
+    common = dataclasses.replace(CAMPAIGN, metadata={f"k{number}": "💶" * 500 for number in range(48)})
+    assert {"succeeded": 5} == dict((await desk.run(await desk.plan(common=common))).done)
+
+
 async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
     """By a plan of its own; of what was not paid, nothing is taken back."""
     plan = await desk.plan()
@@ -406,3 +489,14 @@ async def test_a_call_is_a_row_only_where_it_says_the_same(desk: Desk) -> None:
         assert not rows.has(call.intent._replace(**change))
     rows.remove(row)
     assert not rows.has(call.intent)
+
+
+async def test_customers_whose_currency_is_fixed_are_not_read_again(desk: Desk) -> None:
+    """Nothing changes it; of the others, the run asks again."""
+    async with await connect(desk.stripe) as agent:
+        await agent.credit(desk.customers[0], "1.00", "usd", reference="before")
+    plan = await desk.plan()
+    desk.stripe.requests.clear()
+    await desk.run(plan, {"customer_check": "on"})
+    read = {each.target.rpartition("/")[2] for each in desk.stripe.requests if each.method == "GET"}
+    assert set(desk.customers[1:]) == read

@@ -17,11 +17,13 @@ import ocp_agent
 import pytest
 import sdk_double
 from helpers import TEST_KEY, TOOL, TOOLS, UNGUARDED, answered, ledger, order
+from places import look
 from programs import started
 
 from ocp_stripe_balance import (
     ConfigurationError,
     InvalidParametersError,
+    NotSentError,
     OCPAgent,
     PolicyRefusedError,
     Proposal,
@@ -29,11 +31,14 @@ from ocp_stripe_balance import (
     ToolError,
     register,
 )
+from ocp_stripe_balance._journal.postgres import _number
 from ocp_stripe_balance.errors import ResourceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from places import Place
 
     from ocp_stripe_balance.sandbox import Sandbox
     from ocp_stripe_balance.sdk import Registration
@@ -247,6 +252,29 @@ async def test_an_agent_remembers_what_it_paid_over_registrations(sdk: Any, stri
             await agent.register_api(NAME)
             await pay()
     assert [False, True, True, True] == is_replayed
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@pytest.mark.promise("closed.budget")
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+async def test_a_budget_that_comes_with_a_later_registration_waits_for_other_hosts(
+    stripe: Sandbox, customer: str, place: Place
+) -> None:
+    """The journal is still the first one's; a call of theirs that is under way may be in the budget's total."""
+    budget = {"per": "all", "window": "1h", "credit": {"usd": "10.00"}}
+    agent: Any = sdk_double.OCPAgent()
+    name = str(place)
+    async with register(agent, settings=settings_of(stripe, journal=name)):
+        await agent.register_api(NAME)
+        await agent.call_tool(TOOL, order(customer))
+        stricter = settings_of(stripe, journal=name, policy={"budgets": [budget]}, timeout=0.5)
+        async with register(agent, settings=stricter):
+            await agent.register_api(NAME)
+            with look(place) as other:
+                other.execute("BEGIN")
+                other.execute(f"SELECT pg_advisory_xact_lock_shared({_number('totals')})")
+                with pytest.raises(NotSentError, match="lock"):
+                    await agent.call_tool(TOOL, order(customer, -400))
     assert 1 == len(await ledger(stripe, customer))
 
 
