@@ -5,6 +5,7 @@ Where the journal of a chaos run is, and how it goes away: a file whose folder i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -88,6 +89,8 @@ class ServerJournal:
         Be there again, as it was.
         """
         await asyncio.to_thread(self._server.start)
+        while not await self._lets_in():
+            await asyncio.sleep(0.05)
 
     async def end_a_session(self, chance: random.Random) -> bool:
         """
@@ -114,6 +117,14 @@ class ServerJournal:
         except (psycopg.Error, ProcessLookupError):
             return False
         return pid is not None
+
+    async def _lets_in(self) -> bool:
+        import psycopg  # noqa: PLC0415  an extra
+
+        with contextlib.suppress(psycopg.OperationalError):
+            await (await psycopg.AsyncConnection.connect(self.name)).close()
+            return True
+        return False
 
 
 def opened(name: str) -> Journal:

@@ -49,7 +49,7 @@ class Sessions(chaos.Run):
         """
         Make up calls, for their customers' sake: those of the sessions are made up as time goes.
         """
-        options.calls, options.journal = 2 * chaos.CUSTOMERS, "file"
+        options.calls, options.journal, options.timeout, options.margin = 2 * chaos.CUSTOMERS, "file", 8, 5
         super().__init__(options, seed, folder)
 
     async def drive(self, http: httpx.AsyncClient) -> None:
