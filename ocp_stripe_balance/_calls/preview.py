@@ -105,11 +105,10 @@ class Previews:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        now = self._journal.now()
 
         def alone(book: Book, call: Call, seen: SeenCustomer) -> Admitted:
             with book.undone():
-                return self._admission.admit(book, call, seen, Lease(""), now)
+                return self._admission.admit(book, call, seen, Lease(""), self._journal.now())
 
         found = await self._journal.preview(lambda book: [alone(book, *each) for each in calls])
         return [_foreseen(call, admitted) for (call, _), admitted in zip(calls, found, strict=True)]
@@ -121,10 +120,10 @@ class Previews:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        now, policy = self._journal.now(), self._admission.policy
+        policy = self._admission.policy
 
         def refused(book: Book, intent: Intent) -> list[Finding]:
-            said = budgeted(policy, intent, book.past(intent, now), per_customer=per_customer)
+            said = budgeted(policy, intent, book.past(intent, self._journal.now()), per_customer=per_customer)
             return [each for each in said if each.verdict == "refused"]
 
         found = await self._journal.preview(lambda book: [refused(book, each.intent) for each in calls])
