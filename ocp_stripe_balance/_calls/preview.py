@@ -103,8 +103,8 @@ class Previews:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        now = self._journal.now()
-        found = await self._journal.run(lambda book: [self._admission.foresee(book, *each, now) for each in calls])
+        now = self._journal.now
+        found = await self._journal.run(lambda book: [self._admission.foresee(book, *each, now()) for each in calls])
         return [_foreseen(call.intent.key.text, ending) for (call, _), ending in zip(calls, found, strict=True)]
 
     async def over_budget(self, calls: Sequence[Call], *, per_customer: bool) -> list[Finding]:
@@ -114,10 +114,10 @@ class Previews:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        now, policy = self._journal.now(), self._admission.policy
+        policy = self._admission.policy
 
         def refused(book: Book, intent: Intent) -> list[Finding]:
-            said = budgeted(policy, intent, book.past(intent, now), per_customer=per_customer)
+            said = budgeted(policy, intent, book.past(intent, self._journal.now()), per_customer=per_customer)
             return [each for each in said if each.verdict == "refused"]
 
         found = await self._journal.preview(lambda book: [refused(book, each.intent) for each in calls])

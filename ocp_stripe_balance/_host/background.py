@@ -40,6 +40,8 @@ class _Loop:
         tasks: list[asyncio.Task[_T]] = []
 
         def start() -> None:
+            if done.done():  # it was stopped before
+                return
             task = self._loop.create_task(coroutine)
             tasks.append(task)
             task.add_done_callback(lambda ended: _hand_over(ended, done))
@@ -47,7 +49,7 @@ class _Loop:
         def cancel() -> None:
             if tasks:
                 tasks[0].cancel()
-            elif not done.done():  # the loop runs in order: what begins it never came
+            elif not done.done():
                 coroutine.close()
                 done.set_exception(asyncio.CancelledError())
 

@@ -81,7 +81,7 @@ class Book(Transaction):
 
     def settle(self, record: Record, outcome: Outcome, now: float, *, is_found_later: bool = False) -> bool:
         """
-        Record an outcome, and whether that was possible.
+        Record an outcome, and whether it is on record then.
 
         A final one on record stays, and one that is not final is recorded only by who holds the lease: whoever took
         the call over meanwhile knows better. For budgets the money moved now, unless *is_found_later*: then at the
@@ -91,7 +91,10 @@ class Book(Transaction):
         values = {**at_key(record.intent), **outcome._asdict(), "warnings": warnings}
         values |= {"owner": record.lease.owner, "now": now, "is_found_later": int(is_found_later)}
         values |= {"state": outcome.state.value, "is_final": int(outcome.is_final)}
-        return self._run("settle", values).rowcount == 1
+        if self._run("settle", values).rowcount == 1:
+            return True
+        found = self.find(record.intent)  # it may be there since a commit whose answer was lost
+        return found is not None and (found.state, found.outcome.answer) == (outcome.state, outcome.answer)
 
     def calls(self, *, states: Sequence[State] = (), since: float = 0.0, customer: str | None = None) -> list[Record]:
         """

@@ -17,8 +17,12 @@ from ocp_stripe_balance import PolicyRefusedError, Settings
 from ocp_stripe_balance._journal import Journal, postgres
 from ocp_stripe_balance._journal.stores import server_of
 from ocp_stripe_balance.backoffice import BackOffice
+from ocp_stripe_balance.bulk import Bulk, Common
+from ocp_stripe_balance.errors import InvalidFileError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 POLICY = {
@@ -49,6 +53,15 @@ async def test_a_preview_counts_by_the_servers_time(stripe: Sandbox, customer: s
         api: Any = await agent.register_api("stripe")
         findings, _ = await api.explain(agent.get_tool(TOOL), order(customer, -800))
     assert ["budgets[0].credit.usd"] == [each.rule for each in findings if each.verdict == "refused"]
+
+
+async def test_a_plan_counts_by_the_servers_time(begun: Settings, customer: str, tmp_path: Path) -> None:
+    """From its first rows on."""
+    source = tmp_path / "in.csv"
+    source.write_text(f"customer,amount,reference\n{customer},8.00,ticket-1\n")
+    async with Bulk(begun) as bulk:
+        with pytest.raises(InvalidFileError, match="line 2: would be refused"):
+            await bulk.plan(source, tmp_path / "out.plan", common=Common(direction="credit", currency="usd"))
 
 
 async def test_pruning_keeps_what_counts_by_the_servers_time(begun: Settings) -> None:

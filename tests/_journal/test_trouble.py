@@ -22,7 +22,7 @@ from proxy import between
 from ocp_stripe_balance import ConfigurationError, NotSentError, OCPAgent, PolicyRefusedError, Settings
 from ocp_stripe_balance._journal import Journal, postgres
 from ocp_stripe_balance._text.database_url import DatabaseURL
-from ocp_stripe_balance.errors import ToolError
+from ocp_stripe_balance.errors import ResourceMissingError, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -398,6 +398,23 @@ async def test_an_outcome_whose_commit_has_no_answer(stripe: Sandbox, customer: 
             assert "succeeded" == (await agent.call_tool(TOOL, order(customer, reference="t"))).outcome
             assert {} == proxy.faults
     assert ["succeeded"] * 2 == await states(url)
+
+
+@pytest.mark.promise("outcomes.no-fifth")
+@pytest.mark.parametrize("fault", ["cut before", "cut after"])
+@pytest.mark.usefixtures("hasty")
+async def test_a_rejection_whose_commit_has_no_answer_is_told_as_one(
+    stripe: Sandbox, customer: str, url: str, fault: Fault
+) -> None:
+    """Nobody else has the call: it is what this one has on record."""
+    with between(url) as proxy:
+        async with await connect(stripe, journal=proxy.url) as agent:
+            await agent.call_tool(TOOL, order(customer, reference="first"))
+            proxy.faults[proxy.commits + 2] = fault
+            with pytest.raises(ResourceMissingError) as caught:
+                await agent.call_tool(TOOL, order("cus_none"))
+            assert ({}, "rejected") == (proxy.faults, caught.value.outcome)
+    assert ["succeeded", "rejected"] == await states(url)
 
 
 @pytest.mark.usefixtures("hasty")

@@ -5,6 +5,7 @@ At home with an agent of the OCP SDK: with a double of it, and with the SDK itse
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -31,11 +32,12 @@ from ocp_stripe_balance import (
     ToolError,
     register,
 )
+from ocp_stripe_balance._host import background
 from ocp_stripe_balance._journal.postgres import _number
 from ocp_stripe_balance.errors import ResourceMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from places import Place
@@ -355,6 +357,27 @@ def test_ctrl_c_in_a_sync_program_tells_what_may_have_moved(stripe_thread: Sandb
             threading.Event().wait(0.02)
         process.send_signal(signal.SIGINT)
         assert "OutcomeUnknownError unknown\n" == process.stdout.readline()
+
+
+def test_ctrl_c_before_a_call_is_begun_says_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pressed at the first moment at which it is heard."""
+
+    @contextlib.contextmanager
+    def pressed(stop: Callable[[], object]) -> Iterator[list[int]]:
+        stop()
+        yield [signal.SIGINT]
+
+    async def call(number: int) -> int:
+        return number
+
+    monkeypatch.setattr(background, "_ctrl_c", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        background.run(call(1))
+    monkeypatch.undo()
+    assert 2 == background.run(call(2))
+    assert "" == caplog.text
 
 
 SLOW = """
