@@ -1,5 +1,5 @@
 """
-Many entries from one file, in Python: plan it, let a person approve it, run it, see how it went, take it back.
+Many entries from one list, in Python: plan it, let a person approve it, run it, see how it went, take it back.
 """
 
 from __future__ import annotations
@@ -84,19 +84,19 @@ class Bulk:
         progress: Callable[[int], None] = lambda _more: None,
     ) -> Plan:
         """
-        The plan of a file, written to *out*. Nothing is sent; customers are read.
+        The plan of a list, written to *out*. Nothing is sent; customers are read.
 
         Args:
-            source: a file of CSV, TSV, JSON lines, or a spreadsheet (.xlsx).
+            source: a list: a file of CSV, TSV, JSON lines, or a spreadsheet (.xlsx).
             out: a file that is not there yet.
             common: what holds for every row that does not say otherwise.
-            form: how the file is written.
+            form: how the list is written.
             expected: how many rows and how much there should be.
             progress: told how many more rows were read.
 
         Raises:
-            InvalidFileError: the file has mistakes, all of which are named.
-            NotSentError: Stripe or the journal cannot be read, or the plan not be written.
+            InvalidFileError: the list has mistakes, all of which are named.
+            NotSentError: *out* is there, Stripe or the journal cannot be read, or the plan not be written.
         """
         return await plan_file(
             self._api,
@@ -173,8 +173,8 @@ class Bulk:
         The plan of the opposites of all entries that *plan* made, written to *out*. Nothing is sent.
 
         Raises:
-            InvalidFileError: there are none, or the policy would refuse some.
-            NotSentError: the journal cannot be read, or the plan not be written.
+            InvalidFileError: the policy would refuse some.
+            NotSentError: there are none, the journal cannot be read, or the plan not be written.
         """
         self._check_scope(plan)
         return await plan_reversal(self._api, plan, out)

@@ -21,7 +21,7 @@ from ocp_stripe_balance._domain import Money, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.spelling import one_spelling
-from ocp_stripe_balance.errors import InvalidFileError, NotSentError, Problem
+from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _FORMAT = 1
 BLOCK = 500
 """Rows under one hash."""
 _MAX_HEAD, _MAX_ROW = 50_000_000, 200_000
-_ANEW = "Plan the file again: what is paid already is paid once."
+_ANEW = "Plan the list again: what is paid already is paid once."
 
 
 class PlannedRow(NamedTuple):
@@ -43,7 +43,7 @@ class PlannedRow(NamedTuple):
     """
 
     line: int
-    """Of the file that was planned."""
+    """Of the list that was planned."""
     key: str
     """The idempotency key that its reference has."""
     customer: str
@@ -84,6 +84,13 @@ class Plan:
         """
         return int(self.facts["rows"])
 
+    def has_another_list(self) -> bool:
+        """
+        Whether the list beside it is not as it was when this plan was made of it.
+        """
+        then, now = self.facts.get("source_sha256"), digest_of(self.path.with_name(self.facts["source"]))
+        return None not in {then, now} and then != now
+
     def blocks(self) -> Iterator[list[PlannedRow]]:
         """
         The rows, a few hundred at a time, each of them proven.
@@ -107,8 +114,7 @@ def open_plan(path: Path) -> Plan:
     The plan in a file.
 
     Raises:
-        InvalidFileError: it is none.
-        NotSentError: its head was changed since it was made.
+        NotSentError: it is none, or its head was changed since it was made.
     """
     with _opened(path) as file:
         line = file.readline(_MAX_HEAD)
@@ -118,8 +124,7 @@ def open_plan(path: Path) -> Plan:
     except (ValueError, KeyError, TypeError, RecursionError):
         kind = None
     if kind != _KIND:
-        problem = Problem(path="file", message="is no plan", hint="ocp-stripe-balance bulk plan makes one of a file")
-        raise InvalidFileError([problem])
+        raise NotSentError(f"The file {path} is no plan.", hint="'ocp-stripe-balance bulk plan' makes one of a list.")
     if form != _FORMAT:
         hint = f"Another version made it; this one reads format {_FORMAT}."
         raise NotSentError(f"The plan {path} has format {form}.", hint=hint)
@@ -165,14 +170,25 @@ def write_plan(path: Path, scope: Scope, facts: dict[str, Any], rows: Iterable[P
 
 def refuse_existing(path: Path) -> None:
     """
-    Look whether a file may be made.
+    Look whether a plan may be made there: who runs one that is there already, has to find in it what they looked at.
 
     Raises:
-        InvalidFileError: it is there already.
+        NotSentError: a file is there.
     """
     if path.exists():
-        problem = Problem(path=str(path), message="is there already", hint="name another file: --out")
-        raise InvalidFileError([problem])
+        hint = "'ocp-stripe-balance bulk status' shows how far a plan is. Name another file for the new one: --out."
+        raise NotSentError(f"Nothing was planned: {path} is there already.", hint=hint, next="stop_and_tell")
+
+
+def digest_of(source: Path) -> str | None:
+    """
+    The SHA-256 of a list; None where it cannot be read.
+    """
+    try:
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def question_of(plan: Plan) -> Question:

@@ -1,5 +1,5 @@
 """
-From a file to a plan: everything that is wrong is told at once, and nothing is sent.
+From a list to a plan: everything that is wrong is told at once, and nothing is sent.
 
     1 read        each line as the parameters of an entry
     2 customers   as Stripe has them; e-mail addresses become IDs
@@ -23,7 +23,7 @@ from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.bulk.customers import read_customers
 from ocp_stripe_balance.bulk.draft import Draft, DraftRow
 from ocp_stripe_balance.bulk.mistakes import Mistakes
-from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, refuse_existing, write_plan
+from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, digest_of, refuse_existing, write_plan
 from ocp_stripe_balance.bulk.reading import Form, rows_of
 from ocp_stripe_balance.bulk.rows import Common, row_of
 from ocp_stripe_balance.verbs import CREATE
@@ -42,7 +42,7 @@ _MAX_NAMED = 10
 
 class Expected(NamedTuple):
     """
-    What a file should say in all; another one is refused.
+    What a list should say in all; another one is refused.
     """
 
     rows: int | None = None
@@ -50,7 +50,7 @@ class Expected(NamedTuple):
     """How much in each currency, without a sign."""
 
 
-async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
+async def plan_file(  # noqa: PLR0913  a list, and how it is to be understood
     api: StripeAPI,
     source: Path,
     out: Path,
@@ -61,14 +61,15 @@ async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
     progress: Callable[[int], None] = lambda _more: None,
 ) -> Plan:
     """
-    The plan of a file, written to *out*. Nothing is sent; customers are read.
+    The plan of a list, written to *out*. Nothing is sent; customers are read.
 
     Raises:
-        InvalidFileError: the file has mistakes, all of which are named.
-        NotSentError: Stripe or the journal cannot be read, or the plan not be written.
+        InvalidFileError: the list has mistakes, all of which are named.
+        NotSentError: *out* is there, Stripe or the journal cannot be read, or the plan not be written.
     """
     refuse_existing(out)
     mistakes = Mistakes()
+    digest = digest_of(source)  # before it is read: a change meanwhile is one afterwards
     with Draft() as draft:
         for line, cells in rows_of(source, form, mistakes):
             row = row_of(line, cells, common, mistakes)
@@ -86,7 +87,7 @@ async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
         _compare(expected, len(draft), sums, mistakes)
         mistakes.raise_any()
         facts = facts_of(source.name, common.reference, draft, sums, all_readable=all_readable)
-        return write_plan(out, api.scope, facts, _planned(draft))
+        return write_plan(out, api.scope, facts | {"source_sha256": digest}, _planned(draft))
 
 
 async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
@@ -138,7 +139,7 @@ def _note(line: int, foreseen: Foreseen | Invalid, mistakes: Mistakes) -> None:
 
 def _compare(expected: Expected, number: int, sums: Sequence[Sum], mistakes: Mistakes) -> None:
     """
-    Hold the file against what it should say in all.
+    Hold the list against what it should say in all.
     """
     if expected.rows is not None and expected.rows != number:
         good = f"{number:,} good rows" if mistakes.number else f"{number:,} rows"

@@ -144,9 +144,9 @@ async def test_a_file_that_says_otherwise_than_expected_is_refused(stripe: Sandb
     source = write(tmp_path, f"{stripe.create_customer()},1.00")
     expected = Expected(2, (total_of("2.00 USD"), Money(1, "eur")))
     assert [
-        "file: has 1 rows, and 2 were expected; look what is missing, or too much",
-        "file: adds up to 1.00 usd, and 2.00 usd were expected; look which amount is wrong",
-        "file: adds up to 0.00 eur, and 0.01 eur were expected; look which amount is wrong",
+        "list: has 1 rows, and 2 were expected; look what is missing, or too much",
+        "list: adds up to 1.00 usd, and 2.00 usd were expected; look which amount is wrong",
+        "list: adds up to 0.00 eur, and 0.01 eur were expected; look which amount is wrong",
     ] == await told(stripe, source, expected=expected)
     await planned(stripe, source, expected=Expected(1, (total_of("1.00 usd"),)))
 
@@ -185,17 +185,30 @@ async def test_a_plan_that_was_changed_is_refused(stripe: Sandbox, tmp_path: Pat
         made.path.write_text(changed)
         with pytest.raises(NotSentError, match="is not as it was made"):
             list(open_plan(made.path).blocks())
-    with pytest.raises(InvalidFileError, match="is there already; name another file"):
+    with pytest.raises(NotSentError, match=r"out\.plan is there already\. 'ocp-stripe-balance bulk status'"):
         await planned(stripe, source)
     for text in ("", "{}\n", '{"kind": "other"}\n', "\x00\n"):
         made.path.write_text(text)
-        with pytest.raises(InvalidFileError, match="is no plan"):
+        with pytest.raises(NotSentError, match="is no plan"):
             open_plan(made.path)
     with pytest.raises(NotSentError, match="cannot be read"):
         open_plan(tmp_path / "nowhere")
     made.path.write_text(json.dumps({**json.loads(head), "format": 2}) + "\n")
     with pytest.raises(NotSentError, match="has format 2"):
         open_plan(made.path)
+
+
+async def test_a_plan_knows_whether_the_list_beside_it_was_changed_since(stripe: Sandbox, tmp_path: Path) -> None:
+    """Not where it was only touched, or is gone."""
+    row = f"{stripe.create_customer()},1.00"
+    source = write(tmp_path, row)
+    made = await planned(stripe, source)
+    source.touch()
+    assert not made.has_another_list()
+    write(tmp_path, row.replace("1.00", "2.00"))
+    assert made.has_another_list()
+    source.unlink()
+    assert not made.has_another_list()
 
 
 async def test_a_rate_of_the_policy_refuses_no_row(stripe: Sandbox, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ COMMA = Form(decimal="comma", separator=";")
 CASES: dict[str, tuple[str | bytes, str, str, Form | None]] = {
     # the file
     "no kind": (HEAD, "in.ods", "is of no known kind: '.ods'; its name ends with one of .csv", None),
-    "empty": ("", "in.csv", "file: is empty; the first line names the columns", None),
+    "empty": ("", "in.csv", "list: is empty; the first line names the columns", None),
     "only empty lines": ("\n\n,,,\n", "in.csv", "has only empty lines", None),
     "UTF-16": (HEAD.encode("utf-16"), "in.csv", "is UTF-16, which some spreadsheets call Unicode text", None),
     "Windows-1252": (HEAD.encode() + b"caf\xe9,5", "in.csv", "line 2: has the byte 0xe9, which is not UTF-8", None),
@@ -263,4 +263,4 @@ def test_thousands_of_mistakes_are_counted_and_the_first_named(tmp_path: Path) -
     with pytest.raises(InvalidFileError) as caught:
         read(tmp_path / "in.csv")
     assert (2000, 501) == (caught.value.number, len(caught.value.problems))
-    assert "file: has 1500 more mistakes" == str(caught.value.problems[-1])
+    assert "list: has 1500 more mistakes" == str(caught.value.problems[-1])

@@ -353,7 +353,7 @@ async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
                 assert "succeeded" == result.outcome
         again = await bulk.reverse(plan, desk.folder / "again.plan")
         assert 3 == again.facts["paid_already"]
-        with pytest.raises(InvalidFileError, match="takes entries back itself"):
+        with pytest.raises(NotSentError, match=r"back\.plan takes entries back itself"):
             await bulk.reverse(opposite, desk.folder / "third.plan")
     assert [[500, -500]] * 3 + [[]] * 2 == await desk.paid()
 
@@ -361,7 +361,7 @@ async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
 async def test_nothing_that_was_not_paid_is_taken_back(desk: Desk) -> None:
     plan = await desk.plan()
     async with desk.bulk() as bulk:
-        with pytest.raises(InvalidFileError, match="has made no entries"):
+        with pytest.raises(NotSentError, match=r"the plan .*out\.plan has made no entries"):
             await bulk.reverse(plan, desk.folder / "back.plan")
 
 
