@@ -234,12 +234,19 @@ class InvalidFileError(InvalidParametersError):
     """
 
     code_for_model = "invalid_file"
-    _said = "Nothing was planned, and nothing was sent: the list has mistakes."
 
-    def __init__(self, problems: Sequence[Problem], *, number: int | None = None, **facts: Any) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        *,
+        number: int | None = None,
+        why: str = "the list has mistakes",
+        **facts: Any,
+    ) -> None:
         """
         Describe *problems*, the first of *number*.
         """
+        self._said = f"Nothing was planned, and nothing was sent: {why}."
         facts.setdefault("hint", "Mend the list and plan it again.")
         super().__init__(problems, **facts)
         self.number = len(self.problems) if number is None else number

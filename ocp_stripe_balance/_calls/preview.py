@@ -10,7 +10,7 @@ from ocp_stripe_balance._calls.endings import Conflict, CustomerWanted, Ready, R
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._journal import Lease, Record
 from ocp_stripe_balance._policy import budgeted, decide
-from ocp_stripe_balance.errors import NotSentError, ToolError
+from ocp_stripe_balance.errors import NotSentError, PolicyRefusedError, ToolError
 from ocp_stripe_balance.models import DryRun
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Foreseen(NamedTuple):
     why: str = ""
     """Why it would not be sent."""
     hint: str = ""
+    rule: str = ""
+    """Of the policy, where that refuses it; the hint is then for a model."""
 
 
 class Previews:
@@ -162,9 +164,10 @@ def _foreseen(call: Call, admitted: Admitted) -> Foreseen:
     try:
         admitted.result()
     except ToolError as error:
-        if getattr(error, "rule", None) == "calls_per_minute":  # which is waited for
+        rule = error.rule if isinstance(error, PolicyRefusedError) else ""
+        if rule == "calls_per_minute":  # which is waited for
             return Foreseen(key, "wait", is_paid)
-        return Foreseen(key, verdict, is_paid, error.why, error.hint)
+        return Foreseen(key, verdict, is_paid, error.why, error.hint, rule)
     return Foreseen(key, verdict, is_paid)
 
 

@@ -39,6 +39,16 @@ if TYPE_CHECKING:
 _BATCH = 200  # rows in one look into the journal, which nobody else writes in meanwhile: some 50 ms
 _MAX_NAMED = 10
 
+# What the rules themselves advise is for a model that has made a call.
+_RAISE = "take the line out, or let whoever owns the policy change it"
+_HINTS = {
+    "approval": "accept the decision, and take the line out",
+    "customer_check": "work the amount out in the other currency with whoever wrote the list",
+    "default_currency": "work the amount out in the other currency with whoever wrote the list",
+    "duplicate_window": "look whether that was the same decision; if not, plan it when the time is over",
+    "require": "fill a column of that name, or say it for all rows",
+}
+
 
 class Expected(NamedTuple):
     """
@@ -101,7 +111,7 @@ async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
         for row, foreseen in zip(batch, found, strict=True):
             if isinstance(foreseen, Foreseen):
                 judged.append((row.number, foreseen.key, foreseen.is_paid))
-            _note(row.line, foreseen, mistakes)
+            _note(row, foreseen, mistakes)
         draft.judge(judged)
     for per_customer in (False, True):
         for sums in draft.totals(_BATCH, per_customer=per_customer):
@@ -125,16 +135,21 @@ def _as_one(customer: str, moved: Money) -> dict[str, Any]:
     return {"customer": customer, **moved._asdict(), "reference": "all rows together"}
 
 
-def _note(line: int, foreseen: Foreseen | Invalid, mistakes: Mistakes) -> None:
+def _note(row: DraftRow, foreseen: Foreseen | Invalid, mistakes: Mistakes) -> None:
     """
     Why a row would not be sent, where it would not: a person's approval is for all of them.
     """
     if not isinstance(foreseen, Foreseen):
         for problem in foreseen.problems:
-            mistakes.note(line, problem.path, problem.message, problem.hint)
+            mistakes.note(row.line, problem.path, problem.message, problem.hint)
+    elif foreseen.rule == "directions":
+        kind = f"{Money(row.parameters['amount'], row.parameters['currency']).direction}s"
+        hint = f"a person can plan and run them under a policy that allows {kind}"
+        mistakes.note(0, kind, "the policy allows none (directions)", hint)
     elif foreseen.why:
         what = "was rejected by Stripe before" if foreseen.verdict == "replay" else "would be refused"
-        mistakes.note(line, "", f"{what}: {foreseen.why.rstrip('.')}", foreseen.hint)
+        hint = _HINTS.get(foreseen.rule.partition(".")[0], _RAISE) if foreseen.rule else foreseen.hint
+        mistakes.note(row.line, "", f"{what}: {foreseen.why.rstrip('.')}", hint)
 
 
 def _compare(expected: Expected, number: int, sums: Sequence[Sum], mistakes: Mistakes) -> None:

@@ -49,7 +49,7 @@ async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
         if not len(draft):
             raise _unfit(plan, "has made no entries", "'ocp-stripe-balance bulk status' shows how far it is.")
         await foresee(api, draft, mistakes)
-        mistakes.raise_any()
+        mistakes.raise_any(why="the entries cannot all be taken back here", hint="")
         await _judge(api, draft)
         facts = facts_of(plan.path.name, None, draft, draft.sums())
         return write_plan(out, api.scope, facts | {"reverses": plan.digest}, _planned(draft, api.scope), REVERSE)

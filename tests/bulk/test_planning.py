@@ -108,6 +108,8 @@ async def test_rules_are_asked_of_each_row_and_budgets_of_all(stripe: Sandbox, t
     assert "line 3: would be refused: the reference 'outage' already belongs to another entry" in used
     assert f"line 4: would be refused: customer {third} is billed in eur" in currency
     assert "line 7: would be refused: the policy denies calls for customer cus_denied" in denied
+    assert limit.endswith("; take the line out, or let whoever owns the policy change it")
+    assert currency.endswith("; work the amount out in the other currency with whoever wrote the list")
 
 
 async def test_the_same_customer_twice_for_one_reason_is_a_mistake(stripe: Sandbox, tmp_path: Path) -> None:

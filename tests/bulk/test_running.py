@@ -358,6 +358,21 @@ async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
     assert [[500, -500]] * 3 + [[]] * 2 == await desk.paid()
 
 
+async def test_what_the_policy_does_not_let_be_taken_back_is_said_once(desk: Desk) -> None:
+    """In words for people with a file, who made no call."""
+    plan = await desk.plan()
+    await desk.run(plan)
+    async with desk.bulk(policy={"directions": ["credit"]}) as bulk:
+        with pytest.raises(InvalidFileError) as caught:
+            await bulk.reverse(plan, desk.folder / "back.plan")
+    (said,) = map(str, caught.value.problems)
+    assert "debits: the policy allows none (directions); a person can plan and run them under a policy that" in said
+    assert str(caught.value).startswith(
+        "Nothing was planned, and nothing was sent: the entries cannot all be taken back"
+    )
+    assert "the list" not in str(caught.value)
+
+
 async def test_nothing_that_was_not_paid_is_taken_back(desk: Desk) -> None:
     plan = await desk.plan()
     async with desk.bulk() as bulk:
