@@ -196,7 +196,9 @@ class Bulk:
         per_minute = self.settings.policy_in_force.calls_per_minute
         times = [plan.number * 60 / per_minute] if per_minute is not None else []
         if limits is not None:
-            reads = plan.number * _READS[plan.tool] + plan.facts["customers_without_currency"]
+            is_read = plan.facts["customers_read"]
+            reads = plan.number * _READS[plan.tool]
+            reads += sum(plan.facts["customers_without_currency"].values()) if is_read else plan.number
             writes = plan.number * _WRITES[plan.tool]
             times += [(reads + writes) / (SHARE * limits[0]), plan.number / (SHARE * limits[1])]
         return max(times, default=None)

@@ -207,6 +207,7 @@ def question_of(plan: Plan) -> Question:
     more = facts["outliers"] - len(unusual)
     shown = {
         "customers": f"{facts['customers']:,}",
+        "currency": currency_fixed_by(plan),
         "largest": largest,
         "unusual": "; ".join([*unusual, *([f"and {more:,} more"] if more else [])]),
         "file": facts["source"],
@@ -214,6 +215,15 @@ def question_of(plan: Plan) -> Question:
     }
     said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown}
     return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
+
+
+def currency_fixed_by(plan: Plan) -> str:
+    """
+    What is told where entries give customers a currency, which nothing changes afterwards.
+    """
+    fixed = plan.facts["customers_without_currency"]
+    rows = " and ".join(f"{currency} for good in {number:,}" for currency, number in fixed.items())
+    return f"customers without one get {rows} of the {plan.number:,} rows" if rows else ""
 
 
 def _row(facts: dict[str, Any]) -> PlannedRow:

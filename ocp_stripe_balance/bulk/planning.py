@@ -195,7 +195,7 @@ def facts_of(
         "customers": customers,
         "customers_twice": repeated,
         "customers_read": all_readable,
-        "customers_without_currency": draft.unbilled(),
+        "customers_without_currency": draft.fixing(),
         "paid_already": draft.paid(),
         "sums": [_total_of(each) for each in sums],
         "outliers": far,

@@ -293,6 +293,8 @@ def _show(plan: "Plan", lasts: float | None) -> None:
     """
     What a plan does, for a person who decides whether it is meant.
     """
+    from ocp_stripe_balance.bulk.plan import currency_fixed_by  # as above
+
     facts = plan.facts
     show_fact("plan", f"{plan.path} ({plan.scope.mode} mode, {plan.scope.account or 'account of the API key'})")
     for each in facts["sums"]:
@@ -305,6 +307,8 @@ def _show(plan: "Plan", lasts: float | None) -> None:
     show_fact("customers", f"{facts['customers']:,}" + _of_them(facts["customers_twice"], "more than once"))
     if not facts["customers_read"]:
         show_fact("not read", "the API key may not read all customers, so their currency could not be checked")
+    if fixed := currency_fixed_by(plan):
+        show_fact("currency", fixed)
     if facts["paid_already"]:
         show_fact("paid", f"{facts['paid_already']:,} are paid already, and will not be paid again")
     for each in facts["far_from_median"]:

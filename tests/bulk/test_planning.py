@@ -13,6 +13,7 @@ from helpers import UNGUARDED, client, connect
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance.bulk import Bulk, Common, Expected, open_plan
+from ocp_stripe_balance.bulk.plan import question_of
 from ocp_stripe_balance.bulk.planning import total_of
 from ocp_stripe_balance.errors import InvalidFileError, NotSentError
 
@@ -123,6 +124,17 @@ async def test_the_same_customer_twice_for_one_reason_is_a_mistake(stripe: Sandb
     source = write(tmp_path, f"{name},1,a", "a@b.test,1,b", head="customer,amount,reference")
     made = await planned(stripe, source)
     assert (1, 1) == (made.facts["customers"], made.facts["customers_twice"])
+
+
+async def test_plan_says_which_rows_give_a_customer_a_currency_for_good(stripe: Sandbox, tmp_path: Path) -> None:
+    first, second, third = (stripe.create_customer() for _ in range(3))
+    async with await connect(stripe) as agent:
+        await agent.credit(first, "1.00", "usd", reference="before")
+    source = write(tmp_path, f"{first},1,usd", f"{second},1,usd", f"{third},1,eur", head="customer,amount,currency")
+    made = await planned(stripe, source)
+    assert {"eur": 1, "usd": 1} == made.facts["customers_without_currency"]
+    said = "customers without one get eur for good in 1 and usd for good in 1 of the 3 rows"
+    assert said == json.loads(question_of(made).arguments)["shown"]["currency"]
 
 
 async def test_rows_that_are_paid_are_planned_as_paid(stripe: Sandbox, tmp_path: Path) -> None:

@@ -341,6 +341,16 @@ async def test_report_says_what_became_of_each_row(desk: Desk) -> None:
     assert 0o600 == target.stat().st_mode & 0o777
 
 
+async def test_report_says_which_entry_gave_a_customer_a_currency(desk: Desk) -> None:
+    plan = await desk.plan()
+    await desk.run(plan, {"customer_check": "on"}, limit=1)
+    async with desk.bulk() as bulk:
+        await bulk.report(plan, desk.folder / "report.csv")
+    assert f"{desk.customers[0]} had no currency, and this entry made it usd for good" in (
+        desk.folder / "report.csv"
+    ).read_text("utf-8-sig")
+
+
 async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
     """By a plan of its own; of what was not paid, nothing is taken back."""
     plan = await desk.plan()
