@@ -4,7 +4,7 @@ Every way a call can fail, branched by what the caller may do next.
     ToolError                         .outcome .next .tool .idempotency_key .hint .to_dict()
     ├── NotSentError                  not_sent: nothing left this process
     │   ├── InvalidParametersError    also a ValueError; .problems: path, message and hint each
-    │   │   └── InvalidFileError      a file of many entries has mistakes; .number of them
+    │   │   └── InvalidFileError      a list of many entries has mistakes; .number of them
     │   ├── ConfigurationError        a setting, a key or a base URL is missing or impossible
     │   │   └── APINotFound           no installed package publishes that API
     │   ├── PolicyRefusedError        .rule names the guardrail
@@ -230,17 +230,24 @@ class InvalidParametersError(NotSentError, ValueError):
 
 class InvalidFileError(InvalidParametersError):
     """
-    A file of many entries has mistakes, or is no such file; `problems` names them by line and column.
+    A list of many entries has mistakes, or is no list; `problems` names them by line and column.
     """
 
     code_for_model = "invalid_file"
-    _said = "Nothing was planned, and nothing was sent: the file has mistakes."
 
-    def __init__(self, problems: Sequence[Problem], *, number: int | None = None, **facts: Any) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        *,
+        number: int | None = None,
+        why: str = "the list has mistakes",
+        **facts: Any,
+    ) -> None:
         """
         Describe *problems*, the first of *number*.
         """
-        facts.setdefault("hint", "Mend the file and plan it again.")
+        self._said = f"Nothing was planned, and nothing was sent: {why}."
+        facts.setdefault("hint", "Mend the list and plan it again.")
         super().__init__(problems, **facts)
         self.number = len(self.problems) if number is None else number
         """How many mistakes there are; of hundreds, the first are in `problems`."""

@@ -10,7 +10,7 @@ from ocp_stripe_balance._calls.endings import Busy, Conflict, CustomerWanted, Re
 from ocp_stripe_balance._domain import Outcome, State
 from ocp_stripe_balance._journal import Lease, Record
 from ocp_stripe_balance._policy import budgeted, decide
-from ocp_stripe_balance.errors import NotSentError
+from ocp_stripe_balance.errors import NotSentError, PolicyRefusedError
 from ocp_stripe_balance.models import DryRun
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Foreseen(NamedTuple):
     why: str = ""
     """Why it would not be sent."""
     hint: str = ""
+    rule: str = ""
+    """Of the policy, where that refuses it; the hint is then for a model."""
 
 
 class Previews:
@@ -153,7 +155,10 @@ def _foreseen(key: str, ending: Repeated | Conflict | Refused | Busy | TooOld | 
     if isinstance(ending, Busy | TooOld | None):  # whoever makes it finds out
         return Foreseen(key)
     error = ending.error
-    return Foreseen(key) if error is None else Foreseen(key, why=error.why, hint=error.hint)
+    if error is None:
+        return Foreseen(key)
+    rule = error.rule if isinstance(error, PolicyRefusedError) else ""
+    return Foreseen(key, why=error.why, hint=error.hint, rule=rule)
 
 
 def _draft(call: Call) -> Record:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Literal
 
 from ocp_stripe_balance._text import money
-from ocp_stripe_balance._text.plain import kind_of, shown
+from ocp_stripe_balance._text.plain import clip, kind_of, shown
 
 NUMBER = r"\d{1,12}(?:\.\d{1,6})?"
 """A plain number as a pattern; to be used with `re.ASCII`."""
@@ -42,7 +42,7 @@ def amount_of(value: object, currency: str, *, verb: Literal["credit", "debit"] 
     """
     The amount in the currency's smallest unit, always positive: ``'5.00', 'usd'`` is 500.
 
-    A text has all decimals of the currency or none. A Decimal is a number, so ``Decimal('5.5')`` is 5.50.
+    A text has all decimals of the currency, or none but zeros. A Decimal is a number, so ``Decimal('5.5')`` is 5.50.
 
     Args:
         value: a text or a Decimal.
@@ -61,19 +61,20 @@ def amount_of(value: object, currency: str, *, verb: Literal["credit", "debit"] 
     if re.match(r"\s*[-+\u2212]", number):
         other = f"; for the opposite, use {_OTHER[verb]}" if verb else ""
         hint = f"credit and debit say the direction, so write a number such as {_example(currency)}{other}"
-        raise AmountError(f"{shown(value)} has a sign", hint)
-    whole_too = number if "." in number else _padded(number, currency)
-    minor = written(whole_too, currency)
+        raise AmountError(f"{_shown(value)} has a sign", hint)
+    whole, _, decimals = number.partition(".")
+    is_whole = len(decimals) < money.exponent(currency) and not decimals.strip("0") and not number.endswith(".")
+    minor = written(_padded(whole, currency) if is_whole else number, currency)
     if minor is None:
         raise _of_text(number, currency)
     if minor == 0:
-        raise AmountError(f"{shown(value)} is no money", f"write an amount such as {_example(currency)}")
+        raise AmountError(f"{_shown(value)} is no money", f"write an amount such as {_example(currency)}")
     step = money.step(currency)
     if minor % step:
         rule = f"in {currency.lower()}, Stripe takes amounts that end in {'0' * (len(str(step)) - 1)}"
         below = minor - minor % step
         near = " or ".join(repr(_decimals(each, currency)) for each in (below, below + step) if each)
-        raise AmountError(f"{shown(value)} is too fine: {rule}", f"write {near}")
+        raise AmountError(f"{_shown(value)} is too fine: {rule}", f"write {near}")
     return minor
 
 
@@ -96,7 +97,7 @@ def _plain(value: Decimal, currency: str) -> str:
     places = money.exponent(currency)
     number = _in_places(f"{value:f}", places)
     if len(number.partition(".")[2]) > places:
-        message = f"{shown(value)} has more decimals than the {places} of {currency.lower()}"
+        message = f"{_shown(value)} has more decimals than the {places} of {currency.lower()}"
         raise AmountError(message, f"round it yourself, to such as {_example(currency)}")
     return number
 
@@ -110,12 +111,16 @@ def _decimals(minor: int, currency: str) -> str:
     return money.to_text(minor, currency).split()[0].replace(",", "")
 
 
+def _shown(value: object) -> str:
+    return clip(str(value), _DIGITS) if isinstance(value, Decimal) else shown(value)
+
+
 def _example(currency: str) -> str:
     return repr(_padded("5", currency))
 
 
 def _no_amount(value: object, currency: str) -> AmountError:
-    return AmountError(f"{shown(value)} is not an amount", f"write a plain number such as {_example(currency)}")
+    return AmountError(f"{_shown(value)} is not an amount", f"write a plain number such as {_example(currency)}")
 
 
 def _of_type(value: object, currency: str) -> AmountError:
@@ -150,15 +155,14 @@ def _of_text(text: str, currency: str) -> AmountError:
             return AmountError(f"{shown(text)} is more than a number", hint)
         return _no_amount(text, currency)
     whole, separator, decimals = one.groups()
-    if separator == "." and len(decimals) < places:
-        first, second = f"{whole}.{decimals:0<{places}}", f"{whole}.{decimals:0>{places}}"
-    else:
-        first, second = _padded(whole + decimals, currency), _in_places(f"{whole}.{decimals}", places)
-    rule = f"{code} has {places} decimals" if places else f"{code} has no decimals"
-    if first == second:
-        return AmountError(f"{shown(text)} does not have all decimals", f"{rule}: write {first!r}")
-    message = f"{shown(text)} may mean {first} or {second}"
-    return AmountError(message, f"{rule}: write {first!r} or what you mean, all decimals after a point")
+    rule = f"{code} has {places or 'no'} decimals"
+    hint = f"{rule}: write {'all of them after a point' if places else 'no point'}, and nothing between thousands"
+    if len(decimals) > places:  # of which none is proposed: it may be of thousands
+        return AmountError(f"{shown(text)} has {len(decimals)} digits after its separator", hint)
+    padded = f"{whole}.{decimals:0<{places}}"
+    is_point = separator == "."
+    small, large = (f"{whole}.{decimals:0>{places}}", padded) if is_point else (padded, _padded(whole + decimals, code))
+    return AmountError(f"{shown(text)} may mean {small} or {large}", hint)
 
 
 def _in_places(number: str, places: int) -> str:

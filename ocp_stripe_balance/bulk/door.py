@@ -1,5 +1,5 @@
 """
-Many entries from one file, in Python: plan it, let a person approve it, run it, see how it went, take it back.
+Many entries from one list, in Python: plan it, let a person approve it, run it, see how it went, take it back.
 """
 
 from __future__ import annotations
@@ -85,19 +85,19 @@ class Bulk:
         progress: Callable[[int], None] = lambda _more: None,
     ) -> Plan:
         """
-        The plan of a file, written to *out*. Nothing is sent; customers are read.
+        The plan of a list, written to *out*. Nothing is sent; customers are read.
 
         Args:
-            source: a file of CSV, TSV, JSON lines, or a spreadsheet (.xlsx).
+            source: a list: a file of CSV, TSV, JSON lines, or a spreadsheet (.xlsx).
             out: a file that is not there yet.
             common: what holds for every row that does not say otherwise.
-            form: how the file is written.
+            form: how the list is written.
             expected: how many rows and how much there should be.
             progress: told how many more rows were read.
 
         Raises:
-            InvalidFileError: the file has mistakes, all of which are named.
-            NotSentError: Stripe or the journal cannot be read, or the plan not be written.
+            InvalidFileError: the list has mistakes, all of which are named.
+            NotSentError: *out* is there, Stripe or the journal cannot be read, or the plan not be written.
         """
         return await plan_file(
             self._api,
@@ -177,8 +177,8 @@ class Bulk:
         The plan of the opposites of all entries that *plan* made, written to *out*. Nothing is sent.
 
         Raises:
-            InvalidFileError: there are none, or the policy would refuse some.
-            NotSentError: the journal cannot be read, or the plan not be written.
+            InvalidFileError: the policy would refuse some.
+            NotSentError: there are none, the journal cannot be read, or the plan not be written.
         """
         self._check_scope(plan)
         return await plan_reversal(self._api, plan, out)
@@ -205,7 +205,9 @@ class Bulk:
         per_minute = self.settings.policy_in_force.calls_per_minute
         times = [plan.number * 60 / per_minute] if per_minute is not None else []
         if limits is not None:
-            reads = plan.number * _READS[plan.tool] + plan.facts["customers_without_currency"]
+            is_read = plan.facts["customers_read"]
+            reads = plan.number * _READS[plan.tool]
+            reads += sum(plan.facts["customers_without_currency"].values()) if is_read else plan.number
             writes = plan.number * _WRITES[plan.tool]
             times += [(reads + writes) / (SHARE * limits[0]), plan.number / (SHARE * limits[1])]
         return max(times, default=None)

@@ -191,12 +191,15 @@ class Draft:
         more, number = self._db.execute(query).fetchone()
         return int(more), int(number)
 
-    def unbilled(self) -> int:
+    def fixing(self) -> dict[str, int]:
         """
-        How many rows are for customers without a currency, or who could not be read.
+        How many rows in which currency are for customers who have none yet.
         """
-        query = "SELECT COUNT(*) FROM rows WHERE customer NOT IN (SELECT id FROM customers WHERE currency IS NOT NULL)"
-        return int(self._db.execute(query).fetchone()[0])
+        query = (
+            "SELECT rows.currency, COUNT(*) FROM rows JOIN customers ON id = customer"
+            " WHERE customers.currency IS NULL GROUP BY 1 ORDER BY 1"
+        )
+        return dict(self._db.execute(query).fetchall())
 
     # What would become of them
 

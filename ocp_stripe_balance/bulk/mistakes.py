@@ -1,5 +1,5 @@
 """
-What is wrong with a file: all of it at once, by line and column, with what would be right.
+What is wrong with a list: all of it at once, by line and column, with what would be right.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _MOST = 500
 
 class Mistakes:
     """
-    The mistakes of one file; the first few hundred in words, all of them in number.
+    The mistakes of one list; the first few hundred in words, all of them in number.
     """
 
     def __init__(self) -> None:
@@ -23,15 +23,18 @@ class Mistakes:
 
     def note(self, line: int, column: str, message: str, hint: str) -> None:
         """
-        Something is wrong with a cell, a line (without *column*), or all of the file (line 0).
+        Something is wrong with a cell, a line (without *column*), or all of the list (line 0), which is said once.
         """
+        found = (line, column, message, hint)
+        if not line and found in self._found:
+            return
         self.number += 1
         if len(self._found) < _MOST:
-            self._found.append((line, column, message, hint))
+            self._found.append(found)
 
-    def raise_any(self) -> None:
+    def raise_any(self, **facts: str) -> None:
         """
-        Raise all there are, in the order of the lines.
+        Raise all there are, in the order of the lines; with *facts* of the error.
 
         Raises:
             InvalidFileError: there are some.
@@ -41,11 +44,11 @@ class Mistakes:
         found = sorted(self._found, key=lambda each: each[0])
         problems = [Problem(path=_path(line, column), message=what, hint=hint) for line, column, what, hint in found]
         if self.number > len(problems):
-            problems.append(Problem(path="file", message=f"has {self.number - len(problems)} more mistakes"))
-        raise InvalidFileError(problems, number=self.number)
+            problems.append(Problem(path="list", message=f"has {self.number - len(problems)} more mistakes"))
+        raise InvalidFileError(problems, number=self.number, **facts)
 
 
 def _path(line: int, column: str) -> str:
     if not line:
-        return column or "file"
+        return column or "list"
     return f"line {line}, {column}" if column else f"line {line}"

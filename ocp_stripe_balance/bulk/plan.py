@@ -22,7 +22,7 @@ from ocp_stripe_balance._domain import Direction, Money, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.spelling import one_spelling
-from ocp_stripe_balance.errors import InvalidFileError, NotSentError, Problem
+from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ BLOCK = 500
 """Rows under one hash."""
 _MAX_HEAD, _MAX_ROW = 50_000_000, 1_000_000
 _Side = tuple[str, Direction]
-_ANEW = "Plan the file again: what is paid already is paid once."
+_ANEW = "Plan the list again: what is paid already is paid once."
 
 
 class PlannedRow(NamedTuple):
@@ -45,7 +45,7 @@ class PlannedRow(NamedTuple):
     """
 
     line: int
-    """Of the file that was planned."""
+    """Of the list that was planned."""
     key: str
     """The idempotency key that its reference has."""
     customer: str
@@ -85,6 +85,13 @@ class Plan:
         How many rows it has.
         """
         return int(self.facts["rows"])
+
+    def has_another_list(self) -> bool:
+        """
+        Whether the list beside it is not as it was when this plan was made of it.
+        """
+        then, now = self.facts.get("source_sha256"), digest_of(self.path.with_name(self.facts["source"]))
+        return None not in {then, now} and then != now
 
     def blocks(self) -> Iterator[list[PlannedRow]]:
         """
@@ -129,8 +136,7 @@ def open_plan(path: Path) -> Plan:
     The plan in a file.
 
     Raises:
-        InvalidFileError: it is none.
-        NotSentError: its head was changed since it was made.
+        NotSentError: it is none, or its head was changed since it was made.
     """
     with _opened(path) as file:
         line = file.readline(_MAX_HEAD)
@@ -140,8 +146,7 @@ def open_plan(path: Path) -> Plan:
     except (ValueError, KeyError, TypeError, RecursionError):
         kind = None
     if kind != _KIND:
-        problem = Problem(path="file", message="is no plan", hint="ocp-stripe-balance bulk plan makes one of a file")
-        raise InvalidFileError([problem])
+        raise NotSentError(f"The file {path} is no plan.", hint="'ocp-stripe-balance bulk plan' makes one of a list.")
     if form != _FORMAT:
         hint = f"Another version made it; this one reads format {_FORMAT}."
         raise NotSentError(f"The plan {path} has format {form}.", hint=hint)
@@ -187,14 +192,25 @@ def write_plan(path: Path, scope: Scope, facts: dict[str, Any], rows: Iterable[P
 
 def refuse_existing(path: Path) -> None:
     """
-    Look whether a file may be made.
+    Look whether a plan may be made there: who runs one that is there already, has to find in it what they looked at.
 
     Raises:
-        InvalidFileError: it is there already.
+        NotSentError: a file is there.
     """
     if path.exists():
-        problem = Problem(path=str(path), message="is there already", hint="name another file: --out")
-        raise InvalidFileError([problem])
+        hint = "'ocp-stripe-balance bulk status' shows how far a plan is. Name another file for the new one: --out."
+        raise NotSentError(f"Nothing was planned: {path} is there already.", hint=hint, next="stop_and_tell")
+
+
+def digest_of(source: Path) -> str | None:
+    """
+    The SHA-256 of a list; None where it cannot be read.
+    """
+    try:
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def question_of(plan: Plan) -> Question:
@@ -213,6 +229,7 @@ def question_of(plan: Plan) -> Question:
     more = facts["outliers"] - len(unusual)
     shown = {
         "customers": f"{facts['customers']:,}",
+        "currency": currency_fixed_by(plan),
         "largest": largest,
         "unusual": "; ".join([*unusual, *([f"and {more:,} more"] if more else [])]),
         "file": facts["source"],
@@ -220,6 +237,15 @@ def question_of(plan: Plan) -> Question:
     }
     said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown}
     return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
+
+
+def currency_fixed_by(plan: Plan) -> str:
+    """
+    What is told where entries give customers a currency, which nothing changes afterwards.
+    """
+    fixed = plan.facts["customers_without_currency"]
+    rows = " and ".join(f"{currency} for good in {number:,}" for currency, number in fixed.items())
+    return f"customers without one get {rows} of the {plan.number:,} rows" if rows else ""
 
 
 def _row(facts: dict[str, Any]) -> PlannedRow:

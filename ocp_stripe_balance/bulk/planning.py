@@ -1,5 +1,5 @@
 """
-From a file to a plan: everything that is wrong is told at once, and nothing is sent.
+From a list to a plan: everything that is wrong is told at once, and nothing is sent.
 
     1 read        each line as the parameters of an entry
     2 customers   as Stripe has them; e-mail addresses become IDs
@@ -23,7 +23,7 @@ from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.bulk.customers import read_customers
 from ocp_stripe_balance.bulk.draft import Draft, DraftRow
 from ocp_stripe_balance.bulk.mistakes import Mistakes
-from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, refuse_existing, write_plan
+from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, digest_of, refuse_existing, write_plan
 from ocp_stripe_balance.bulk.reading import Form, rows_of
 from ocp_stripe_balance.bulk.rows import Common, row_of
 from ocp_stripe_balance.verbs import CREATE
@@ -39,10 +39,20 @@ if TYPE_CHECKING:
 _BATCH = 200  # rows in one look into the journal, which nobody else writes in meanwhile: some 50 ms
 _MAX_NAMED = 10
 
+# What the rules themselves advise is for a model that has made a call.
+_RAISE = "take the line out, or let whoever owns the policy change it"
+_HINTS = {
+    "approval": "accept the decision, and take the line out",
+    "customer_check": "work the amount out in the other currency with whoever wrote the list",
+    "default_currency": "work the amount out in the other currency with whoever wrote the list",
+    "duplicate_window": "look whether that was the same decision; if not, plan it when the time is over",
+    "require": "fill a column of that name, or say it for all rows",
+}
+
 
 class Expected(NamedTuple):
     """
-    What a file should say in all; another one is refused.
+    What a list should say in all; another one is refused.
     """
 
     rows: int | None = None
@@ -50,7 +60,7 @@ class Expected(NamedTuple):
     """How much in each currency, without a sign."""
 
 
-async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
+async def plan_file(  # noqa: PLR0913  a list, and how it is to be understood
     api: StripeAPI,
     source: Path,
     out: Path,
@@ -61,14 +71,15 @@ async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
     progress: Callable[[int], None] = lambda _more: None,
 ) -> Plan:
     """
-    The plan of a file, written to *out*. Nothing is sent; customers are read.
+    The plan of a list, written to *out*. Nothing is sent; customers are read.
 
     Raises:
-        InvalidFileError: the file has mistakes, all of which are named.
-        NotSentError: Stripe or the journal cannot be read, or the plan not be written.
+        InvalidFileError: the list has mistakes, all of which are named.
+        NotSentError: *out* is there, Stripe or the journal cannot be read, or the plan not be written.
     """
     refuse_existing(out)
     mistakes = Mistakes()
+    digest = digest_of(source)  # before it is read: a change meanwhile is one afterwards
     with Draft() as draft:
         for line, cells in rows_of(source, form, mistakes):
             row = row_of(line, cells, common, mistakes)
@@ -86,7 +97,7 @@ async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
         _compare(expected, len(draft), sums, mistakes)
         mistakes.raise_any()
         facts = facts_of(source.name, common.reference, draft, sums, all_readable=all_readable)
-        return write_plan(out, api.scope, facts, _planned(draft))
+        return write_plan(out, api.scope, facts | {"source_sha256": digest}, _planned(draft))
 
 
 async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
@@ -100,7 +111,7 @@ async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
         for row, foreseen in zip(batch, found, strict=True):
             if isinstance(foreseen, Foreseen):
                 judged.append((row.number, foreseen.key, foreseen.is_paid))
-            _note(row.line, foreseen, mistakes)
+            _note(row, foreseen, mistakes)
         draft.judge(judged)
     for per_customer in (False, True):
         for sums in draft.totals(_BATCH, per_customer=per_customer):
@@ -124,20 +135,25 @@ def _as_one(customer: str, moved: Money) -> dict[str, Any]:
     return {"customer": customer, **moved._asdict(), "reference": "all rows together"}
 
 
-def _note(line: int, foreseen: Foreseen | Invalid, mistakes: Mistakes) -> None:
+def _note(row: DraftRow, foreseen: Foreseen | Invalid, mistakes: Mistakes) -> None:
     """
     Why a row would not be sent, where it would not: a person's approval is for all of them.
     """
     if not isinstance(foreseen, Foreseen):
         for problem in foreseen.problems:
-            mistakes.note(line, problem.path, problem.message, problem.hint)
+            mistakes.note(row.line, problem.path, problem.message, problem.hint)
+    elif foreseen.rule == "directions":
+        kind = f"{Money(row.parameters['amount'], row.parameters['currency']).direction}s"
+        hint = f"a person can plan and run them under a policy that allows {kind}"
+        mistakes.note(0, kind, "the policy allows none (directions)", hint)
     elif foreseen.why:
-        mistakes.note(line, "", f"would be refused: {foreseen.why.rstrip('.')}", foreseen.hint)
+        hint = _HINTS.get(foreseen.rule.partition(".")[0], _RAISE) if foreseen.rule else foreseen.hint
+        mistakes.note(row.line, "", f"would be refused: {foreseen.why.rstrip('.')}", hint)
 
 
 def _compare(expected: Expected, number: int, sums: Sequence[Sum], mistakes: Mistakes) -> None:
     """
-    Hold the file against what it should say in all.
+    Hold the list against what it should say in all.
     """
     if expected.rows is not None and expected.rows != number:
         good = f"{number:,} good rows" if mistakes.number else f"{number:,} rows"
@@ -178,7 +194,7 @@ def facts_of(
         "customers": customers,
         "customers_twice": repeated,
         "customers_read": all_readable,
-        "customers_without_currency": draft.unbilled(),
+        "customers_without_currency": draft.fixing(),
         "paid_already": draft.paid(),
         "sums": [_total_of(each) for each in sums],
         "outliers": far,

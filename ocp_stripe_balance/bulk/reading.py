@@ -85,9 +85,9 @@ def rows_of(path: Path, form: Form, mistakes: Mistakes) -> Iterator[tuple[int, C
 
 def unusable(message: str, hint: str) -> InvalidFileError:
     """
-    The error of a file of which nothing can be read.
+    The error of a list of which nothing can be read.
     """
-    return InvalidFileError([Problem(path="file", message=message, hint=hint)])
+    return InvalidFileError([Problem(path="list", message=message, hint=hint)])
 
 
 def _refuse_other_kind(kind: str, beginning: bytes) -> None:

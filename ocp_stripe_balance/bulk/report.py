@@ -40,7 +40,7 @@ class Standing(NamedTuple):
     entry: str | None = None
     """Of the ledger."""
     reason: str = ""
-    """Why it did not succeed."""
+    """Why it did not succeed, or what is surprising where it did."""
     at: float | None = None
 
 
@@ -88,7 +88,8 @@ def _standing(row: PlannedRow, on_record: OnRecord, now: float) -> Standing:
     state = State.UNKNOWN if record.state is State.SENDING else record.state
     outcome = record.outcome
     if state is State.SUCCEEDED:
-        return Standing(row, "succeeded", record.transaction_id, outcome.note or "", record.updated_at)
+        remarks = "; ".join(filter(None, (outcome.note, *outcome.warnings)))
+        return Standing(row, "succeeded", record.transaction_id, remarks, record.updated_at)
     said = str(json.loads(outcome.answer or "{}").get("message") or outcome.note or "")
     if state is State.UNKNOWN:
         return Standing(row, "unknown", None, said or "it was interrupted", record.updated_at)

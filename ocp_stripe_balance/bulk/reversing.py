@@ -15,7 +15,7 @@ from ocp_stripe_balance.bulk.plan import PlannedRow, refuse_existing, write_plan
 from ocp_stripe_balance.bulk.planning import facts_of, foresee
 from ocp_stripe_balance.bulk.report import standings
 from ocp_stripe_balance.bulk.rows import Row
-from ocp_stripe_balance.errors import InvalidFileError, Problem
+from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.verbs import CREATE, REVERSE
 
 if TYPE_CHECKING:
@@ -34,21 +34,22 @@ async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
     The plan of the opposites of all entries that *plan* made, written to *out*; nothing is sent.
 
     Raises:
-        InvalidFileError: there are none, it is itself a plan of reversals, or the policy would refuse some.
-        NotSentError: the journal cannot be read, or the plan not be written.
+        InvalidFileError: the policy would refuse some.
+        NotSentError: there are none, it is itself a plan of reversals, the journal cannot be read, or the plan not be
+            written.
     """
     refuse_existing(out)
     if plan.tool != CREATE:
-        raise _unfit("takes entries back itself", "plan the file anew, with another reference")
+        raise _unfit(plan, "takes entries back itself", "To pay them anew, plan the list with another reference.")
     mistakes = Mistakes()
     with Draft() as draft:
         async for standing in standings(api.many, plan):
             if standing.became == "succeeded" and standing.entry:
                 draft.add(_opposite(standing.row, standing.entry))
         if not len(draft):
-            raise _unfit("has made no entries", "ocp-stripe-balance bulk status says how far it is")
+            raise _unfit(plan, "has made no entries", "'ocp-stripe-balance bulk status' shows how far it is.")
         await foresee(api, draft, mistakes)
-        mistakes.raise_any()
+        mistakes.raise_any(why="the entries cannot all be taken back here", hint="")
         await _judge(api, draft)
         facts = facts_of(plan.path.name, None, draft, draft.sums())
         return write_plan(out, api.scope, facts | {"reverses": plan.digest}, _planned(draft, api.scope), REVERSE)
@@ -95,5 +96,5 @@ def _entry(parameters: dict[str, str]) -> str:
     return parameters["reference"].rpartition(" ")[2]
 
 
-def _unfit(message: str, hint: str) -> InvalidFileError:
-    return InvalidFileError([Problem(path="plan", message=message, hint=hint)], hint="")
+def _unfit(plan: Plan, why: str, hint: str) -> NotSentError:
+    return NotSentError(f"Nothing was planned: the plan {plan.path} {why}.", hint=hint, next="stop_and_tell")

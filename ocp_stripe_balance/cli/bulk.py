@@ -1,5 +1,5 @@
 """
-Many entries from one file: planned, approved once, run.
+Many entries from one list: planned, approved once, run.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.bulk import Plan, Status
     from ocp_stripe_balance.bulk import Run as BulkRun
 
-app = typer.Typer(help="Many entries from one file: planned, approved once, run.")
+app = typer.Typer(help="Many entries from one list: planned, approved once, run.")
 
-File = Annotated[str, typer.Argument(metavar="FILE", help=".csv, .tsv, .jsonl or .xlsx; the first line names columns")]
-Out = Annotated[str | None, typer.Option(metavar="PLAN", help="where to; by default beside FILE, ending in .plan")]
+File = Annotated[str, typer.Argument(metavar="LIST", help=".csv, .tsv, .jsonl or .xlsx; the first line names columns")]
+Out = Annotated[str | None, typer.Option(metavar="PLAN", help="where to; by default beside LIST, ending in .plan")]
 Reference = Annotated[
     str | None, typer.Option(metavar="TEXT", help="the campaign: the reason of each row without a reference of its own")
 ]
@@ -51,7 +51,7 @@ Decimal = Annotated[
 ]
 Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="of a spreadsheet that has several")]
 Ignore = Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="that means nothing here; may be repeated")]
-Count = Annotated[int | None, typer.Option(metavar="N", help="refuse a file that has more or fewer rows")]
+Count = Annotated[int | None, typer.Option(metavar="N", help="refuse a list that has more or fewer rows")]
 Total = Annotated[
     list[str] | None, typer.Option(metavar="SUM", help="refuse another one: '15000.00 usd'; may be repeated")
 ]
@@ -91,7 +91,7 @@ async def plan(
     as_json: Json = False,
 ) -> int:
     """
-    Check a file, and write what would be sent; sends nothing.
+    Check a list, and write what would be sent; sends nothing.
     """
     from ocp_stripe_balance.bulk import Bulk, Common, Expected, Form  # what --help does not need
 
@@ -143,6 +143,8 @@ async def run_plan(
     from ocp_stripe_balance.bulk import Bulk, open_plan  # as above
 
     made = open_plan(Path(path))
+    if made.has_another_list():
+        say(f"warning: {made.facts['source']} has changed since the plan was made of it; what is sent is the plan.")
     asking: dict[str, Any] = {}
     if sys.stdin is not None and sys.stdin.isatty():
         asking = {"approver": functools.partial(ask_at_terminal, emails={}), "asks_always": not yes}
@@ -291,6 +293,8 @@ def _show(plan: "Plan", lasts: float | None) -> None:
     """
     What a plan does, for a person who decides whether it is meant.
     """
+    from ocp_stripe_balance.bulk.plan import currency_fixed_by  # as above
+
     facts = plan.facts
     show_fact("plan", f"{plan.path} ({plan.scope.mode} mode, {plan.scope.account or 'account of the API key'})")
     for each in facts["sums"]:
@@ -303,6 +307,8 @@ def _show(plan: "Plan", lasts: float | None) -> None:
     show_fact("customers", f"{facts['customers']:,}" + _of_them(facts["customers_twice"], "more than once"))
     if not facts["customers_read"]:
         show_fact("not read", "the API key may not read all customers, so their currency could not be checked")
+    if fixed := currency_fixed_by(plan):
+        show_fact("currency", fixed)
     if facts["paid_already"]:
         show_fact("paid", f"{facts['paid_already']:,} are paid already, and will not be paid again")
     for each in facts["far_from_median"]:

@@ -4,6 +4,7 @@ Amounts as people write them: what is taken, and how a text that may mean two th
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +27,8 @@ from ocp_stripe_balance._text.amounts import AmountError, amount_of
         (50000, "500.00", "isk"),
         (50000, "500", "ugx"),
         (500, "5.00", "huf"),
+        (500, "5.0", "usd"),
+        (5000, "5.00", "kwd"),
         (1230, "1.230", "kwd"),
         (5000, "5", "bhd"),
         (500, Decimal(5), "usd"),
@@ -43,14 +46,11 @@ def test_amounts_have_all_decimals_of_the_currency_or_none(minor: int, value: An
 @pytest.mark.parametrize(
     ("value", "currency", "readings"),
     [
-        ("1,234", "usd", ("1234.00", "1.234")),
-        ("1.234", "usd", ("1234.00", "1.234")),
-        ("1,234", "kwd", ("1234.000", "1.234")),
-        ("1,234", "jpy", ("1234", "1.234")),
-        ("5,00", "usd", ("500.00", "5.00")),
-        ("5.5", "usd", ("5.50", "5.05")),
-        ("1.5", "kwd", ("1.500", "1.005")),
-        ("5.00", "jpy", ("500", "5")),
+        ("1,234", "kwd", ("1.234 or 1234.000",)),
+        ("5,00", "usd", ("5.00 or 500.00",)),
+        ("5,5", "usd", ("5.50 or 55.00",)),
+        ("5.5", "usd", ("5.05 or 5.50",)),
+        ("1.5", "kwd", ("1.005 or 1.500",)),
         (5, "usd", ("'5.00'", "'0.05'")),
         (500, "jpy", ("'500'",)),
         ("5.50", "isk", ("'5.00'", "'6.00'")),
@@ -88,7 +88,10 @@ def test_what_may_mean_two_amounts_is_refused_with_both(value: Any, currency: st
         (" 5.00", "is not an amount"),
         ("5.00\n", "is not an amount"),
         ("", "is not an amount"),
-        ("5.0", "does not have all decimals; usd has 2 decimals: write '5.00'"),
+        (
+            "5,0",
+            "'5,0' may mean 5.00 or 50.00; usd has 2 decimals: write all of them after a point, and nothing between",
+        ),
         ("5.", "is not an amount"),
         (".50", "is not an amount"),
         ("NaN", "is not an amount"),
@@ -96,7 +99,7 @@ def test_what_may_mean_two_amounts_is_refused_with_both(value: Any, currency: st
         (Decimal("NaN"), "is not an amount"),
         (Decimal("Infinity"), "is not an amount"),
         (Decimal("1E+999999"), "is not an amount"),
-        (Decimal("5.001"), "has more decimals than the 2 of usd"),
+        (Decimal("5.001"), "5.001 has more decimals than the 2 of usd"),
         (Decimal("5.0000000000000000000000000000001"), "has more decimals than the 2 of usd"),
         (5.0, "pass the text '5.00' or Decimal('5.00')"),
         (float("nan"), "pass the text '5.00' or Decimal('5.00')"),
@@ -109,6 +112,14 @@ def test_what_is_no_amount_is_refused_with_what_would_be_one(value: Any, said: s
     with pytest.raises(AmountError) as refused:
         amount_of(value, "usd", verb="credit")
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "currency"), [("5.005", "usd"), ("1,234", "usd"), ("5.000", "usd"), ("5.00", "jpy"),
+                                                ("5,00", "usd")])  # fmt: skip
+def test_no_hint_proposes_an_amount_that_may_be_a_thousand_times_as_much(text: str, currency: str) -> None:
+    with pytest.raises(AmountError) as refused:
+        amount_of(text, currency)
+    assert {"2"} >= set(re.findall(r"\d+", refused.value.hint))
 
 
 @given(st.sampled_from(sorted(money.CURRENCIES)), st.integers(1, 999_999_999))

@@ -48,13 +48,27 @@ def test_plan_tells_every_mistake_at_once(stripe_thread: Sandbox, tmp_path: Path
     assert (2, "") == (done.returncode, done.stdout)
     no_reason = "is empty; write the business reason, such as ticket-812, or pass --reference for all rows"
     assert [
-        "- file: adds up to 0.00 usd, and 9.00 usd were expected; look which amount is wrong",
+        "- list: adds up to 0.00 usd, and 9.00 usd were expected; look which amount is wrong",
         f"- line 2, reference: {no_reason}",
         f"- line 3, reference: {no_reason}",
         "- line 3, amount: 'x' is not an amount; write a plain number such as '5.00'",
     ] == [line for line in done.stderr.splitlines() if line.startswith("- ")]
     for wrong in (("--separator", ";;"), ("--expect-total", "much"), ("--decimal", "dot")):
         assert 2 == run(*said, *wrong, stripe=stripe_thread).returncode
+
+
+def test_a_list_that_was_changed_since_is_told_before_the_question(
+    stripe_thread: Sandbox, plan: str, tmp_path: Path
+) -> None:
+    """And no plan is put in the place of another."""
+    with (tmp_path / "in.csv").open("a") as file:
+        file.write("cus_more,5.00\n")
+    done = run("bulk", "plan", "in.csv", *WORDS, stripe=stripe_thread)
+    assert 2 == done.returncode
+    assert "Nothing was planned: in.csv.plan is there already." in done.stderr
+    assert "mistake" not in done.stderr
+    asked = at_terminal("bulk", "run", plan, stripe=stripe_thread, answer="n\n").out
+    assert "in.csv has changed since the plan was made of it" in asked.partition("Send it?")[0]
 
 
 def test_dry_run_sends_nothing_and_a_terminal_asks(stripe_thread: Sandbox, plan: str) -> None:

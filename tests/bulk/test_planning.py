@@ -13,6 +13,7 @@ from helpers import UNGUARDED, client, connect
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance.bulk import Bulk, Common, Expected, open_plan
+from ocp_stripe_balance.bulk.plan import question_of
 from ocp_stripe_balance.bulk.planning import total_of
 from ocp_stripe_balance.errors import InvalidFileError, NotSentError
 
@@ -108,6 +109,8 @@ async def test_rules_are_asked_of_each_row_and_budgets_of_all(stripe: Sandbox, t
     assert "line 3: would be refused: the reference 'outage' already belongs to another entry" in used
     assert f"line 4: would be refused: customer {third} is billed in eur" in currency
     assert "line 7: would be refused: the policy denies calls for customer cus_denied" in denied
+    assert limit.endswith("; take the line out, or let whoever owns the policy change it")
+    assert currency.endswith("; work the amount out in the other currency with whoever wrote the list")
 
 
 async def test_the_same_customer_twice_for_one_reason_is_a_mistake(stripe: Sandbox, tmp_path: Path) -> None:
@@ -121,6 +124,17 @@ async def test_the_same_customer_twice_for_one_reason_is_a_mistake(stripe: Sandb
     source = write(tmp_path, f"{name},1,a", "a@b.test,1,b", head="customer,amount,reference")
     made = await planned(stripe, source)
     assert (1, 1) == (made.facts["customers"], made.facts["customers_twice"])
+
+
+async def test_plan_says_which_rows_give_a_customer_a_currency_for_good(stripe: Sandbox, tmp_path: Path) -> None:
+    first, second, third = (stripe.create_customer() for _ in range(3))
+    async with await connect(stripe) as agent:
+        await agent.credit(first, "1.00", "usd", reference="before")
+    source = write(tmp_path, f"{first},1,usd", f"{second},1,usd", f"{third},1,eur", head="customer,amount,currency")
+    made = await planned(stripe, source)
+    assert {"eur": 1, "usd": 1} == made.facts["customers_without_currency"]
+    said = "customers without one get eur for good in 1 and usd for good in 1 of the 3 rows"
+    assert said == json.loads(question_of(made).arguments)["shown"]["currency"]
 
 
 async def test_rows_that_are_paid_are_planned_as_paid(stripe: Sandbox, tmp_path: Path) -> None:
@@ -144,9 +158,9 @@ async def test_a_file_that_says_otherwise_than_expected_is_refused(stripe: Sandb
     source = write(tmp_path, f"{stripe.create_customer()},1.00")
     expected = Expected(2, (total_of("2.00 USD"), Money(1, "eur")))
     assert [
-        "file: has 1 rows, and 2 were expected; look what is missing, or too much",
-        "file: adds up to 1.00 usd, and 2.00 usd were expected; look which amount is wrong",
-        "file: adds up to 0.00 eur, and 0.01 eur were expected; look which amount is wrong",
+        "list: has 1 rows, and 2 were expected; look what is missing, or too much",
+        "list: adds up to 1.00 usd, and 2.00 usd were expected; look which amount is wrong",
+        "list: adds up to 0.00 eur, and 0.01 eur were expected; look which amount is wrong",
     ] == await told(stripe, source, expected=expected)
     await planned(stripe, source, expected=Expected(1, (total_of("1.00 usd"),)))
 
@@ -185,17 +199,30 @@ async def test_a_plan_that_was_changed_is_refused(stripe: Sandbox, tmp_path: Pat
         made.path.write_text(changed)
         with pytest.raises(NotSentError, match="is not as it was made"):
             list(open_plan(made.path).blocks())
-    with pytest.raises(InvalidFileError, match="is there already; name another file"):
+    with pytest.raises(NotSentError, match=r"out\.plan is there already\. 'ocp-stripe-balance bulk status'"):
         await planned(stripe, source)
     for text in ("", "{}\n", '{"kind": "other"}\n', "\x00\n"):
         made.path.write_text(text)
-        with pytest.raises(InvalidFileError, match="is no plan"):
+        with pytest.raises(NotSentError, match="is no plan"):
             open_plan(made.path)
     with pytest.raises(NotSentError, match="cannot be read"):
         open_plan(tmp_path / "nowhere")
     made.path.write_text(json.dumps({**json.loads(head), "format": 2}) + "\n")
     with pytest.raises(NotSentError, match="has format 2"):
         open_plan(made.path)
+
+
+async def test_a_plan_knows_whether_the_list_beside_it_was_changed_since(stripe: Sandbox, tmp_path: Path) -> None:
+    """Not where it was only touched, or is gone."""
+    row = f"{stripe.create_customer()},1.00"
+    source = write(tmp_path, row)
+    made = await planned(stripe, source)
+    source.touch()
+    assert not made.has_another_list()
+    write(tmp_path, row.replace("1.00", "2.00"))
+    assert made.has_another_list()
+    source.unlink()
+    assert not made.has_another_list()
 
 
 async def test_a_rate_of_the_policy_refuses_no_row(stripe: Sandbox, tmp_path: Path) -> None:

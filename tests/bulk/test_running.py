@@ -424,6 +424,16 @@ async def test_row_with_as_much_metadata_as_stripe_takes_can_be_run(desk: Desk) 
     assert {"succeeded": 5} == dict((await desk.run(await desk.plan(common=common))).done)
 
 
+async def test_report_says_which_entry_gave_a_customer_a_currency(desk: Desk) -> None:
+    plan = await desk.plan()
+    await desk.run(plan, {"customer_check": "on"}, limit=1)
+    async with desk.bulk() as bulk:
+        await bulk.report(plan, desk.folder / "report.csv")
+    assert f"{desk.customers[0]} had no currency, and this entry made it usd for good" in (
+        desk.folder / "report.csv"
+    ).read_text("utf-8-sig")
+
+
 async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
     """By a plan of its own; of what was not paid, nothing is taken back."""
     plan = await desk.plan()
@@ -436,15 +446,30 @@ async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
                 assert "succeeded" == result.outcome
         again = await bulk.reverse(plan, desk.folder / "again.plan")
         assert 3 == again.facts["paid_already"]
-        with pytest.raises(InvalidFileError, match="takes entries back itself"):
+        with pytest.raises(NotSentError, match=r"back\.plan takes entries back itself"):
             await bulk.reverse(opposite, desk.folder / "third.plan")
     assert [[500, -500]] * 3 + [[]] * 2 == await desk.paid()
+
+
+async def test_what_the_policy_does_not_let_be_taken_back_is_said_once(desk: Desk) -> None:
+    """In words for people with a file, who made no call."""
+    plan = await desk.plan()
+    await desk.run(plan)
+    async with desk.bulk(policy={"directions": ["credit"]}) as bulk:
+        with pytest.raises(InvalidFileError) as caught:
+            await bulk.reverse(plan, desk.folder / "back.plan")
+    (said,) = map(str, caught.value.problems)
+    assert "debits: the policy allows none (directions); a person can plan and run them under a policy that" in said
+    assert str(caught.value).startswith(
+        "Nothing was planned, and nothing was sent: the entries cannot all be taken back"
+    )
+    assert "the list" not in str(caught.value)
 
 
 async def test_nothing_that_was_not_paid_is_taken_back(desk: Desk) -> None:
     plan = await desk.plan()
     async with desk.bulk() as bulk:
-        with pytest.raises(InvalidFileError, match="has made no entries"):
+        with pytest.raises(NotSentError, match=r"the plan .*out\.plan has made no entries"):
             await bulk.reverse(plan, desk.folder / "back.plan")
 
 
