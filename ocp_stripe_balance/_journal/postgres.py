@@ -299,11 +299,12 @@ class PostgresStore:
         self._reach = list(reach)
         if self._held is not None and self._held[0].raw.closed:
             self._held = None
+        is_new = self._held is None
         db, book = self._held = self._held or self._opened()
         try:
             self._begin(db)
         except DatabaseError:
-            if not db.is_proved or not db.raw.broken:
+            if is_new or not db.raw.broken:
                 raise
             db, book = self._held = self._opened()  # it was ended while nobody used it
             self._begin(db)
