@@ -346,11 +346,11 @@ async def _plans(path: Path) -> dict[str, str]:
     async with _agent(str(path), policy=EVERY_RULE) as agent:
         api: Any = agent._apis["stripe"]
         journal = api._operations.journal
-        await journal.run(lambda book: book._db.set_trace_callback(statements.append))  # in the thread that owns it
+        await journal.run(lambda book: book.db.set_trace_callback(statements.append))  # in the thread that owns it
         # Of its own customer: those of the batches were all alike.
         parameters = {**_parameters(1), **all_that_is_required(1), "customer": _OTHER}
         await agent.call_tool(TOOL, parameters)
-        await journal.run(lambda book: book._db.set_trace_callback(None))
+        await journal.run(lambda book: book.db.set_trace_callback(None))
     with contextlib.closing(sqlite3.connect(path)) as db:
         for statement in statements:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT INTO windows")):

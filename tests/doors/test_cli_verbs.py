@@ -88,7 +88,7 @@ async def test_only_the_customer_of_that_very_address_is_paid(stripe_thread: San
 
 
 @pytest.mark.parametrize(
-    ("amount", "currency"), [("5.0", "usd"), ("1,234", "usd"), ("5.00", "jpy"), ("1e3", "usd"), ("+5", "usd")]
+    ("amount", "currency"), [("5.005", "usd"), ("1,234", "usd"), ("5.00", "jpy"), ("1e3", "usd"), ("+5", "usd")]
 )
 def test_an_amount_that_is_not_one_is_refused(stripe_thread: Sandbox, amount: str, currency: str) -> None:
     """Nothing is sent."""
