@@ -221,7 +221,7 @@ async def _follow(run: "BulkRun", before: "Status") -> None:
     Wait for all results, with a bar that says how many there are, how much was moved, and what failed.
     """
     moved = Counter[str]()
-    with _bar(before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
+    with _bar(run, before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
         async for result in run:
             if result.outcome == "succeeded":
                 moved[result.row.moved.currency] += result.row.moved.amount
@@ -340,18 +340,23 @@ def _span(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _bar(total: int) -> Iterator[Callable[[Counter[Any], Counter[str]], None]]:
+def _bar(run: "BulkRun", total: int) -> Iterator[Callable[[Counter[Any], Counter[str]], None]]:
     """
-    What to tell how many rows ended how, and how much moved: a bar on a terminal, else nothing.
+    What to tell how many rows ended how, and how much moved: on a terminal a bar, which also says why it waits.
     """
     if is_plain(sys.stderr):
         yield lambda _done, _moved: None
         return
     from rich.console import Console  # only a terminal needs it
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Wait(ProgressColumn):
+        def render(self, _task: Task) -> Text:
+            return Text(f"waits {run.waits_s:.0f} s for the policy's calls_per_minute" if run.waits_s else "")
 
     words = TextColumn("{task.fields[said]}")
-    columns = (*Progress.get_default_columns()[1:2], MofNCompleteColumn(), TimeRemainingColumn(), words)
+    columns = (*Progress.get_default_columns()[1:2], MofNCompleteColumn(), TimeRemainingColumn(), words, Wait())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("rows", total=total, said="")
 

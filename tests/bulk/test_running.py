@@ -163,6 +163,17 @@ async def test_run_waits_where_the_policy_has_a_rate(desk: Desk, monkeypatch: py
     assert 50 < max(waits) <= 61
 
 
+async def test_row_that_only_waited_for_the_rate_is_still_to_do(desk: Desk) -> None:
+    plan = await desk.plan()
+    policy = {"calls_per_minute": 1, "duplicate_window": "off"}
+    async with await connect(desk.stripe, **{**desk.values, "policy": policy}) as agent:
+        await agent.credit(desk.customers[0], "5.00", "usd", reference="outage")
+        with pytest.raises(PolicyRefusedError, match="calls were made within the last minute"):
+            await agent.credit(desk.customers[1], "5.00", "usd", reference="outage")
+    assert {"succeeded": 1, "to_do": 4} == await desk.became(plan)
+    assert {} == dict((await desk.run(plan, only_failed=True)).done)
+
+
 async def test_cancelled_run_says_how_far_it_is(stripe: Sandbox, tmp_path: Path) -> None:
     """What may have been sent is waited for, the rest is not sent, and all of it is on record."""
     desk = Desk(stripe, tmp_path, 40)
