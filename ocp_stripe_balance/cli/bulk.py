@@ -249,7 +249,14 @@ def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" 
         for (became, direction, currency), amount in sorted(found.amounts.items())
     ]
     if run.as_json:
-        facts = {"plan": str(made.path), "digest": made.digest, "rows": dict(found.rows), "amounts": amounts, **more}
+        facts: dict[str, Any] = {
+            "plan": str(made.path),
+            "digest": made.digest,
+            "rows": dict(found.rows),
+            "amounts": amounts,
+            "taken_back": found.taken_back,
+            **more,
+        }
         run.print_facts(facts | ({"stopped": ran.stopped, "this_run": dict(ran.done)} if ran else {}))
         return
     show_fact("plan", f"{made.path}, {made.number:,} rows")
@@ -260,6 +267,8 @@ def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" 
             if outcome == became
         ]
         show_fact(became.replace("_", " "), f"{number:,} ({', '.join(sums)})")
+    if found.taken_back:
+        show_fact("taken back", f"{found.taken_back:,} of those that succeeded")
 
 
 def _exit_code(found: "Status", run: "BulkRun") -> int:
@@ -293,10 +302,12 @@ def _show(plan: "Plan", lasts: float | None) -> None:
     """
     What a plan does, for a person who decides whether it is meant.
     """
-    from ocp_stripe_balance.bulk.plan import currency_fixed_by  # as above
+    from ocp_stripe_balance.bulk.plan import currency_fixed_by, taken_back_by  # as above
 
     facts = plan.facts
     show_fact("plan", f"{plan.path} ({plan.scope.mode} mode, {plan.scope.account or 'account of the API key'})")
+    if back := taken_back_by(plan):
+        show_fact("takes back", back)
     for each in facts["sums"]:
         currency = each["currency"]
         number = f"{each['number']:,} {'entry' if each['number'] == 1 else 'entries'}"

@@ -372,11 +372,32 @@ async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
         for _ in range(2):
             async for result in await bulk.run(opposite):
                 assert "succeeded" == result.outcome
-        again = await bulk.reverse(plan, desk.folder / "again.plan")
-        assert 3 == again.facts["paid_already"]
+        with pytest.raises(NotSentError, match=r"out\.plan has nothing left to take back"):
+            await bulk.reverse(plan, desk.folder / "again.plan")
+        assert "takes back  what the plan out.plan paid for outage" in await asked(bulk, opposite)
+        assert 3 == (await bulk.report(plan, desk.folder / "report.csv")).taken_back
         with pytest.raises(NotSentError, match=r"back\.plan takes entries back itself"):
             await bulk.reverse(opposite, desk.folder / "third.plan")
     assert [[500, -500]] * 3 + [[]] * 2 == await desk.paid()
+    with (desk.folder / "report.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(await ledger(desk.stripe, name))[0]["id"] for name in desk.customers[:3]] + [""] * 2 == [
+        row["reversed_by"] for row in rows
+    ]
+
+
+async def asked(bulk: Bulk, plan: Plan) -> str:
+    """
+    What a person is shown of a plan.
+    """
+    shown: list[str] = []
+
+    async def approver(proposal: Proposal) -> Answer | None:
+        shown.append(proposal.describe())
+        return proposal.approve(by="Bea")
+
+    await bulk.run(plan, approver=approver, asks_always=True)
+    return shown[0]
 
 
 async def test_what_the_policy_does_not_let_be_taken_back_is_said_once(desk: Desk) -> None:
