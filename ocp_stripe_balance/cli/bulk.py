@@ -17,7 +17,7 @@ from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.approvals import ask_at_terminal, whoami
 from ocp_stripe_balance.cli.given import fail
 from ocp_stripe_balance.cli.money import pairs_of
-from ocp_stripe_balance.cli.options import DryRun, Json, Yes
+from ocp_stripe_balance.cli.options import Json, Yes
 from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table
 from ocp_stripe_balance.cli.running import Run, command
 
@@ -63,6 +63,7 @@ ReportFile = Annotated[
 ReverseFile = Annotated[
     str | None, typer.Option("--out", metavar="PLAN", help="where to; by default beside PLAN, ending in .reverse")
 ]
+HowFar = Annotated[bool, typer.Option("--dry-run", help="show how far the plan is; ask and send nothing")]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="send no more rows than that, as a trial")]
 OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="leave rows alone that were never tried")]
 MaxFailed = Annotated[
@@ -132,7 +133,7 @@ async def run_plan(
     only_failed: OnlyFailed = False,
     max_failed: MaxFailed = 10.0,
     yes: Yes = False,
-    dry_run: DryRun = False,
+    dry_run: HowFar = False,
     as_json: Json = False,
 ) -> int:
     """
