@@ -126,7 +126,8 @@ class Many:
         def one(book: Book, key: str) -> OnRecord:
             record = book.find_key(key, self.scope)
             decided = book.decisions(key) if with_decisions and (record is None or record.state.nothing_moved) else []
-            return OnRecord(record, decided[-1] if decided else None)
+            last = [each for each in decided if each.rule != "calls_per_minute"]  # for which a row only waits
+            return OnRecord(record, last[-1] if last else None)
 
         return await self.journal.run(lambda book: [one(book, key) for key in keys], reach=READING)
 

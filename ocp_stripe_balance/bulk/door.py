@@ -174,7 +174,7 @@ class Bulk:
 
     async def reverse(self, plan: Plan, out: Path) -> Plan:
         """
-        The plan of the opposites of all entries that *plan* made, written to *out*. Nothing is sent.
+        The plan of the opposites of all entries that *plan* made and that still stand, written to *out*; sends nothing.
 
         Raises:
             InvalidFileError: the policy would refuse some.

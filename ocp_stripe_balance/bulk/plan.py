@@ -232,11 +232,22 @@ def question_of(plan: Plan) -> Question:
         "currency": currency_fixed_by(plan),
         "largest": largest,
         "unusual": "; ".join([*unusual, *([f"and {more:,} more"] if more else [])]),
-        "file": facts["source"],
+        "takes back": taken_back_by(plan),
+        "list": "" if "reverses" in facts else facts["source"],
         "digest": plan.digest,
     }
     said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown}
     return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
+
+
+def taken_back_by(plan: Plan) -> str:
+    """
+    Whose entries a plan takes back, where it does.
+    """
+    if "reverses" not in plan.facts:
+        return ""
+    campaign = plan.facts["campaign"]
+    return f"what the plan {plan.facts['source']} paid" + (f" for {campaign}" if campaign else "")
 
 
 def currency_fixed_by(plan: Plan) -> str:

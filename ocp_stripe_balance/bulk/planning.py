@@ -86,7 +86,8 @@ async def plan_file(  # noqa: PLR0913  a list, and how it is to be understood
             if row is not None:
                 draft.add(row)
                 progress(1)
-        if not len(draft) and not mistakes.number:
+        are_all_read = not mistakes.number
+        if not len(draft) and are_all_read:
             mistakes.note(0, "", "has no rows", "below the names of the columns, write a line for each entry")
         all_readable = await read_customers(api, draft, mistakes)
         for line, customer, first in draft.twins():
@@ -94,7 +95,8 @@ async def plan_file(  # noqa: PLR0913  a list, and how it is to be understood
             mistakes.note(line, "customer", f"{customer} stands on line {first} for the same reason", hint)
         await foresee(api, draft, mistakes)
         sums = draft.sums()
-        _compare(expected, len(draft), sums, mistakes)
+        if are_all_read:  # else nobody knows yet how many there are, and how much
+            _compare(expected, len(draft), sums, mistakes)
         mistakes.raise_any()
         facts = facts_of(source.name, common.reference, draft, sums, all_readable=all_readable)
         return write_plan(out, api.scope, facts | {"source_sha256": digest}, _planned(draft))
@@ -156,8 +158,9 @@ def _compare(expected: Expected, number: int, sums: Sequence[Sum], mistakes: Mis
     Hold the list against what it should say in all.
     """
     if expected.rows is not None and expected.rows != number:
-        good = f"{number:,} good rows" if mistakes.number else f"{number:,} rows"
-        mistakes.note(0, "", f"has {good}, and {expected.rows:,} were expected", "look what is missing, or too much")
+        mistakes.note(
+            0, "", f"has {number:,} rows, and {expected.rows:,} were expected", "look what is missing, or too much"
+        )
     for wanted in expected.totals:
         found = sum(abs(each.moved.amount) for each in sums if each.moved.currency == wanted.currency)
         if found != wanted.amount:

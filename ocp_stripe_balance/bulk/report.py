@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from ocp_stripe_balance._calls.call import reversal_key
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._journal import is_alive
 from ocp_stripe_balance._text import money
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 Became = Literal["succeeded", "rejected", "refused", "not_sent", "unknown", "under_way", "to_do"]
 _COLUMNS = (
-    "line", "customer", "direction", "amount", "currency", "reference", "outcome", "entry", "reason", "at", "key",
+    "line", "customer", "direction", "amount", "currency", "reference", "outcome", "entry", "reversed_by", "reason",
+    "at", "key",
 )  # fmt: skip
 _BEGIN_FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are wide
 
@@ -42,6 +44,8 @@ class Standing(NamedTuple):
     reason: str = ""
     """Why it did not succeed, or what is surprising where it did."""
     at: float | None = None
+    reversed_by: str | None = None
+    """The entry that took it back, as far as this journal knows."""
 
 
 @dataclass(slots=True)
@@ -55,12 +59,16 @@ class Status:
     amounts: Counter[tuple[Became, str, str]] = field(default_factory=Counter)
     """How much of them, by what became of them, direction and currency, in the smallest unit."""
 
+    taken_back: int = 0
+    """How many of those that succeeded were taken back."""
+
     def add(self, standing: Standing) -> None:
         """
         One more row.
         """
         moved = standing.row.moved
         self.rows[standing.became] += 1
+        self.taken_back += standing.reversed_by is not None
         self.amounts[standing.became, moved.direction, moved.currency] += abs(moved.amount)
 
 
@@ -73,8 +81,17 @@ async def standings(many: Many, plan: Plan) -> AsyncIterator[Standing]:
     """
     for block in plan.blocks():
         found = await many.look_up([row.key for row in block], with_decisions=True)
-        for row, on_record in zip(block, found, strict=True):
-            yield _standing(row, on_record, many.journal.now())
+        found_so = [_standing(*each, many.journal.now()) for each in zip(block, found, strict=True)]
+        made = [each.entry for each in found_so if each.entry]
+        opposites = await many.look_up([reversal_key(plan.scope, entry) for entry in made])
+        reversals = {entry: _entry_of(each) for entry, each in zip(made, opposites, strict=True)}
+        for standing in found_so:
+            yield standing._replace(reversed_by=reversals.get(standing.entry or ""))
+
+
+def _entry_of(on_record: OnRecord) -> str | None:
+    record = on_record.record
+    return record.outcome.transaction_id if record is not None and record.state is State.SUCCEEDED else None
 
 
 def _standing(row: PlannedRow, on_record: OnRecord, now: float) -> Standing:
@@ -123,10 +140,10 @@ def _created(target: Path) -> TextIO:
 
 
 def _cells(standing: Standing) -> list[str]:
-    row, became, entry, reason, at = standing
+    row, became, entry, reason, at, reversed_by = standing
     amount, currency = money.to_text(abs(row.moved.amount), row.moved.currency).replace(",", "").split()
     texts = [
-        str(row.line), row.customer, row.moved.direction, amount, currency, row.reference, became, entry or "", reason,
-        moment(at) if at else "", row.key,
+        str(row.line), row.customer, row.moved.direction, amount, currency, row.reference, became, entry or "",
+        reversed_by or "", reason, moment(at) if at else "", row.key,
     ]  # fmt: skip
     return [f"'{text}" if text[:1] in _BEGIN_FORMULAS else text for text in texts]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._calls.call import reversal_key
-from ocp_stripe_balance._domain import Money, State
+from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance.bulk.draft import Draft
 from ocp_stripe_balance.bulk.mistakes import Mistakes
@@ -31,7 +31,7 @@ _BATCH = 200
 
 async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
     """
-    The plan of the opposites of all entries that *plan* made, written to *out*; nothing is sent.
+    The plan of the opposites of all entries that *plan* made and that still stand, written to *out*; nothing is sent.
 
     Raises:
         InvalidFileError: the policy would refuse some.
@@ -41,18 +41,21 @@ async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
     refuse_existing(out)
     if plan.tool != CREATE:
         raise _unfit(plan, "takes entries back itself", "To pay them anew, plan the list with another reference.")
-    mistakes = Mistakes()
+    mistakes, is_reversed = Mistakes(), False
     with Draft() as draft:
         async for standing in standings(api.many, plan):
-            if standing.became == "succeeded" and standing.entry:
+            is_reversed |= standing.reversed_by is not None
+            if standing.entry and not standing.reversed_by:
                 draft.add(_opposite(standing.row, standing.entry))
+        if not len(draft) and is_reversed:
+            raise _unfit(plan, "has nothing left to take back", "To pay anew, plan the list with another reference.")
         if not len(draft):
             raise _unfit(plan, "has made no entries", "'ocp-stripe-balance bulk status' shows how far it is.")
         await foresee(api, draft, mistakes)
         mistakes.raise_any(why="the entries cannot all be taken back here", hint="")
-        await _judge(api, draft)
         facts = facts_of(plan.path.name, None, draft, draft.sums())
-        return write_plan(out, api.scope, facts | {"reverses": plan.digest}, _planned(draft, api.scope), REVERSE)
+        facts |= {"reverses": plan.digest, "campaign": plan.facts["reference"]}
+        return write_plan(out, api.scope, facts, _planned(draft, api.scope), REVERSE)
 
 
 def _opposite(row: PlannedRow, entry: str) -> Row:
@@ -60,17 +63,6 @@ def _opposite(row: PlannedRow, entry: str) -> Row:
     parameters = {"customer": row.customer, "amount": -amount, "currency": currency}
     said = {"reference": f"reversal of {entry}", "stated_effect": money.stated_effect(-amount, currency)}
     return Row(row.line, parameters | said)
-
-
-async def _judge(api: StripeAPI, draft: Draft) -> None:
-    """
-    Look which entries were taken back already.
-    """
-    for batch in draft.batches(_BATCH):
-        keys = [reversal_key(api.scope, _entry(row.parameters)) for row in batch]
-        found = await api.many.look_up(keys)
-        is_done = [each.record is not None and each.record.state is State.SUCCEEDED for each in found]
-        draft.judge((row.number, key, done) for row, key, done in zip(batch, keys, is_done, strict=True))
 
 
 def _planned(draft: Draft, scope: Scope) -> Iterator[PlannedRow]:

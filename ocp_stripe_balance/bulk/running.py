@@ -139,6 +139,13 @@ class Run:
         self._not_before = 0.0
         self._has_others = False
 
+    @property
+    def waits_s(self) -> float:
+        """
+        How many seconds it waits for the minute of the policy's ``calls_per_minute``; 0 where it does not.
+        """
+        return max(self._not_before - self._many.journal.now(), 0.0)
+
     async def __aiter__(self) -> AsyncIterator[RowResult]:
         """
         The result of each row, as they come. Who is cancelled gets those under way, and then the end.

@@ -17,7 +17,7 @@ from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.approvals import ask_at_terminal, whoami
 from ocp_stripe_balance.cli.given import fail
 from ocp_stripe_balance.cli.money import pairs_of
-from ocp_stripe_balance.cli.options import DryRun, Json, Yes
+from ocp_stripe_balance.cli.options import Json, Yes
 from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table
 from ocp_stripe_balance.cli.running import Run, command
 
@@ -63,6 +63,7 @@ ReportFile = Annotated[
 ReverseFile = Annotated[
     str | None, typer.Option("--out", metavar="PLAN", help="where to; by default beside PLAN, ending in .reverse")
 ]
+HowFar = Annotated[bool, typer.Option("--dry-run", help="show how far the plan is; ask and send nothing")]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="send no more rows than that, as a trial")]
 OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="leave rows alone that were never tried")]
 MaxFailed = Annotated[
@@ -132,7 +133,7 @@ async def run_plan(
     only_failed: OnlyFailed = False,
     max_failed: MaxFailed = 10.0,
     yes: Yes = False,
-    dry_run: DryRun = False,
+    dry_run: HowFar = False,
     as_json: Json = False,
 ) -> int:
     """
@@ -221,7 +222,7 @@ async def _follow(run: "BulkRun", before: "Status") -> None:
     Wait for all results, with a bar that says how many there are, how much was moved, and what failed.
     """
     moved = Counter[str]()
-    with _bar(before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
+    with _bar(run, before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
         async for result in run:
             if result.outcome == "succeeded":
                 moved[result.row.moved.currency] += result.row.moved.amount
@@ -249,7 +250,14 @@ def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" 
         for (became, direction, currency), amount in sorted(found.amounts.items())
     ]
     if run.as_json:
-        facts = {"plan": str(made.path), "digest": made.digest, "rows": dict(found.rows), "amounts": amounts, **more}
+        facts: dict[str, Any] = {
+            "plan": str(made.path),
+            "digest": made.digest,
+            "rows": dict(found.rows),
+            "amounts": amounts,
+            "taken_back": found.taken_back,
+            **more,
+        }
         run.print_facts(facts | ({"stopped": ran.stopped, "this_run": dict(ran.done)} if ran else {}))
         return
     show_fact("plan", f"{made.path}, {made.number:,} rows")
@@ -260,6 +268,8 @@ def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" 
             if outcome == became
         ]
         show_fact(became.replace("_", " "), f"{number:,} ({', '.join(sums)})")
+    if found.taken_back:
+        show_fact("taken back", f"{found.taken_back:,} of those that succeeded")
 
 
 def _exit_code(found: "Status", run: "BulkRun") -> int:
@@ -293,10 +303,12 @@ def _show(plan: "Plan", lasts: float | None) -> None:
     """
     What a plan does, for a person who decides whether it is meant.
     """
-    from ocp_stripe_balance.bulk.plan import currency_fixed_by  # as above
+    from ocp_stripe_balance.bulk.plan import currency_fixed_by, taken_back_by  # as above
 
     facts = plan.facts
     show_fact("plan", f"{plan.path} ({plan.scope.mode} mode, {plan.scope.account or 'account of the API key'})")
+    if back := taken_back_by(plan):
+        show_fact("takes back", back)
     for each in facts["sums"]:
         currency = each["currency"]
         number = f"{each['number']:,} {'entry' if each['number'] == 1 else 'entries'}"
@@ -340,18 +352,23 @@ def _span(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _bar(total: int) -> Iterator[Callable[[Counter[Any], Counter[str]], None]]:
+def _bar(run: "BulkRun", total: int) -> Iterator[Callable[[Counter[Any], Counter[str]], None]]:
     """
-    What to tell how many rows ended how, and how much moved: a bar on a terminal, else nothing.
+    What to tell how many rows ended how, and how much moved: on a terminal a bar, which also says why it waits.
     """
     if is_plain(sys.stderr):
         yield lambda _done, _moved: None
         return
     from rich.console import Console  # only a terminal needs it
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Wait(ProgressColumn):
+        def render(self, _task: Task) -> Text:
+            return Text(f"waits {run.waits_s:.0f} s for the policy's calls_per_minute" if run.waits_s else "")
 
     words = TextColumn("{task.fields[said]}")
-    columns = (*Progress.get_default_columns()[1:2], MofNCompleteColumn(), TimeRemainingColumn(), words)
+    columns = (*Progress.get_default_columns()[1:2], MofNCompleteColumn(), TimeRemainingColumn(), words, Wait())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("rows", total=total, said="")
 

@@ -60,7 +60,8 @@ async def sandbox(
                     flush=True,
                 )
             else:
-                say(f"An embedded Stripe listens at {stripe.url}, in memory, until Ctrl-C.")
+                where = f"with its state in {file}" if file else "in memory"
+                say(f"An embedded Stripe listens at {stripe.url}, {where}, until Ctrl-C.")
                 say("In another terminal:")
                 print(f"export STRIPE_API_BASE={stripe.url}\nexport STRIPE_SECRET_KEY={stripe.api_key}")
                 print(f"export CUSTOMER={customer}", flush=True)

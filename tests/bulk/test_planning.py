@@ -162,6 +162,10 @@ async def test_a_file_that_says_otherwise_than_expected_is_refused(stripe: Sandb
         "list: adds up to 1.00 usd, and 2.00 usd were expected; look which amount is wrong",
         "list: adds up to 0.00 eur, and 0.01 eur were expected; look which amount is wrong",
     ] == await told(stripe, source, expected=expected)
+    wrong = write(tmp_path, f"{stripe.create_customer()},1.00", "cus_none,x")
+    (said,) = await told(stripe, wrong, expected=expected)
+    assert said.startswith("line 3, amount: ")
+    source = write(tmp_path, f"{stripe.create_customer()},1.00")
     await planned(stripe, source, expected=Expected(1, (total_of("1.00 usd"),)))
 
 

@@ -168,6 +168,17 @@ async def test_run_waits_where_the_policy_has_a_rate(desk: Desk, monkeypatch: py
     assert 50 < max(waits) <= 61
 
 
+async def test_row_that_only_waited_for_the_rate_is_still_to_do(desk: Desk) -> None:
+    plan = await desk.plan()
+    policy = {"calls_per_minute": 1, "duplicate_window": "off"}
+    async with await connect(desk.stripe, **{**desk.values, "policy": policy}) as agent:
+        await agent.credit(desk.customers[0], "5.00", "usd", reference="outage")
+        with pytest.raises(PolicyRefusedError, match="calls were made within the last minute"):
+            await agent.credit(desk.customers[1], "5.00", "usd", reference="outage")
+    assert {"succeeded": 1, "to_do": 4} == await desk.became(plan)
+    assert {} == dict((await desk.run(plan, only_failed=True)).done)
+
+
 async def test_cancelled_run_says_how_far_it_is(stripe: Sandbox, tmp_path: Path) -> None:
     """What may have been sent is waited for, the rest is not sent, and all of it is on record."""
     desk = Desk(stripe, tmp_path, 40)
@@ -444,11 +455,32 @@ async def test_what_was_paid_is_taken_back_once(desk: Desk) -> None:
         for _ in range(2):
             async for result in await bulk.run(opposite):
                 assert "succeeded" == result.outcome
-        again = await bulk.reverse(plan, desk.folder / "again.plan")
-        assert 3 == again.facts["paid_already"]
+        with pytest.raises(NotSentError, match=r"out\.plan has nothing left to take back"):
+            await bulk.reverse(plan, desk.folder / "again.plan")
+        assert "takes back  what the plan out.plan paid for outage" in await asked(bulk, opposite)
+        assert 3 == (await bulk.report(plan, desk.folder / "report.csv")).taken_back
         with pytest.raises(NotSentError, match=r"back\.plan takes entries back itself"):
             await bulk.reverse(opposite, desk.folder / "third.plan")
     assert [[500, -500]] * 3 + [[]] * 2 == await desk.paid()
+    with (desk.folder / "report.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(await ledger(desk.stripe, name))[0]["id"] for name in desk.customers[:3]] + [""] * 2 == [
+        row["reversed_by"] for row in rows
+    ]
+
+
+async def asked(bulk: Bulk, plan: Plan) -> str:
+    """
+    What a person is shown of a plan.
+    """
+    shown: list[str] = []
+
+    async def approver(proposal: Proposal) -> Answer | None:
+        shown.append(proposal.describe())
+        return proposal.approve(by="Bea")
+
+    await bulk.run(plan, approver=approver, asks_always=True)
+    return shown[0]
 
 
 async def test_what_the_policy_does_not_let_be_taken_back_is_said_once(desk: Desk) -> None:
