@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Caller, Money, Scope
     from ocp_stripe_balance._journal import Book, Journal
     from ocp_stripe_balance._policy import Policy
+    from ocp_stripe_balance.models import Answer
 
 
 class Question(NamedTuple):
@@ -75,10 +76,12 @@ class Plans:
             has_queue = self._policy.approval.queue
             said = await approvers.ask(self._approver, standing, self._journal, has_queue=has_queue)
             if isinstance(said, Approval):
-                answer = said.answer
-                await self._journal.run(lambda book: book.decide(answer, self._journal.now()))  # noqa: B023  it is run before the next
+                await self._record(said.answer)
             elif said is not None:
                 return said
+
+    async def _record(self, answer: Answer) -> None:
+        await self._journal.run(lambda book: book.decide(answer, self._journal.now()))
 
     def _standing(
         self, book: Book, question: Question, finding: Finding, scope: Scope, caller: Caller

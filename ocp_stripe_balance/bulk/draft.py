@@ -27,6 +27,18 @@ CREATE TABLE customers (
     id TEXT PRIMARY KEY, is_there INTEGER, is_deleted INTEGER, currency TEXT
 ) WITHOUT ROWID;
 """
+_TOGETHER = """
+SELECT MIN(customer), SUM(amount), currency FROM rows WHERE NOT is_paid GROUP BY currency, amount > 0
+"""
+_PER_CUSTOMER = """
+SELECT customer, SUM(amount), currency FROM rows WHERE NOT is_paid
+GROUP BY customer, currency, amount > 0 HAVING COUNT(*) > 1
+"""
+_FAR_FROM_MEDIAN = """
+SELECT line, customer, amount, COUNT(*) OVER () FROM rows
+WHERE currency = ? AND (amount > 0) = ? AND (ABS(amount) > ? OR ABS(amount) * ? < ?)
+ORDER BY ABS(amount) DESC, line LIMIT ?
+"""
 _FAR = 10  # times the median, or a tenth of it
 
 
@@ -224,8 +236,7 @@ class Draft:
 
         Of the others, each row was asked about.
         """
-        group = "customer, currency, amount > 0 HAVING COUNT(*) > 1" if per_customer else "currency, amount > 0"
-        query = f"SELECT MIN(customer), SUM(amount), currency FROM rows WHERE NOT is_paid GROUP BY {group}"  # noqa: S608  of our words
+        query = _PER_CUSTOMER if per_customer else _TOGETHER
         cursor = self._db.execute(query)
         while found := cursor.fetchmany(size):
             yield [(customer, Money(amount, currency)) for customer, amount, currency in found]
@@ -252,14 +263,12 @@ class Draft:
         """
         number, named = 0, list[tuple[int, str, Money]]()
         for each in sums:
-            where = "currency = ? AND (amount > 0) = ? AND (ABS(amount) > ? OR ABS(amount) * ? < ?)"
             moved, median = each.moved, each.median
-            values = (moved.currency, moved.amount > 0, median * _FAR, _FAR, median)
-            number += int(self._db.execute(f"SELECT COUNT(*) FROM rows WHERE {where}", values).fetchone()[0])  # noqa: S608  as above
-            query = f"SELECT line, customer, amount FROM rows WHERE {where} ORDER BY ABS(amount) DESC, line LIMIT ?"  # noqa: S608  as above
-            found = self._db.execute(query, (*values, most - len(named))).fetchall()
-            named += [(line, customer, Money(amount, moved.currency)) for line, customer, amount in found]
-        return number, named
+            values = (moved.currency, moved.amount > 0, median * _FAR, _FAR, median, most)
+            found = self._db.execute(_FAR_FROM_MEDIAN, values).fetchall()
+            number += found[0][3] if found else 0
+            named += [(line, customer, Money(amount, moved.currency)) for line, customer, amount, _ in found]
+        return number, named[:most]
 
     def _spread(self, currency: str, sign: int, number: int) -> tuple[int, list[tuple[int, int, int]]]:
         """

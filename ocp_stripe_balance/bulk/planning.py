@@ -50,16 +50,17 @@ class Expected(NamedTuple):
     """How much in each currency, without a sign."""
 
 
-async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
-    api: StripeAPI,
-    source: Path,
-    out: Path,
-    *,
-    form: Form,
-    common: Common,
-    expected: Expected,
-    progress: Callable[[int], None] = lambda _more: None,
-) -> Plan:
+class Wanted(NamedTuple):
+    """
+    How a file is to be understood.
+    """
+
+    form: Form
+    common: Common
+    expected: Expected
+
+
+async def plan_file(api: StripeAPI, source: Path, out: Path, wanted: Wanted, progress: Callable[[int], None]) -> Plan:
     """
     The plan of a file, written to *out*. Nothing is sent; customers are read.
 
@@ -68,6 +69,7 @@ async def plan_file(  # noqa: PLR0913  a file, and how it is to be understood
         NotSentError: Stripe or the journal cannot be read, or the plan not be written.
     """
     refuse_existing(out)
+    form, common, expected = wanted
     mistakes = Mistakes()
     with Draft() as draft:
         for line, cells in rows_of(source, form, mistakes):
