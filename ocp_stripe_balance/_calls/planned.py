@@ -8,7 +8,6 @@ earlier no hold for each row as for every call.
 from __future__ import annotations
 
 import secrets
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ocp_stripe_balance._calls import approvers
@@ -77,12 +76,12 @@ class Plans:
             has_queue = self._policy.approval.queue
             said = await approvers.ask(self._approver, standing, self._journal, has_queue=has_queue)
             if isinstance(said, Approval):
-                await self._journal.run(partial(self._decided, answer=said.answer))
+                await self._record(said.answer)
             elif said is not None:
                 return said
 
-    def _decided(self, book: Book, answer: Answer) -> None:
-        book.decide(answer, self._journal.now())
+    async def _record(self, answer: Answer) -> None:
+        await self._journal.run(lambda book: book.decide(answer, self._journal.now()))
 
     def _standing(
         self, book: Book, question: Question, finding: Finding, scope: Scope, caller: Caller

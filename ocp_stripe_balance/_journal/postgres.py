@@ -311,7 +311,7 @@ class PostgresStore:
         try:
             self._begin(db)
         except DatabaseError:
-            if is_new or not db.raw.broken:
+            if not db.is_proved or not db.raw.broken:
                 raise
             db, book = self._held = self._opened()  # it was ended while nobody used it
             self._begin(db)

@@ -173,7 +173,8 @@ class Approval(_Section):
     always: StrictBool = False
     """Whether a person decides on every call."""
     above: AmountsOrOther = {}
-    """A call of more than this waits for a person; ``other`` stands for every currency not listed."""
+    """A call of more than this waits for a person, and so does a plan of many that adds up to more; ``other`` stands
+    for every currency not listed."""
     queue: StrictBool = False
     """Whether a proposal waits in the journal where no approver was given."""
     in_session: StrictBool = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance.bulk.plan import question_of
-from ocp_stripe_balance.bulk.planning import Expected, plan_file
+from ocp_stripe_balance.bulk.planning import Expected, Wanted, plan_file
 from ocp_stripe_balance.bulk.reading import Form
 from ocp_stripe_balance.bulk.report import Status, standings, write_report
 from ocp_stripe_balance.bulk.reversing import plan_reversal
@@ -39,13 +39,20 @@ class Bulk:
     Plans and their runs, opened by ``async with``.
     """
 
-    def __init__(self, settings: Settings | None = None, *, user: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        user: str | None = None,
+        progress: Callable[[int], None] = lambda _more: None,
+    ) -> None:
         """
         Read the settings; nothing is opened before it is needed.
 
         Args:
             settings: instead of those from the environment.
             user: who plans and runs, for the policy, the budgets and the audit.
+            progress: told how many more rows of a file were read.
 
         Raises:
             ConfigurationError: a setting is impossible, or the journal is switched off.
@@ -55,7 +62,7 @@ class Bulk:
             message = "The journal is switched off (OCP_STRIPE_JOURNAL=off), and it is what says who was paid."
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         self._context = AgentContext(agent_type="bulk", user=user)
-        self._journal = SharedJournal(self.settings)
+        self._journal, self._progress = SharedJournal(self.settings), progress
         self._api = StripeAPI(self._options())
         self._others: list[StripeAPI] = []
 
@@ -74,7 +81,7 @@ class Bulk:
         for api in (self._api, *self._others):
             await api.aclose()
 
-    async def plan(  # noqa: PLR0913  as for plan_file
+    async def plan(
         self,
         source: Path,
         out: Path,
@@ -82,7 +89,6 @@ class Bulk:
         common: Common | None = None,
         form: Form | None = None,
         expected: Expected | None = None,
-        progress: Callable[[int], None] = lambda _more: None,
     ) -> Plan:
         """
         The plan of a list, written to *out*. Nothing is sent; customers are read.
@@ -93,21 +99,13 @@ class Bulk:
             common: what holds for every row that does not say otherwise.
             form: how the list is written.
             expected: how many rows and how much there should be.
-            progress: told how many more rows were read.
 
         Raises:
             InvalidFileError: the list has mistakes, all of which are named.
             NotSentError: *out* is there, Stripe or the journal cannot be read, or the plan not be written.
         """
-        return await plan_file(
-            self._api,
-            source,
-            out,
-            form=form or Form(),
-            common=common or Common(),
-            expected=expected or Expected(),
-            progress=progress,
-        )
+        wanted = Wanted(form or Form(), common or Common(), expected or Expected())
+        return await plan_file(self._api, source, out, wanted, self._progress)
 
     async def run(  # noqa: PLR0913  what a run is told
         self,

@@ -27,17 +27,19 @@ CREATE TABLE customers (
     id TEXT PRIMARY KEY, is_there INTEGER, is_deleted INTEGER, currency TEXT
 ) WITHOUT ROWID;
 """
-_FAR = 10  # times the median, or a tenth of it
-_TOTALS = "SELECT MIN(customer), SUM(amount), currency FROM rows WHERE NOT is_paid GROUP BY currency, amount > 0"
-_TOTALS_PER_CUSTOMER = """
+_TOGETHER = """
+SELECT MIN(customer), SUM(amount), currency FROM rows WHERE NOT is_paid GROUP BY currency, amount > 0
+"""
+_PER_CUSTOMER = """
 SELECT customer, SUM(amount), currency FROM rows WHERE NOT is_paid
 GROUP BY customer, currency, amount > 0 HAVING COUNT(*) > 1
 """
-_FAR_OFF = """
+_FAR_FROM_MEDIAN = """
 SELECT line, customer, amount, COUNT(*) OVER () FROM rows
 WHERE currency = ? AND (amount > 0) = ? AND (ABS(amount) > ? OR ABS(amount) * ? < ?)
 ORDER BY ABS(amount) DESC, line LIMIT ?
 """
+_FAR = 10  # times the median, or a tenth of it
 
 
 class Named(NamedTuple):
@@ -237,7 +239,8 @@ class Draft:
 
         Of the others, each row was asked about.
         """
-        cursor = self._db.execute(_TOTALS_PER_CUSTOMER if per_customer else _TOTALS)
+        query = _PER_CUSTOMER if per_customer else _TOGETHER
+        cursor = self._db.execute(query)
         while found := cursor.fetchmany(size):
             yield [(customer, Money(amount, currency)) for customer, amount, currency in found]
 
@@ -264,12 +267,11 @@ class Draft:
         number, named = 0, list[tuple[int, str, Money]]()
         for each in sums:
             moved, median = each.moved, each.median
-            values = (moved.currency, moved.amount > 0, median * _FAR, _FAR, median)
-            room = most - len(named)
-            found = self._db.execute(_FAR_OFF, (*values, max(room, 1))).fetchall()
+            values = (moved.currency, moved.amount > 0, median * _FAR, _FAR, median, most)
+            found = self._db.execute(_FAR_FROM_MEDIAN, values).fetchall()
             number += found[0][3] if found else 0
-            named += [(line, customer, Money(amount, moved.currency)) for line, customer, amount, _ in found[:room]]
-        return number, named
+            named += [(line, customer, Money(amount, moved.currency)) for line, customer, amount, _ in found]
+        return number, named[:most]
 
     def _spread(self, currency: str, sign: int, number: int) -> tuple[int, list[tuple[int, int, int]]]:
         """

@@ -60,16 +60,17 @@ class Expected(NamedTuple):
     """How much in each currency, without a sign."""
 
 
-async def plan_file(  # noqa: PLR0913  a list, and how it is to be understood
-    api: StripeAPI,
-    source: Path,
-    out: Path,
-    *,
-    form: Form,
-    common: Common,
-    expected: Expected,
-    progress: Callable[[int], None] = lambda _more: None,
-) -> Plan:
+class Wanted(NamedTuple):
+    """
+    How a list is to be understood.
+    """
+
+    form: Form
+    common: Common
+    expected: Expected
+
+
+async def plan_file(api: StripeAPI, source: Path, out: Path, wanted: Wanted, progress: Callable[[int], None]) -> Plan:
     """
     The plan of a list, written to *out*. Nothing is sent; customers are read.
 
@@ -78,6 +79,7 @@ async def plan_file(  # noqa: PLR0913  a list, and how it is to be understood
         NotSentError: *out* is there, Stripe or the journal cannot be read, or the plan not be written.
     """
     refuse_existing(out)
+    form, common, expected = wanted
     mistakes = Mistakes()
     digest = digest_of(source)  # before it is read: a change meanwhile is one afterwards
     with Draft() as draft:

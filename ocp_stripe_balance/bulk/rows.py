@@ -77,7 +77,12 @@ def row_of(line: int, cells: Cells, common: Common, mistakes: Mistakes) -> Row |
         said = ""
     if customer and customer.count("@") > 1:
         mistakes.note(line, "customer", f"{shown(customer)} is no e-mail address", "write one address, or the ID")
-    amount = _amount(line, cells, currency, said, common, mistakes) if currency and said else 0
+    amount = 0
+    if currency and said:
+        try:
+            amount = _amount(cells.get("amount"), currency, "credit" if said == "credit" else "debit", common.decimal)
+        except AmountError as error:
+            mistakes.note(line, "amount", error.message, error.hint)
     if mistakes.number > before:
         return None
     own = {name[len(_METADATA) :]: text for name, text in texts.items() if name.startswith(_METADATA)}
@@ -124,25 +129,24 @@ def _reference(line: int, texts: dict[str, str], common: Common, mistakes: Mista
     return ""
 
 
-def _amount(  # noqa: PLR0913, PLR0917  a cell, and how it is read
-    line: int, cells: Cells, currency: str, direction: str, common: Common, mistakes: Mistakes
-) -> int:
-    cell = cells.get("amount")
+def _amount(cell: str | Decimal | None, currency: str, verb: Direction, sign: Literal["point", "comma"]) -> int:
+    """
+    The amount of a cell, in the smallest unit.
+
+    Raises:
+        AmountError: it is none, or can be read in more than one way.
+    """
     if cell is None:
-        mistakes.note(line, "amount", "is empty", "write an amount such as 5.00")
-        return 0
-    if isinstance(cell, str) and common.decimal == "comma":
+        raise AmountError("is empty", "write an amount such as 5.00")
+    if isinstance(cell, str) and sign == "comma":
         if "." in cell:
             hint = "with --decimal comma, write a comma before the decimals and nothing between thousands: 1234,56"
-            mistakes.note(line, "amount", f"{shown(cell)} has a point", hint)
-            return 0
+            raise AmountError(f"{shown(cell)} has a point", hint)
         cell = cell.replace(",", ".")
     try:
-        verb: Direction = "credit" if direction == "credit" else "debit"
         return amount_of(cell, currency, verb=verb)
     except AmountError as error:
-        hint = error.hint
-        if isinstance(cell, str) and "," in cell:
-            hint += "; where a comma stands before the decimals in all rows, pass --decimal comma"
-        mistakes.note(line, "amount", error.message, hint)
-        return 0
+        if not isinstance(cell, str) or "," not in cell:
+            raise
+        hint = f"{error.hint}; where a comma stands before the decimals in all rows, pass --decimal comma"
+        raise AmountError(error.message, hint) from None

@@ -109,17 +109,11 @@ async def plan(
         decimal=decimal,
     )
     expected = Expected(expect_count, tuple(_total(each) for each in expect_total or ()))
-    async with Bulk(user=whoami()) as bulk:
-        with _counting("rows") as progress:
-            made = await bulk.plan(
-                source,
-                Path(out) if out else source.with_name(f"{source.name}.plan"),
-                form=form,
-                common=common,
-                expected=expected,
-                progress=progress,
-            )
-        lasts = bulk.duration(made)
+    with _counting("rows") as progress:
+        async with Bulk(user=whoami(), progress=progress) as bulk:
+            target = Path(out) if out else source.with_name(f"{source.name}.plan")
+            made = await bulk.plan(source, target, form=form, common=common, expected=expected)
+            lasts = bulk.duration(made)
     _tell_plan(ctx.obj, made, lasts)
     return 0
 
