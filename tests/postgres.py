@@ -4,7 +4,6 @@ A PostgreSQL server for the tests: the one that TEST_POSTGRES_URL names, else on
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import subprocess
@@ -59,18 +58,16 @@ class Server:
         Start it again after it was killed, and wait until it lets somebody in: on a busy machine that may take long.
         """
         until = time.monotonic() + 50
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._server.ensure_postgres_running()
         while True:
             try:
+                self._server.ensure_postgres_running()
                 psycopg.connect(self.url).close()
-            except psycopg.OperationalError:
+            except (subprocess.TimeoutExpired, psycopg.OperationalError, AssertionError):  # the last: it is starting
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.05)
             else:
-                break
-        self._server.ensure_postgres_running()  # which finds its process
+                return
 
     def stand_by(self, *, stands_by: bool = True) -> None:
         """
