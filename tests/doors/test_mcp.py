@@ -518,7 +518,13 @@ async def process(stripe: Sandbox) -> AsyncIterator[asyncio.subprocess.Process]:
     assert begun.stdout is not None
     await begun.stdout.readline()
     await written(begun, method="notifications/initialized")
-    yield begun
+    try:
+        yield begun
+    except BaseException:
+        begun.kill()
+        raise
+    finally:
+        await begun.wait()
 
 
 async def written(begun: asyncio.subprocess.Process, **message: Any) -> None:
