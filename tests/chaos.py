@@ -239,7 +239,9 @@ class Run:
         )  # fmt: skip
         assert sandbox.stdout is not None
         self.stripe = json.loads(await sandbox.stdout.readline())
-        async with httpx.AsyncClient(base_url=self.stripe["url"], auth=(self.stripe["api_key"], "")) as http:
+        transport = httpx.AsyncHTTPTransport(retries=4)  # it refuses connections at times, ours too
+        at = {"base_url": self.stripe["url"], "auth": (self.stripe["api_key"], "")}
+        async with httpx.AsyncClient(transport=transport, **at) as http:
             try:
                 customers = [(await http.post("/v1/customers")).json()["id"] for _ in range(CUSTOMERS)]
                 self.jobs = make_jobs(self.options.calls, customers, self.chance)
