@@ -128,13 +128,15 @@ def _misunderstood(error: Any) -> NotSentError:
 def _outcome(run: Run, made: Coroutine[Any, Any, int]) -> int:
     import asyncio  # that --help does not need
 
-    def stop() -> None:
+    def stop(may_raise: bool) -> None:
         if run.is_over:  # how it ended is about to be said
             return
         is_called = run.calling is not None and run.calling.done()
-        if run.cancel is None or is_called or (run.calling is None and stopping.times() > 1):
-            stopping.interrupt()
-        run.cancel()
+        is_stuck = run.cancel is None or is_called or (run.calling is None and stopping.times() > 1)
+        if is_stuck:
+            stopping.interrupt(may_raise)
+        if run.cancel is not None:
+            run.cancel()
 
     with stopping.stopped_by(stop):
         try:

@@ -10,11 +10,12 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 # SIGHUP is a terminal that went away; SIGBREAK is Ctrl-Break, and what Windows sends to a group of processes.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -22,17 +23,19 @@ _received: list[int] = []
 
 
 @contextlib.contextmanager
-def stopped_by(stop: Callable[[], None]) -> Iterator[None]:
+def stopped_by(stop: Callable[[bool], None]) -> Iterator[None]:
     """
-    Call *stop* at each signal that would end the program. One that is ignored stays so, as ``nohup`` wants it.
+    Call *stop* at each signal that would end the program, and say whether it may raise what ends it.
+
+    A signal that is ignored stays so, as ``nohup`` wants it.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python takes no signals
         yield
         return
 
-    def note(number: int, _frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         _received.append(number)
-        stop()
+        stop(not _is_finalizing(frame))
 
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     former = {number: signal.getsignal(number) for number in numbers}
@@ -45,6 +48,17 @@ def stopped_by(stop: Callable[[], None]) -> Iterator[None]:
         for number, handler in former.items():
             if signal.getsignal(number) is note:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _is_finalizing(frame: FrameType | None) -> bool:
+    """
+    Whether a finalizer is being run: what is raised there is printed, and ends nothing.
+    """
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_globals.get("__name__") == "weakref":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
@@ -78,11 +92,12 @@ def ignore() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def interrupt() -> NoReturn:
+def interrupt(may_raise: bool) -> None:
     """
     End at once what blocks the program, such as waiting for a line.
     """
-    raise KeyboardInterrupt
+    if may_raise:
+        raise KeyboardInterrupt
 
 
 def forget() -> None:

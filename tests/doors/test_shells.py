@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -211,6 +212,21 @@ def test_further_signals_do_not_change_what_is_told(stripe_thread: Sandbox, name
     assert "Traceback" not in stderr
 
 
+def test_a_signal_raises_nothing_where_it_would_only_be_printed() -> None:
+    """In a finalizer; elsewhere what it interrupts may end."""
+
+    class Kept:
+        pass
+
+    told: list[bool] = []
+    with stopping.stopped_by(told.append):
+        kept = Kept()
+        weakref.finalize(kept, signal.raise_signal, signal.SIGTERM)
+        del kept
+        signal.raise_signal(signal.SIGTERM)
+    assert [False, True] == told
+
+
 async def test_a_signal_that_is_ignored_stays_so(stripe_thread: Sandbox) -> None:
     """nohup: the terminal goes away, the call goes on."""
     with under_way(stripe_thread, "/usr/bin/env", "nohup") as process:
@@ -302,7 +318,7 @@ def test_windows_has_neither_these_signals_nor_handlers_of_loops(
     assert 0 == main(shlex.split(CREDIT.format(customer=customer))[1:])
     assert "was credited 5.00 usd" in capfd.readouterr().out
     stopped: list[int] = []
-    with stopping.stopped_by(lambda: stopped.append(1)):
+    with stopping.stopped_by(lambda _: stopped.append(1)):
         signal.raise_signal(signal.SIGUSR1)
     assert ([1], 128 + signal.SIGUSR1) == (stopped, stopping.exit_code(2))
     assert signal.SIG_DFL == signal.getsignal(signal.SIGUSR1)
