@@ -19,11 +19,9 @@ from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._journal import (
     READING,
-    Copying,
     DatabaseError,
     Decision,
     Journal,
-    Proof,
     Record,
     WrongTotal,
     back_up,
@@ -41,13 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from ocp_stripe_balance._journal.copying import Proof
     from ocp_stripe_balance._journal.inspection import Server
     from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
 
 __all__ = [
     "BackOffice",
     "Decision",
-    "Proof",
     "Record",
     "State",
     "copy_journal",
@@ -281,6 +279,8 @@ async def copy_journal(
     Raises:
         NotSentError: one of them cannot be used, or *target* has other calls.
     """
+    from ocp_stripe_balance._journal.copying import Copying  # that no call needs
+
     copying = Copying(_place(source, "the journal to copy"), _place(target, "the copy"))
     with contextlib.closing(copying.steps()) as steps:
         for done, total in steps:

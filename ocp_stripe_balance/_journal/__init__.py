@@ -13,7 +13,6 @@ It is in a file of SQLite's or on a server of PostgreSQL's; the rules are the sa
 """
 
 from ocp_stripe_balance._journal.book import Book
-from ocp_stripe_balance._journal.copying import Copying, Proof
 from ocp_stripe_balance._journal.database import READING, DatabaseError
 from ocp_stripe_balance._journal.file import has_journal
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
@@ -25,13 +24,11 @@ from ocp_stripe_balance._journal.totals import WrongTotal
 __all__ = [
     "READING",
     "Book",
-    "Copying",
     "DatabaseError",
     "Decision",
     "Journal",
     "Lease",
     "Past",
-    "Proof",
     "Record",
     "Written",
     "WrongTotal",

@@ -8,7 +8,6 @@ totals.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._journal.records import Decision, Record, about, decision_of, proposal_of, record_of
@@ -105,9 +104,10 @@ class Past:
         Where too many other calls lie between, it is only the earliest moment at which it may be.
         """
         values = {"per": per, "whose": self._whose(self._intent, per), "since": self.now - window_s}
+        values["number"] = _MAX_WALK
         left, moment = self.spent(per, window_s), self.now
         rows = self._run("spending", values)
-        for spent_at, amount in islice(rows, _MAX_WALK):
+        for spent_at, amount in rows:
             if left <= at_most:
                 break
             left, moment = left - amount, spent_at + window_s
@@ -137,8 +137,7 @@ class Past:
     @Once
     def _look(self) -> Any:
         values = {"now": self.now, "denied_since": self.now - DENIAL_WINDOW_S}
-        found: Any = self._run("look", values).fetchone()
-        return found
+        return self._run("look", values).fetchone()
 
     def _call_at(self, place: str) -> Record | None:
         return self._call(self._look[place])

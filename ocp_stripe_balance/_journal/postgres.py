@@ -282,7 +282,6 @@ class PostgresStore:
         self.shares = Shares()
         self._url = url
         self._held: tuple[_Open, Book] | None = None
-        self._pid = os.getpid()
         self._reach: list[Reach] = []
         self._known: Decided | None = None
         """The newest decision that this process put on record, here or before the fork."""

@@ -347,7 +347,7 @@ SELECT spent_at, CASE
     THEN ABS(amount) ELSE 0 END
 FROM calls
 WHERE moves_money AND state NOT IN ('rejected', 'not_sent') AND spent_at > :since
-ORDER BY spent_at
+ORDER BY spent_at LIMIT :number
 
 -- let_through:
 -- When the call was let through that is that many back within a window; the same key again counts again.

@@ -49,8 +49,9 @@ def server_of(url: DatabaseURL) -> PostgresStore:
         ConfigurationError: the extra is not installed.
     """
     if url not in _servers:
-        _servers[url] = new_server(url)
-        forks.add(_servers[url])
+        made = new_server(url)
+        if _servers.setdefault(url, made) is made:  # two threads may ask for the time at once
+            forks.add(made)
     return _servers[url]
 
 

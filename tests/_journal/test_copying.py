@@ -18,7 +18,8 @@ from programs import started
 
 from ocp_stripe_balance import NotSentError, Policy, ToolError
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._journal import Copying, Journal
+from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal.copying import Copying
 from ocp_stripe_balance._text.database_url import DatabaseURL
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TABLES = ("calls", "decisions", "proposals", "joined", "totals", "totalled")
 KILLED = """
 import os, sys
 from pathlib import Path
-from ocp_stripe_balance._journal import Copying
+from ocp_stripe_balance._journal.copying import Copying
 from ocp_stripe_balance._text.database_url import DatabaseURL
 source, target = (DatabaseURL(each) if "://" in each else Path(each) for each in sys.argv[1:3])
 for number, _ in enumerate(Copying(source, target, batch=4).steps(), 1):

@@ -4,14 +4,15 @@ The journal on a PostgreSQL server: the rules are those of the file, and what a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import TOOL, connect, ledger, order
+from helpers import TOOL, admit, connect, draft, ledger, order
 from places import locked, look
 from postgres import new_database
 
 from ocp_stripe_balance import NotSentError
+from ocp_stripe_balance._journal import Journal, past, postgres, stores
 from ocp_stripe_balance._text.database_url import DatabaseURL
 
 if TYPE_CHECKING:
@@ -53,3 +54,40 @@ async def test_a_server_that_lacks_what_was_on_record_is_refused_each_time(
             with pytest.raises(NotSentError, match="the server lacks what this process put on record"):
                 await agent.call_tool(TOOL, order(customer, reference="ticket-1"))
     assert 1 == lost["number"] == len(await ledger(stripe, customer))
+
+
+async def test_a_look_for_room_reads_no_more_of_a_window_than_it_walks(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server hands over all that was asked for, and the window may have a million calls."""
+    monkeypatch.setattr(past, "_MAX_WALK", 5)
+    read, fetchall = list[int](), postgres._Found.fetchall
+
+    def counted(found: Any) -> list[Any]:
+        rows = fetchall(found)
+        read.append(len(rows))
+        return rows
+
+    journal = Journal(DatabaseURL(url))
+    for number in range(20):
+        await admit(journal, draft(f"k{number}", -50))
+    monkeypatch.setattr(postgres._Found, "fetchall", counted)
+    now = journal.now()
+    room = await journal.run(lambda book: book.past(draft("more", -50).intent, now).room_at("all", 3600.0, 0))
+    assert (room[1], max(read)) == (False, 5)
+    await journal.aclose()
+
+
+def test_two_threads_that_ask_for_a_server_have_one_store(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """The second asks while the first makes it: two connections would know of two newest decisions."""
+    new_server, first = stores.new_server, list[Any]()
+
+    def slow(place: DatabaseURL) -> Any:
+        if not first:
+            first.append(None)
+            first.append(stores.server_of(place))
+        return new_server(place)
+
+    monkeypatch.setattr(stores, "new_server", slow)
+    made = stores.server_of(DatabaseURL(url))
+    assert made is first[1]
