@@ -1,7 +1,7 @@
 """
 Stripe's rate limit, divided among the processes of one journal that call Stripe just now.
 
-Once a second a process that does leaves word of it, in a transaction that is begun anyway, and counts those who did so
+Four times a second a process that does leaves word of it, in a transaction that is begun anyway, and counts those who did so
 within the last seconds. Who is killed is not counted any more three seconds later.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._journal.book import Book
 
-_RENEWED_S, _LIVING_S, _WANTED_S = 1.0, 3.0, 2.0
+_RENEWED_S, _LIVING_S, _WANTED_S = 0.25, 3.0, 2.0
 
 
 class Shares:
