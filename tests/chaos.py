@@ -290,6 +290,7 @@ class Run:
         harms = (self.kill(workers, http), self.take_away(), self.stop(workers), self.end_sessions())
         harm = [asyncio.ensure_future(each) for each in harms]
         await asyncio.gather(*(self.keep_busy(worker, workers) for worker in workers))
+        await harm[1]  # the last time is due by now, and may have just begun
         for each in harm:
             each.cancel()
         for problem in await asyncio.gather(*harm, return_exceptions=True):
