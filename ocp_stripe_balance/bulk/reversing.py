@@ -12,7 +12,7 @@ from ocp_stripe_balance._text import money
 from ocp_stripe_balance.bulk.draft import Draft
 from ocp_stripe_balance.bulk.mistakes import Mistakes
 from ocp_stripe_balance.bulk.plan import PlannedRow, refuse_existing, write_plan
-from ocp_stripe_balance.bulk.planning import facts_of, foresee
+from ocp_stripe_balance.bulk.planning import BATCH, facts_of, foresee
 from ocp_stripe_balance.bulk.report import standings
 from ocp_stripe_balance.bulk.rows import Row
 from ocp_stripe_balance.errors import NotSentError
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Scope
     from ocp_stripe_balance.bulk.plan import Plan
     from ocp_stripe_balance.plugin import StripeAPI
-
-_BATCH = 200
 
 
 async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
@@ -66,7 +64,7 @@ def _opposite(row: PlannedRow, entry: str) -> Row:
 
 
 def _planned(draft: Draft, scope: Scope) -> Iterator[PlannedRow]:
-    for batch in draft.batches(_BATCH):
+    for batch in draft.batches(BATCH):
         for row in batch:
             given, entry = row.parameters, _entry(row.parameters)
             yield PlannedRow(
