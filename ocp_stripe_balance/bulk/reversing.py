@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._calls.call import reversal_key
+from ocp_stripe_balance._calls.reversal import opposite_of
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance.bulk.draft import Draft
@@ -57,9 +58,9 @@ async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
 
 
 def _opposite(row: PlannedRow, entry: str) -> Row:
-    amount, currency = row.moved
-    parameters = {"customer": row.customer, "amount": -amount, "currency": currency}
-    said = {"reference": f"reversal of {entry}", "stated_effect": money.stated_effect(-amount, currency)}
+    parameters = opposite_of(entry, row.customer, row.moved, {})
+    del parameters["metadata"]  # a mark that no caller may set
+    said = {"stated_effect": money.stated_effect(parameters["amount"], parameters["currency"])}
     return Row(row.line, parameters | said)
 
 

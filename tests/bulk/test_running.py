@@ -519,6 +519,17 @@ async def test_what_the_policy_does_not_let_be_taken_back_is_said_once(desk: Des
     assert "the list" not in str(caught.value)
 
 
+async def test_entries_are_taken_back_where_the_policy_demands_what_a_reversal_says(desk: Desk) -> None:
+    """It has a description and a reference of its own."""
+    plan = await desk.plan()
+    await desk.run(plan, limit=1)
+    demands = {"require": {"description": True, "reference": True, "stated_effect": True}}
+    async with desk.bulk(policy=demands) as bulk:
+        async for result in await bulk.run(await bulk.reverse(plan, desk.folder / "back.plan")):
+            assert "succeeded" == result.outcome
+    assert [500, -500] == (await desk.paid())[0]
+
+
 async def test_nothing_that_was_not_paid_is_taken_back(desk: Desk) -> None:
     plan = await desk.plan()
     async with desk.bulk() as bulk:
