@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ocp_stripe_balance._calls.call import Call, scope_of
+from ocp_stripe_balance._calls.call import scope_of
 from ocp_stripe_balance._calls.customers import KnownCustomer, SeenCustomer
 from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.planned import Plans
-from ocp_stripe_balance._domain import Caller
+from ocp_stripe_balance._domain import Caller, Intent, Key, Origin
 from ocp_stripe_balance._journal import READING
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.planned import Question
     from ocp_stripe_balance._calls.preview import Foreseen, Previews
     from ocp_stripe_balance._calls.service import Service
-    from ocp_stripe_balance._domain import Context, Scope
+    from ocp_stripe_balance._domain import Context, Money, Scope
     from ocp_stripe_balance._journal import Book, Decision, Journal, Record
     from ocp_stripe_balance._policy import Finding, Policy
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._tools.manifest import ToolSpec
+
+_NO_KEY = Key("", Origin.DRAWN)  # which no call has
 
 
 class OnRecord(NamedTuple):
@@ -87,14 +89,25 @@ class Many:
         foreseen = iter(await self._previews.foresee(calls))
         return [order if isinstance(order, Invalid) else next(foreseen) for order in orders]
 
-    async def over_budget(self, tool: ToolSpec, sums: Sequence[object], *, per_customer: bool) -> list[Finding]:
+    async def over_budget(
+        self, tool: ToolSpec, sums: Sequence[tuple[str, Money]], *, per_customer: bool
+    ) -> list[Finding]:
         """
-        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
+        What the budgets refuse of sums of several calls, which may be more than one call can move.
+
+        Args:
+            tool: of the calls.
+            sums: each with a customer.
+            per_customer: whether the budgets for each customer are asked, or the others.
 
         Raises:
             NotSentError: the journal cannot be read.
         """
-        return await self._previews.over_budget(self._prepared(tool, sums), per_customer=per_customer)
+        intents = [
+            Intent(self.scope, self._caller, _NO_KEY, tool.name, customer, moved, None, "{}")
+            for customer, moved in sums
+        ]
+        return await self._previews.over_budget(intents, per_customer=per_customer)
 
     async def decide(self, question: Question, approver: Approver | None, *, asks_always: bool) -> None:
         """
@@ -140,7 +153,3 @@ class Many:
         """
         scope = self.scope
         return bool(await self.journal.run(lambda book: book.open_calls(scope.base_url, scope.mode), reach=READING))
-
-    def _prepared(self, tool: ToolSpec, given: Sequence[object]) -> list[Call]:
-        orders = (self._service.take(tool, parameters, self._access) for parameters in given)
-        return [self._service.prepare(order, self._access) for order in orders if isinstance(order, Order)]

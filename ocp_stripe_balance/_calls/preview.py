@@ -109,9 +109,9 @@ class Previews:
         found = await self._journal.run(lambda book: [self._admission.foresee(book, *each, now()) for each in calls])
         return [_foreseen(call.intent.key.text, ending) for (call, _), ending in zip(calls, found, strict=True)]
 
-    async def over_budget(self, calls: Sequence[Call], *, per_customer: bool) -> list[Finding]:
+    async def over_budget(self, sums: Sequence[Intent], *, per_customer: bool) -> list[Finding]:
         """
-        What the budgets refuse of such calls, each the sum of several: those for each customer, or the others.
+        What the budgets refuse of sums of several calls: those for each customer, or the others.
 
         Raises:
             NotSentError: the journal cannot be read.
@@ -122,7 +122,7 @@ class Previews:
             said = budgeted(policy, intent, book.past(intent, self._journal.now()), per_customer=per_customer)
             return [each for each in said if each.verdict == "refused"]
 
-        found = await self._journal.preview(lambda book: [refused(book, each.intent) for each in calls])
+        found = await self._journal.preview(lambda book: [refused(book, each) for each in sums])
         return [finding for each in found for finding in each]
 
     async def _rehearse(self, call: Call, seen: SeenCustomer) -> Admitted:
@@ -150,13 +150,9 @@ class Previews:
 
 
 def _foreseen(key: str, ending: Repeated | Conflict | Refused | Busy | TooOld | None) -> Foreseen:
-    if isinstance(ending, Repeated) and ending.error is None:
-        return Foreseen(key, is_paid=True)
-    if isinstance(ending, Busy | TooOld | None):  # whoever makes it finds out
-        return Foreseen(key)
-    error = ending.error
+    error = None if isinstance(ending, Busy | TooOld | None) else ending.error  # of those, whoever makes it finds out
     if error is None:
-        return Foreseen(key)
+        return Foreseen(key, is_paid=isinstance(ending, Repeated))
     rule = error.rule if isinstance(error, PolicyRefusedError) else ""
     return Foreseen(key, why=error.why, hint=error.hint, rule=rule)
 

@@ -29,7 +29,7 @@ from ocp_stripe_balance.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ocp_stripe_balance._calls.call import Call
     from ocp_stripe_balance._calls.endings import Ending
@@ -195,7 +195,8 @@ class Reversals:
         if begun is not None and begun.state.is_open:
             arguments = json.loads(begun.intent.arguments)
         else:
-            arguments = _arguments_of_opposite(await self._entry(wanted), wanted.customer, order.arguments)
+            entry = await self._entry(wanted)
+            arguments = opposite_of(entry.id, wanted.customer, Money(entry.amount, entry.currency), order.arguments)
             now = self._journal.now()
             asked = await self._journal.run(
                 lambda book: book.standing_proposal(key, scope, now), wanted.deadline, READING
@@ -312,13 +313,16 @@ def _refused(wanted: Reversal, why: str) -> PolicyRefusedError:
     )
 
 
-def _arguments_of_opposite(entry: CustomerBalanceTransaction, customer: str, asked: dict[str, Any]) -> dict[str, Any]:
+def opposite_of(entry: str, customer: str, moved: Money, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The parameters of the entry that takes back *entry*, with the words that were *asked* for.
+    """
     return {
         "customer": customer,
-        "amount": -entry.amount,
-        "currency": entry.currency,
-        "description": asked.get("description") or f"Reversal of {entry.id}",
-        "metadata": {**(asked.get("metadata") or {}), _REVERSES: entry.id},
+        "amount": -moved.amount,
+        "currency": moved.currency,
+        "description": asked.get("description") or f"Reversal of {entry}",
+        "metadata": {**(asked.get("metadata") or {}), _REVERSES: entry},
         # Tells it from any other entry of the same amount, and makes it one decision whoever asks.
-        "reference": f"reversal of {entry.id}",
+        "reference": f"reversal of {entry}",
     }

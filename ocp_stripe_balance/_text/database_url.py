@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 _SCHEMES = ("postgresql://", "postgres://")
+_PARAMETER = re.compile(r"[?&]\w+=[^&]*")
 _PASSWORD = re.compile(r"(//[^:@/?]*:)([^@/]*)(?=@)|([?&](?:ssl)?password=)([^&]*)")
 
 
@@ -49,8 +50,8 @@ def check_database_url(text: str) -> str:
     Raises:
         ValueError: they cannot.
     """
-    place = text.split("://", 1)[1].split("?", 1)[0]
-    if place.count("@") > 1 or "#" in text or re.search(r"\s", text):
+    server, _, rest = _PARAMETER.sub("", text.split("://", 1)[1]).partition("/")
+    if server.count("@") > 1 or "@" in rest or "#" in text or re.search(r"\s", text):
         msg = "in the URL of a server, '@', '#', '/' and spaces in a user or password are written %40, %23, %2F and %20"
         raise ValueError(msg)
     return text

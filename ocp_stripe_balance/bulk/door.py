@@ -182,9 +182,10 @@ class Bulk:
         return await plan_reversal(self._api, plan, out)
 
     def _refuse_loss(self, plan: Plan, target: Path) -> None:
-        for kept in (plan.path, self.settings.journal_place):
+        source = plan.path.with_name(plan.facts["source"])
+        for kept in (plan.path, source, self.settings.journal_place):
             if isinstance(kept, Path) and kept.exists() and target.exists() and target.samefile(kept):
-                raise NotSentError(f"{target} is the plan or the journal itself.", hint="Name another file.")
+                raise NotSentError(f"{target} is the plan, its list or the journal itself.", hint="Name another file.")
 
     def _check_scope(self, plan: Plan) -> None:
         ours = self._api.scope

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.bulk.draft import Sum
     from ocp_stripe_balance.plugin import StripeAPI
 
-_BATCH = 200  # rows in one look into the journal, which nobody else writes in meanwhile: some 50 ms
+BATCH = 200  # rows in one look into the journal, which nobody else writes in meanwhile: some 50 ms
 _MAX_NAMED = 10
 
 # What the rules themselves advise is for a model that has made a call.
@@ -109,7 +109,7 @@ async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
     Look what would become of each row, and of all together.
     """
     create = next(tool for tool in api.tools if tool.name == CREATE)
-    for batch in draft.batches(_BATCH):
+    for batch in draft.batches(BATCH):
         found = await api.many.foresee(create, [(row.parameters, _known(row)) for row in batch])
         judged = []
         for row, foreseen in zip(batch, found, strict=True):
@@ -118,9 +118,8 @@ async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
             _note(row, foreseen, mistakes)
         draft.judge(judged)
     for per_customer in (False, True):
-        for sums in draft.totals(_BATCH, per_customer=per_customer):
-            as_one = [_as_one(*each) for each in sums]
-            for refused in await api.many.over_budget(create, as_one, per_customer=per_customer):
+        for sums in draft.totals(BATCH, per_customer=per_customer):
+            for refused in await api.many.over_budget(create, sums, per_customer=per_customer):
                 hint = "plan fewer rows, or let whoever owns the policy raise it"
                 mistakes.note(0, "all rows", f"{refused.words().message} ({refused.rule})", hint)
 
@@ -130,13 +129,6 @@ def _known(row: DraftRow) -> KnownCustomer | None:
     if named is None:
         return None
     return KnownCustomer(name=None, currency=named.currency, balance=None, is_deleted=named.is_deleted)
-
-
-def _as_one(customer: str, moved: Money) -> dict[str, Any]:
-    """
-    Several rows as one entry.
-    """
-    return {"customer": customer, **moved._asdict(), "reference": "all rows together"}
 
 
 def _note(row: DraftRow, foreseen: Foreseen | Invalid, mistakes: Mistakes) -> None:
@@ -213,7 +205,7 @@ def _total_of(total: Sum) -> dict[str, Any]:
 
 
 def _planned(draft: Draft) -> Iterator[PlannedRow]:
-    for batch in draft.batches(_BATCH):
+    for batch in draft.batches(BATCH):
         for row in batch:
             given = row.parameters
             is_billed = row.customer is not None and row.customer.currency == given["currency"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     """By column, those that are empty left out."""
 
 COLUMNS = ("customer", "amount", "currency", "direction", "reference", "key", "description")
-_METADATA = "metadata."
+METADATA = "metadata."
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = {".jsonl", ".ndjson"}
 _NAMES_OF = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
@@ -210,9 +210,7 @@ def _columns(line: int, names: Sequence[str], form: Form, mistakes: Mistakes) ->
         option = "$'\\t'" if other == "\t" else f"'{other}'"
         mistakes.note(line, "", f"is one cell, parted by {_NAMES_OF[other]}", f"pass --separator {option}")
         return None
-    for name, times in Counter(spelt).items():
-        if times > 1 and name:
-            mistakes.note(line, name, f"is the name of {times} columns", "name each column once")
+    _note_twice(line, spelt, mistakes)
     columns = []
     for name in spelt:
         columns.append("" if name in form.ignored else name)
@@ -227,18 +225,24 @@ def _columns(line: int, names: Sequence[str], form: Form, mistakes: Mistakes) ->
     return None if mistakes.number > before else columns
 
 
+def _note_twice(line: int, names: Sequence[str], mistakes: Mistakes) -> None:
+    for name, times in Counter(names).items():
+        if times > 1 and name:
+            mistakes.note(line, name, f"is the name of {times} columns", "name each column once")
+
+
 def _spelt(name: str) -> str:
     """
     A column's name in our spelling: ``Customer ID`` is ``customer``; a key of metadata keeps its case.
     """
     plain = re.sub(r"[ _-]+", "_", name.strip()).lower()
-    if plain.startswith(_METADATA):
-        return _METADATA + name.strip()[len(_METADATA) :]
+    if plain.startswith(METADATA):
+        return METADATA + name.strip()[len(METADATA) :]
     return {"customer_id": "customer", "email": "customer", "e_mail": "customer"}.get(plain, plain)
 
 
 def _check_column(line: int, name: str, mistakes: Mistakes) -> None:
-    if name in COLUMNS or (name.startswith(_METADATA) and len(name) > len(_METADATA)):
+    if name in COLUMNS or (name.startswith(METADATA) and len(name) > len(METADATA)):
         return
     near = nearest(name, COLUMNS)
     known = f"did you mean {near[0]}? Else" if near else f"the columns are {', '.join(COLUMNS)} and metadata.NAME;"
@@ -262,12 +266,12 @@ def _objects(texts: Iterator[str], form: Form, mistakes: Mistakes) -> Iterator[t
             message = f"is {kind_of(found)}, not an object"
             mistakes.note(line, "", message, 'write {"customer": "cus_…", "amount": "5.00", "currency": "usd"}')
             continue
-        metadata = found.pop("metadata", None)
-        if isinstance(metadata, dict):
-            found |= {f"{_METADATA}{name}": value for name, value in metadata.items()}
-        cells = {_spelt(name): value for name, value in found.items() if value not in (None, "")}
-        cells = {name: value for name, value in cells.items() if name not in form.ignored}
+        metadata = found.pop("metadata") if isinstance(found.get("metadata"), dict) else {}
+        values = [*found.items(), *((f"{METADATA}{name}", value) for name, value in metadata.items())]
+        named = [(_spelt(name), value) for name, value in values if value not in (None, "")]
         before = mistakes.number
+        _note_twice(line, [name for name, _ in named], mistakes)
+        cells = {name: value for name, value in named if name not in form.ignored}
         for name, value in cells.items():
             _check_column(line, name, mistakes)
             if not isinstance(value, str):

@@ -141,9 +141,9 @@ def _created(target: Path) -> TextIO:
 
 def _cells(standing: Standing) -> list[str]:
     row, became, entry, reason, at, reversed_by = standing
-    amount, currency = money.to_text(abs(row.moved.amount), row.moved.currency).replace(",", "").split()
+    direction, amount, currency = money.stated_effect(*row.moved).split()
     texts = [
-        str(row.line), row.customer, row.moved.direction, amount, currency, row.reference, became, entry or "",
+        str(row.line), row.customer, direction, amount, currency, row.reference, became, entry or "",
         reversed_by or "", reason, moment(at) if at else "", row.key,
     ]  # fmt: skip
     return [f"'{text}" if text[:1] in _BEGIN_FORMULAS else text for text in texts]

@@ -7,12 +7,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._calls.call import reversal_key
+from ocp_stripe_balance._calls.reversal import opposite_of
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance.bulk.draft import Draft
 from ocp_stripe_balance.bulk.mistakes import Mistakes
 from ocp_stripe_balance.bulk.plan import PlannedRow, refuse_existing, write_plan
-from ocp_stripe_balance.bulk.planning import facts_of, foresee
+from ocp_stripe_balance.bulk.planning import BATCH, facts_of, foresee
 from ocp_stripe_balance.bulk.report import standings
 from ocp_stripe_balance.bulk.rows import Row
 from ocp_stripe_balance.errors import NotSentError
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Scope
     from ocp_stripe_balance.bulk.plan import Plan
     from ocp_stripe_balance.plugin import StripeAPI
-
-_BATCH = 200
 
 
 async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
@@ -59,14 +58,14 @@ async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
 
 
 def _opposite(row: PlannedRow, entry: str) -> Row:
-    amount, currency = row.moved
-    parameters = {"customer": row.customer, "amount": -amount, "currency": currency}
-    said = {"reference": f"reversal of {entry}", "stated_effect": money.stated_effect(-amount, currency)}
+    parameters = opposite_of(entry, row.customer, row.moved, {})
+    del parameters["metadata"]  # a mark that no caller may set
+    said = {"stated_effect": money.stated_effect(parameters["amount"], parameters["currency"])}
     return Row(row.line, parameters | said)
 
 
 def _planned(draft: Draft, scope: Scope) -> Iterator[PlannedRow]:
-    for batch in draft.batches(_BATCH):
+    for batch in draft.batches(BATCH):
         for row in batch:
             given, entry = row.parameters, _entry(row.parameters)
             yield PlannedRow(

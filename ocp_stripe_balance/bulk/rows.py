@@ -12,16 +12,15 @@ from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.amounts import AmountError, amount_of
 from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._text.plain import shown
+from ocp_stripe_balance.bulk.reading import METADATA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
+    from ocp_stripe_balance._domain import Direction
     from ocp_stripe_balance.bulk.mistakes import Mistakes
     from ocp_stripe_balance.bulk.reading import Cells
-
-Direction = Literal["credit", "debit"]
-_METADATA = "metadata."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ def row_of(line: int, cells: Cells, common: Common, mistakes: Mistakes) -> Row |
             mistakes.note(line, "amount", error.message, error.hint)
     if mistakes.number > before:
         return None
-    own = {name[len(_METADATA) :]: text for name, text in texts.items() if name.startswith(_METADATA)}
+    own = {name[len(METADATA) :]: text for name, text in texts.items() if name.startswith(METADATA)}
     metadata = {**common.metadata, **own}
     description = texts.get("description") or common.description
     parameters: dict[str, Any] = {

@@ -154,10 +154,10 @@ class Run:
             NotSentError: the plan was changed, or the journal cannot be used; what is under way ended before.
         """
         try:
-            for wanted in (_is_open, self._is_due, _is_open):
+            for wanted, waits in ((_is_open, False), (self._is_due, True), (_is_open, True)):
                 if wanted is _is_open and not await self._many.has_open():
                     continue
-                async for result in self._sweep(wanted):
+                async for result in self._sweep(wanted, waits=waits):
                     yield result
         except asyncio.CancelledError:
             self.stopped = "it was interrupted"
@@ -169,9 +169,9 @@ class Run:
         finally:
             await self._land()
 
-    async def _sweep(self, wanted: Callable[[OnRecord], bool]) -> AsyncIterator[RowResult]:
+    async def _sweep(self, wanted: Callable[[OnRecord], bool], *, waits: bool) -> AsyncIterator[RowResult]:
         """
-        Make the calls of all rows that are *wanted*; again and again, where other processes are at some of them.
+        Make the calls of all rows that are *wanted*; where it *waits*, until other processes are at none of them.
         """
         while self.stopped is None:
             self._has_others = False
@@ -185,7 +185,7 @@ class Run:
             while self._tasks:
                 for result in await self._some():
                     yield result
-            if not self._has_others:
+            if not (waits and self._has_others):
                 return
             await asyncio.sleep(_OTHERS_S)
 

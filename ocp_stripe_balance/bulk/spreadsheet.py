@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance.bulk.reading import unusable
-from ocp_stripe_balance.errors import ConfigurationError
+from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,9 +47,9 @@ def lines_of(file: BinaryIO, form: Form, mistakes: Mistakes) -> Iterator[tuple[i
         _refuse_bomb(file)
         book = openpyxl.load_workbook(file, read_only=True, keep_links=False)
         yield from _lines(_sheet(book, form), mistakes)
-    except (zipfile.BadZipFile, EOFError, KeyError, SyntaxError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigurationError) or hasattr(error, "problems"):
-            raise
+    except InvalidFileError:  # which says more
+        raise
+    except (zipfile.BadZipFile, EOFError, KeyError, SyntaxError, ValueError, TypeError, AttributeError):
         raise unusable(_CUT_OFF, "save it again from the spreadsheet, and copy the whole file") from None
 
 
@@ -102,6 +102,6 @@ def _value(line: int, cell: Any, mistakes: Mistakes) -> Cell | None:
         message, hint = _NO_VALUES[cell.data_type]
         mistakes.note(line, f"column {cell.column_letter}", message, hint)
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float):
         return Decimal(repr(value))
     return str(value)

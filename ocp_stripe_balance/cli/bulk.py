@@ -274,7 +274,7 @@ def _exit_code(found: "Status", run: "BulkRun") -> int:
         return stopping.exit_code(4)
     if found.rows["rejected"]:
         return 3
-    return stopping.exit_code(2) if run.stopped or run.done["not_sent"] else 0
+    return stopping.exit_code(2) if run.stopped or found.rows.total() > found.rows["succeeded"] else 0
 
 
 def _total(text: str) -> "Money":

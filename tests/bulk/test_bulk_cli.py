@@ -110,6 +110,8 @@ def test_exit_codes_say_what_went_worst(stripe_thread: Sandbox, plan: str, tmp_p
     policy = {"OCP_STRIPE_RATE_LIMIT": "off", "OCP_STRIPE_MAX_ATTEMPTS": "1"}
     refused = {"OCP_STRIPE_POLICY": str(tmp_path / "policy.toml"), **policy}
     (tmp_path / "policy.toml").write_text('[limits]\ncredit = { usd = "1.00" }\n')
+    done = run("bulk", "run", plan, "--only-failed", stripe=stripe_thread, **policy)
+    assert (2, 0) == (done.returncode, posts(stripe_thread))  # none failed, and all are left
     done = run("bulk", "run", plan, stripe=stripe_thread, **refused)
     assert 2 == done.returncode
     assert "Stopped: 20 of the last 20 rows failed; the last one: Nothing was sent: amount -500 is" in done.stderr

@@ -113,6 +113,15 @@ async def test_rules_are_asked_of_each_row_and_budgets_of_all(stripe: Sandbox, t
     assert currency.endswith("; work the amount out in the other currency with whoever wrote the list")
 
 
+async def test_budgets_are_asked_of_more_than_one_entry_can_move(stripe: Sandbox, tmp_path: Path) -> None:
+    """Each row has room, and together they are more than Stripe takes in one amount."""
+    lines = [f"{stripe.create_customer()},600000000.00" for _ in range(2)]
+    policy: dict[str, Any] = {"budgets": [{"per": "all", "window": "24h", "credit": {"usd": "999999999.00"}}]}
+    policy["limits"] = {"credit": {"usd": "999999999.00"}}
+    (said,) = await told(stripe, write(tmp_path, *lines), settings={"policy": policy})
+    assert "all rows: 1,200,000,000.00 usd is more than the budget has room for" in said
+
+
 async def test_the_same_customer_twice_for_one_reason_is_a_mistake(stripe: Sandbox, tmp_path: Path) -> None:
     """By ID or address, however the reason is written; for two reasons, it is told and not refused."""
     name = stripe.create_customer(email="a@b.test")

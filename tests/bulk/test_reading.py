@@ -142,6 +142,10 @@ CASES: dict[str, tuple[str | bytes, str, str, Form | None]] = {
     "an integer": ('{"customer": "c", "amount": 500}', "in.jsonl", "amount: is an integer; write it as a text", None),
     "a float": ('{"customer": "c", "amount": 5.5}', "in.jsonl", "line 1, amount: is a number", None),
     "metadata of numbers": ('{"customer": "c", "metadata": {"a": 1}}', "in.jsonl", "metadata.a: is an integer", None),
+    "metadata that is no object": ('{"customer": "c", "metadata": "a"}', "in.jsonl", "metadata: is no column", None),
+    "customer by ID and address": ('{"customer": "c", "email": "a@b.test"}', "in.jsonl",
+                                   "line 1, customer: is the name of 2 columns; name each column once", None),
+    "metadata twice": ('{"metadata": {"a": "1"}, "metadata.a": "2"}', "in.jsonl", "metadata.a: is the name of 2", None),
     "unknown in JSON": ('{"customer": "c", "amuont": "1"}', "in.jsonl", "amuont: is no column that is known", None),
 }  # fmt: skip
 

@@ -17,7 +17,8 @@ from helpers import UNGUARDED, connect, draft, ledger
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.bulk import Bulk, Common, Plan, open_plan
+from ocp_stripe_balance.bulk import Bulk, Common, Plan, open_plan, running
+from ocp_stripe_balance.bulk import plan as plans
 from ocp_stripe_balance.bulk.plan import PlannedRow, _digest, _hash, _to_json
 from ocp_stripe_balance.bulk.report import Standing, _cells
 from ocp_stripe_balance.bulk.running import Rows
@@ -113,6 +114,26 @@ async def test_what_is_open_is_found_out_first_and_under_its_own_key(desk: Desk)
     keys = [each.header("Idempotency-Key") for each in desk.stripe.requests if each.method == "POST"]
     (block,) = plan.blocks()
     assert block[0].key == keys[0]
+    assert [[-500]] * 5 == await desk.paid()
+
+
+async def test_rows_that_another_process_is_at_keep_no_others_waiting(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those around them are left to it, and looked at again at the end."""
+    monkeypatch.setattr(plans, "BLOCK", 2)
+    monkeypatch.setattr(running, "_OTHERS_S", 0)
+    plan = await desk.plan()
+    await desk.run(plan, limit=1)
+    under_way = "UPDATE calls SET state = ?, owner = 'other', lease_until = ?"
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute(under_way, ("sending", 1e11))
+    async with desk.bulk() as bulk, asyncio.timeout(5):
+        results = aiter(await bulk.run(plan))
+        assert set(desk.customers[2:]) == {(await anext(results)).row.customer for _ in range(3)}
+        with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+            db.execute(f"{under_way} WHERE state = 'sending'", ("succeeded", 0))
+        assert desk.customers[1:2] == [result.row.customer async for result in results]
     assert [[-500]] * 5 == await desk.paid()
 
 
@@ -412,13 +433,13 @@ async def test_report_says_what_became_of_each_row(desk: Desk) -> None:
     assert 0o600 == target.stat().st_mode & 0o777
 
 
-async def test_report_is_not_written_over_the_plan_or_the_journal(desk: Desk) -> None:
+async def test_report_is_not_written_over_the_plan_its_list_or_the_journal(desk: Desk) -> None:
     plan, link = await desk.plan(), desk.folder / "link"
     await desk.run(plan)
     link.symlink_to("journal.sqlite3")
     async with desk.bulk() as bulk:
-        for target in (plan.path, link):
-            with pytest.raises(NotSentError, match="is the plan or the journal itself"):
+        for target in (plan.path, desk.source, link):
+            with pytest.raises(NotSentError, match="is the plan, its list or the journal itself"):
                 await bulk.report(plan, target)
     assert {"succeeded": 5} == await desk.became(plan)
 
@@ -496,6 +517,17 @@ async def test_what_the_policy_does_not_let_be_taken_back_is_said_once(desk: Des
         "Nothing was planned, and nothing was sent: the entries cannot all be taken back"
     )
     assert "the list" not in str(caught.value)
+
+
+async def test_entries_are_taken_back_where_the_policy_demands_what_a_reversal_says(desk: Desk) -> None:
+    """It has a description and a reference of its own."""
+    plan = await desk.plan()
+    await desk.run(plan, limit=1)
+    demands = {"require": {"description": True, "reference": True, "stated_effect": True}}
+    async with desk.bulk(policy=demands) as bulk:
+        async for result in await bulk.run(await bulk.reverse(plan, desk.folder / "back.plan")):
+            assert "succeeded" == result.outcome
+    assert [500, -500] == (await desk.paid())[0]
 
 
 async def test_nothing_that_was_not_paid_is_taken_back(desk: Desk) -> None:
