@@ -1,8 +1,8 @@
 """
 Stripe's rate limit, divided among the processes of one journal that call Stripe just now.
 
-Four times a second a process that does leaves word of it, in a transaction that is begun anyway, and counts those who did so
-within the last seconds. Who is killed is not counted any more three seconds later.
+Four times a second a process that does leaves word of it, in a transaction that is begun anyway, and counts those who
+did so within the last seconds. Who is killed is not counted any more three seconds later.
 """
 
 from __future__ import annotations
