@@ -122,6 +122,30 @@ async def test_an_answer_waits_for_a_busy_journal_until_the_deadline(stripe: San
     assert 1 == len(await ledger(stripe, customer))
 
 
+async def test_an_answer_that_is_on_record_when_the_server_is_being_ended_sends_nothing(
+    stripe: Sandbox, customer: str
+) -> None:
+    """Its result would be cut off; the answer stands for the call made again."""
+    server = served(stripe, policy=ASKS)
+    async with Client(server, mode=MODERN, elicitation_callback=saying([])) as client:
+        call = order(customer)
+        state = await question(client, call)
+        with locked(Settings().journal_place, "EXCLUSIVE"):
+            answered = asyncio.create_task(sent(client, call, state=state, answers=yes()))
+            while not server.desk._requests:
+                await asyncio.sleep(0.01)
+            closing = asyncio.create_task(server.desk.close())
+            while not server.desk.is_closed:
+                await asyncio.sleep(0)
+        told = await answered
+        await closing
+    assert isinstance(told, CallToolResult)
+    assert ("not_sent", "call_again") == (facts(told)["outcome"], facts(told)["next"])
+    async with usual_journal() as journal:
+        assert ["approved"] == [each.state for each in await proposals(journal)]
+    assert [] == await ledger(stripe, customer)
+
+
 @both
 @pytest.mark.promise("closed.in-session")
 @pytest.mark.parametrize(
