@@ -7,6 +7,7 @@ The registration module: publishes the tools to an agent, and hands every call t
 from __future__ import annotations
 
 import contextlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import Scope
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Mode
     from ocp_stripe_balance._host.contract import APIOptions
     from ocp_stripe_balance._policy import Finding
+    from ocp_stripe_balance._telemetry import WatchedCall
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import DryRun, ReconcileResult, ToolResult
     from ocp_stripe_balance.settings import Settings
@@ -70,10 +72,9 @@ class StripeAPI:
             ToolError: with the outcome.
             asyncio.CancelledError: cancelled before anything was sent.
         """
-        operations = self._operations
-        with operations.watch(tool, parameters, idempotency_key) as watched, watched.current():
+        with self._watch(tool, parameters, idempotency_key) as watched, watched.current():
             access = self._access.override(headers or {})
-            ending = await operations.call(tool, parameters, access, idempotency_key)
+            ending = await self._operations.call(tool, parameters, access, idempotency_key)
             return watched.succeeded(ending.result())
 
     async def iterate(
@@ -86,10 +87,9 @@ class StripeAPI:
             InvalidParametersError: the call breaks the schema, or the tool does not list.
             ToolError: as for every call that reads.
         """
-        operations = self._operations
-        with operations.watch(tool, parameters, None) as watched:
+        with self._watch(tool, parameters, None) as watched:
             access = self._access.override(headers or {})
-            async with contextlib.aclosing(operations.iterate(tool, parameters, access)) as items:
+            async with contextlib.aclosing(self._operations.iterate(tool, parameters, access)) as items:
                 while True:
                     with watched.current():  # not where the reader of the items runs
                         item = await anext(items, None)
@@ -193,6 +193,22 @@ class StripeAPI:
 
             self._lazy_operations = Operations(self.base_url, self.tools, self._options)
         return self._lazy_operations
+
+    def _watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
+        """
+        What watches a call to its outcome, also where it ends before there are operations.
+        """
+        call_id = getattr(call_id, "id", call_id)  # of a ToolCall
+        name = call_id if isinstance(call_id, str) else None
+        return _watched_call()(tool, parameters, name, has_details=self._options.settings.trace_details)
+
+
+@cache
+def _watched_call() -> type[WatchedCall]:
+    with no_fork:
+        from ocp_stripe_balance._telemetry import WatchedCall  # that only a call needs
+
+    return WatchedCall
 
 
 def _check_journal(settings: Settings) -> None:

@@ -195,11 +195,10 @@ class Settings(BaseSettings):
     @field_validator("journal")
     @classmethod
     def _check_journal(cls, value: str | SecretStr | None) -> str | SecretStr | None:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if text is not None and is_database_url(text):
-            return SecretStr(check_database_url(text))
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
+        if value is not None and is_database_url(value):
+            return SecretStr(check_database_url(value))
         if value is None or value.lower() == "off":
             return value and value.lower()
         if value.startswith((":", "file:")) or value.endswith(("/", os.sep)) or "\0" in value or _is_no_file(value):

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,13 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from ocp_stripe_balance import InvalidParametersError, OutcomeUnknownError, PolicyRefusedError, _telemetry
+from ocp_stripe_balance import (
+    ConfigurationError,
+    InvalidParametersError,
+    OutcomeUnknownError,
+    PolicyRefusedError,
+    _telemetry,
+)
 from ocp_stripe_balance._telemetry import Instruments
 from ocp_stripe_balance.errors import ResourceMissingError
 
@@ -216,6 +223,20 @@ class Hostile(SpanProcessor):
 
 class HostileAtTheEnd(Hostile):
     def on_start(self, span: Any, parent_context: Any = None) -> None: ...
+
+
+async def test_a_call_without_a_place_for_its_record_is_a_log_line_too(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends before there is anything that could make it."""
+    caplog.set_level(logging.INFO, logger="ocp_stripe_balance")
+    monkeypatch.delenv("OCP_STRIPE_JOURNAL", raising=False)
+    monkeypatch.setattr("platformdirs.user_state_path", lambda *_, **__: Path("~"))
+    async with await connect(stripe) as agent:
+        with pytest.raises(ConfigurationError, match="no home"):
+            await agent.call_tool(TOOL, order(customer))
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "ocp_stripe_balance"]
+    assert line.startswith(f"{TOOL} not_sent")
 
 
 @pytest.mark.parametrize("processor", [Hostile, HostileAtTheEnd])

@@ -26,7 +26,6 @@ from ocp_stripe_balance._calls.service import Service
 from ocp_stripe_balance._stripe.client import StripeClient
 from ocp_stripe_balance._stripe.network import Network
 from ocp_stripe_balance._stripe.pace import pace_of
-from ocp_stripe_balance._telemetry import WatchedCall
 from ocp_stripe_balance._tools.manifest import tool_at
 from ocp_stripe_balance.errors import (
     ConfigurationError,
@@ -71,7 +70,6 @@ class Operations:
         settings, context, approver = options.settings, options.context, options.approver
         self._server, self._context, self._policy = server, context, settings.policy_in_force
         self._timeout_s = settings.timeout
-        self._has_details = settings.trace_details
         self._default_currency = settings.policy_in_force.default_currency
         self.journal = options.journal.opened()
         if self._policy.counts:  # it may have been opened for another policy
@@ -83,7 +81,7 @@ class Operations:
             max_attempts=settings.max_attempts,
             network=Network.of(settings),
             transport=options.transport,
-            has_details=self._has_details,
+            has_details=settings.trace_details,
             pace=pace_of(settings.rate_limit, server, self.journal.part_of, gives_way=options.plan is not None),
         )
         self._reader = Reader(base_url, context, settings, self._client)
@@ -113,14 +111,6 @@ class Operations:
             reader=self._reader,
             client=self._client,
         )
-
-    def watch(self, tool: ToolSpec, parameters: object, call_id: object) -> WatchedCall:
-        """
-        What watches a call from its beginning to its outcome.
-        """
-        call_id = getattr(call_id, "id", call_id)  # of a ToolCall
-        name = call_id if isinstance(call_id, str) else None
-        return WatchedCall(tool, parameters, name, has_details=self._has_details)
 
     async def call(self, tool: ToolSpec, parameters: object, access: Access, idempotency_key: object) -> Ending:
         """

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.mcp.server import BalanceServer
 
 _MAX_DIGITS = 300
+_UNREADABLE = ErrorData(
+    code=INVALID_PARAMS,
+    message="Nothing was sent: the message has half a surrogate pair, a number too long, or is no request.",
+)
 
 
 async def serve(server: BalanceServer) -> None:
@@ -91,7 +95,7 @@ class _Lines:
 
 def _refusal(line: str) -> JSONRPCError | None:
     """
-    The answer to a request that the package cannot read, and so would never answer.
+    The answer to a request that the package cannot read, and so would never answer; None where nobody can name it.
     """
     try:
         jsonrpc_message_adapter.validate_json(line, by_name=False)
@@ -99,8 +103,9 @@ def _refusal(line: str) -> JSONRPCError | None:
         try:
             request = json.loads(line, parse_int=lambda digits: int(digits[:_MAX_DIGITS]))
             number = request["id"] if isinstance(request["id"], str | int) else None
-        except (ValueError, LookupError, TypeError):
+            refusal = JSONRPCError(jsonrpc="2.0", id=number, error=_UNREADABLE)
+            refusal.model_dump_json()  # an ID may have half a pair, too
+        except (ValueError, LookupError, TypeError, RecursionError):
             return None
-        message = "Nothing was sent: the message has half a surrogate pair, a number too long, or is no request."
-        return JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=INVALID_PARAMS, message=message))
+        return refusal
     return None

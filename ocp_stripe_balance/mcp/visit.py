@@ -91,12 +91,12 @@ class Visit:
         """
         del idempotency_key  # JSON-RPC's IDs name no decision
         tool = self._desk.tools[tool_name]
-        if self._desk.is_closed:
-            raise _ended(tool)
         if self._state is not None:
             decision = decision_in((self._answers or {}).get(_APPROVAL))
             proposal = await self._desk.decide(self._state, decision=decision)
             parameters = _again(tool, parameters, proposal)
+        if self._desk.is_closed:  # by now
+            raise _ended(tool)
         flight = self._desk.flights.join(self._name_of(tool, parameters), partial(self._make, tool, parameters))
         ticks = asyncio.create_task(self._tick(flight))
         try:

@@ -577,6 +577,33 @@ async def test_what_the_package_cannot_read_is_answered_too(stripe: Sandbox, cus
     assert ["ODD"] == [entry["description"] for entry in await ledger(stripe, customer)]
 
 
+async def test_lines_that_are_no_message_end_no_process(stripe: Sandbox, customer: str) -> None:
+    """Nor do those whose ID nobody can write: the next call is made."""
+    request = '{"jsonrpc": "2.0", "method": "ping", "params": {"a": "\\ud800"}, "id": '
+    lines = [
+        "",
+        "{",
+        "[" * 99999,
+        "null",
+        "[]",
+        '"\\ud800"',
+        f'{request}"\\ud800"}}',
+        f"{request}true}}",
+        f"{request}[]}}",
+    ]
+    async with process(stripe) as begun:
+        assert begun.stdin is not None
+        begun.stdin.writelines(line.encode() + b"\n" for line in [*lines, "\ufffd"])
+        begun.stdin.write(b"\xff\n")
+        await written(begun, method="tools/call", id="last", params={"name": CREATE, "arguments": order(customer)})
+        assert begun.stdout is not None
+        async with asyncio.timeout(20):
+            while "last" != json.loads(await begun.stdout.readline()).get("id"):
+                pass
+        begun.stdin.close()
+    assert 1 == len(await ledger(stripe, customer))
+
+
 @pytest.mark.parametrize(
     ("number", "code", "state"), [(signal.SIGTERM, 0, State.UNKNOWN), (signal.SIGKILL, -9, State.SENDING)]
 )

@@ -415,6 +415,7 @@ REFUSALS: dict[str, tuple[Answer, str, str]] = {
     "a gateway's own 410": (refusal(410, "api_error"), "unknown", "unknown"),
     "a gateway's own 422": (refusal(422, "validation_error"), "unknown", "unknown"),
     "a page": (body(PAGE, 403), "rejected", "unknown"),
+    "a gateway's own limit": (body(PAGE, 429), "rejected", "unknown"),
     "a page under Stripe's Request-Id": (body(PAGE, 403, STRIPES), "unknown", "unknown"),
     "nothing under Stripe's Request-Id": (body(b"", 413, STRIPES), "unknown", "unknown"),
     "the entry": (whole(404), "unknown", "unknown"),
@@ -469,6 +470,7 @@ async def test_a_refusal_counts_where_it_is_evidently_stripes(name: str) -> None
         ("Stripe's", ("mend_and_call_again", "Mend what Stripe names")),
         ("a gateway's", ("stop_and_tell", "Something before Stripe")),
         ("a page", ("stop_and_tell", "A person must allow the API key")),
+        ("a gateway's own limit", ("call_again", "Wait, then call again")),
     ],
 )
 async def test_who_said_no_is_who_is_to_be_asked(name: str, told: tuple[str, str]) -> None:

@@ -122,6 +122,47 @@ async def test_an_answer_waits_for_a_busy_journal_until_the_deadline(stripe: San
     assert 1 == len(await ledger(stripe, customer))
 
 
+async def test_a_call_that_is_not_sent_when_the_server_is_being_ended_is_told_so(
+    stripe: Sandbox, customer: str
+) -> None:
+    """It still reads its customer; a plain failure would leave the model in doubt."""
+    server = served(stripe)
+    stripe.faults.add("stall", path=f"{customer}$", seconds=30)
+    async with streamed(server, MODERN) as client:
+        calling = asyncio.create_task(client.call_tool(CREATE, order(customer)))
+        while not stripe.faults.met["stall"]:
+            await asyncio.sleep(0.01)
+        await server.desk.close()
+        told = await calling
+    assert ("not_sent", "call_again") == (facts(told)["outcome"], facts(told)["next"])
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_an_answer_that_is_on_record_when_the_server_is_being_ended_sends_nothing(
+    stripe: Sandbox, customer: str
+) -> None:
+    """Its result would be cut off; the answer stands for the call made again."""
+    server = served(stripe, policy=ASKS)
+    async with streamed(server, MODERN, elicitation_callback=saying([])) as client:
+        call = order(customer)
+        state = await question(client, call)
+        with locked(Settings().journal_place, "EXCLUSIVE"):
+            answered = asyncio.create_task(sent(client, call, state=state, answers=yes()))
+            while not server.desk._requests:
+                await asyncio.sleep(0.01)
+            closing = asyncio.create_task(server.desk.close())
+            while not server.desk.is_closed:
+                await asyncio.sleep(0)
+        await closing
+        assert not server.desk._requests  # and so nobody is cut off
+        told = await answered
+    assert isinstance(told, CallToolResult)
+    assert ("not_sent", "call_again") == (facts(told)["outcome"], facts(told)["next"])
+    async with usual_journal() as journal:
+        assert ["approved"] == [each.state for each in await proposals(journal)]
+    assert [] == await ledger(stripe, customer)
+
+
 @both
 @pytest.mark.promise("closed.in-session")
 @pytest.mark.parametrize(
