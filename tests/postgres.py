@@ -123,3 +123,12 @@ def new_database(server: str | None = None) -> str:
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(f"CREATE DATABASE {name}".encode())
     return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+def as_role(url: str, role: str, password: str = "") -> str:
+    """
+    That database, as another role.
+    """
+    parts = urlsplit(url)
+    user = f"{role}:{password}" if password else role
+    return urlunsplit(parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}"))

@@ -9,11 +9,12 @@ import json
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from helpers import TOOL, admit, connect, draft, ledger, order, run, settle
 from places import look
-from postgres import new_database
+from postgres import as_role, new_database
 from programs import started
 
 from ocp_stripe_balance import NotSentError, Policy, ToolError
@@ -247,8 +248,10 @@ async def test_the_command_tells_what_was_counted(sides: Sides) -> None:
     """In words and as JSON, and shows no password."""
     source, target = sides.new("file"), sides.new("server")
     await filled(source)
-    url = text(target).replace("postgres:@", "postgres:secret@")
+    url = as_role(text(target), str(urlsplit(text(target)).username), "secret")
+    assert "secret" in url
     told = run("calls", "copy", text(source), url)
+    assert "secret" not in told.stdout + told.stderr
     assert (0, "All 18 records are in the copy") == (told.returncode, told.stderr[:30])
     assert "calls      test  usd  succeeded" in told.stdout
     document = json.loads(run("calls", "copy", text(source), url, "--json").stdout)

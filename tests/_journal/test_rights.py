@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from helpers import TOOL, connect, decide, ledger, order, proposals
-from postgres import new_database
+from postgres import as_role, new_database
 
 from ocp_stripe_balance import ApprovalRequiredError, PolicyRefusedError, Settings
 from ocp_stripe_balance._journal import Journal
@@ -40,15 +40,12 @@ def roles() -> Iterator[tuple[str, str]]:
     A database as the journal's owner and a caller reach it.
     """
     url = new_database()
-    parts = urlsplit(url)
-    name = parts.path[1:]
+    name = urlsplit(url).path[1:]
     owner, caller = f"{name}_owner", f"{name}_caller"
     with psycopg.connect(url, autocommit=True) as db:
         db.execute(f"CREATE ROLE {owner} LOGIN; CREATE ROLE {caller} LOGIN".encode())
         db.execute(f"GRANT CREATE ON DATABASE {name} TO {owner}".encode())
-    host = parts.netloc.rpartition("@")[2]
-    as_owner, as_caller = (urlunsplit(parts._replace(netloc=f"{role}@{host}")) for role in (owner, caller))
-    yield as_owner, as_caller
+    yield as_role(url, owner), as_role(url, caller)
     with psycopg.connect(url, autocommit=True) as db:
         db.execute(f"DROP OWNED BY {owner}, {caller} CASCADE; DROP ROLE {owner}, {caller}".encode())
 
@@ -89,7 +86,8 @@ async def test_a_caller_needs_no_more_than_is_granted(stripe: Sandbox, customer:
         assert 3 == len(await office.calls())
         audit = await office.decisions()
     assert 3 == len(await ledger(stripe, customer))
-    assert (False, []) == look_at(DatabaseURL(caller))[7:9]
+    server = look_at(DatabaseURL(caller))
+    assert (False, []) == (server.is_superuser, server.lacks)
     with psycopg.connect(caller, autocommit=True) as db:
         for statement in (
             "UPDATE ocp_stripe_balance.decisions SET reason = ''",

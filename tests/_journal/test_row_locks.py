@@ -20,7 +20,7 @@ from ocp_stripe_balance._journal.postgres import PostgresStore
 from ocp_stripe_balance._text.database_url import DatabaseURL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from places import Place
 
@@ -33,61 +33,53 @@ POLICY = {
 ON_SERVER = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
 
-@pytest.fixture
-def when_lost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], asyncio.Event]:
+@contextlib.contextmanager
+def rows_of_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
     """
-    An event that comes when a transaction was lost, which does not take long here.
+    Another session has the totals to itself until the block ends. The event comes when a transaction was lost for
+    that, which does not take long here.
     """
     monkeypatch.setattr(postgres, "_BEGIN", postgres._BEGIN.replace("'1s'", "'20ms'"))
+    loop, lost, undo = asyncio.get_running_loop(), asyncio.Event(), PostgresStore.roll_back
 
-    def event() -> asyncio.Event:
-        loop, lost, undo = asyncio.get_running_loop(), asyncio.Event(), postgres.PostgresStore.roll_back
+    def roll_back(self: Any, error: BaseException) -> None:
+        undo(self, error)
+        loop.call_soon_threadsafe(lost.set)
 
-        def roll_back(self: Any, error: BaseException) -> None:
-            undo(self, error)
-            loop.call_soon_threadsafe(lost.set)
-
-        monkeypatch.setattr(postgres.PostgresStore, "roll_back", roll_back)
-        return lost
-
-    return event
+    with look(place) as db:
+        db.execute("BEGIN")
+        db.execute("SELECT * FROM totals FOR UPDATE")
+        monkeypatch.setattr(PostgresStore, "roll_back", roll_back)
+        yield lost
 
 
 @ON_SERVER
 async def test_a_call_waits_for_a_row_that_others_have(
-    stripe: Sandbox, customer: str, place: Place, when_lost: Callable[[], asyncio.Event]
+    stripe: Sandbox, customer: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was not sent yet, and is as soon as they let it go."""
     async with await connect(stripe, journal=str(place), policy=POLICY) as agent:
         await agent.call_tool(TOOL, order(customer, -100))
-        with look(place) as db:
-            db.execute("BEGIN")
-            db.execute("SELECT * FROM totals FOR UPDATE")
-            lost = when_lost()
+        with rows_of_others(place, monkeypatch) as lost:
             call = asyncio.ensure_future(agent.call_tool(TOOL, order(customer, -200)))
             await lost.wait()
             assert not call.done()
-            db.execute("COMMIT")
         assert "succeeded" == (await call).outcome
     assert 2 == len(await ledger(stripe, customer))
 
 
 @ON_SERVER
 async def test_a_row_that_others_keep_ends_a_call_at_its_deadline(
-    stripe: Sandbox, customer: str, place: Place, when_lost: Callable[[], asyncio.Event]
+    stripe: Sandbox, customer: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing was sent."""
     async with await connect(stripe, journal=str(place), policy=POLICY) as agent:
         await agent.call_tool(TOOL, order(customer, -100))
     async with await connect(stripe, journal=str(place), policy=POLICY, timeout=1) as agent:
-        with look(place) as db:
-            db.execute("BEGIN")
-            db.execute("SELECT * FROM totals FOR UPDATE")
-            lost = when_lost()
+        with rows_of_others(place, monkeypatch) as lost:
             with pytest.raises(NotSentError, match="holds its lock"):
                 await agent.call_tool(TOOL, order(customer, -200))
             assert lost.is_set()
-            db.execute("COMMIT")
     assert 1 == len(await ledger(stripe, customer))
 
 

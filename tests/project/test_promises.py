@@ -41,6 +41,8 @@ def test_each_promise_has_a_test() -> None:
 def test_each_test_names_a_promise_that_there_is() -> None:
     """A promise that is given up takes the marks of its tests along."""
     assert [] == sorted(set(marked()) - set(PROMISES))
+    names = [name for names in marked().values() for name in names]
+    assert [] == [name for name in names if not name.partition("::")[2].lower().startswith("test")], "these never run"
 
 
 def test_each_promise_says_what_it_is_and_where_it_comes_from() -> None:

@@ -294,7 +294,6 @@ def spend(url: str, api_key: str, journal: str, customers: list[str], start: Any
     asyncio.run(main())
 
 
-@pytest.mark.promise("closed.budget")
 @contextlib.contextmanager
 def slowly_recorded(place: Place) -> Iterator[None]:
     """
@@ -308,6 +307,7 @@ def slowly_recorded(place: Place) -> Iterator[None]:
 
 
 @ON_BOTH
+@pytest.mark.promise("closed.budget")
 async def test_eight_processes_spend_one_budget(place: Place) -> None:
     """Never over, and at the end less than one call is left: nothing is in flight any more."""
     context = processes()

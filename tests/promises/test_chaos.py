@@ -37,7 +37,9 @@ def test_three_witnesses_agree_after_a_short_chaos(tmp_path: Path) -> None:
     """Killed workers, forks, a folder that goes, faulty exchanges: no double, lost, wrong or unrecorded entry."""
     report = asyncio.run(chaos.Run(options_of(calls=150, workers=2, kills=4, forks=3, away=2), 11, tmp_path).main())
     assert NOTHING == report["violations"]
-    assert report["SIGKILLs"] + report["forks"] + report["journal taken away"] > 4  # of 9: the calls may be over before
+    harms = [report[harm] for harm in ("SIGKILLs", "forks", "journal taken away")]
+    assert all(harms)
+    assert sum(harms) > 4  # of 9: the calls may be over before
     assert report["issued"] > report["calls"]
     assert sum(report["faults"].values()) > 10
     assert set(report["told"]) <= {"succeeded", "rejected", "not_sent", "unknown"}
@@ -51,8 +53,8 @@ def test_three_witnesses_agree_after_a_short_chaos_on_a_server(tmp_path: Path) -
     options = options_of(calls=60, workers=2, kills=2, forks=2, away=1, stops=1, ends=4, **given)
     report = asyncio.run(chaos.Run(options, 12, tmp_path).main())
     assert NOTHING == report["violations"]
-    harms = ("SIGKILLs", "forks", "journal taken away", "stopped past the lease", "sessions ended")
-    assert sum(report[harm] for harm in harms) > 3  # the calls may be over before the last of them
+    # One is stopped only where none was killed just then, and the calls may be over before the last of the others.
+    assert all(report[harm] for harm in ("SIGKILLs", "forks", "journal taken away", "sessions ended"))
     assert report["told"]["succeeded"] > 10  # of a busy machine too
 
 
