@@ -91,7 +91,7 @@ clean: ## remove what was built and installed
 
 .venv/tools: .venv/python pyproject.toml
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
-	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench,web,browser]'
 	@touch $@
 
 .venv/docs: .venv/python pyproject.toml

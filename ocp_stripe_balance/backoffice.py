@@ -62,9 +62,9 @@ class BackOffice:
     The journal of the settings, opened by ``async with``.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, journal: Journal | None = None) -> None:
         """
-        Read the settings; nothing is opened before it is needed.
+        Read the settings; nothing is opened before it is needed. Whoever gives a *journal* closes it.
 
         Raises:
             ConfigurationError: a setting is impossible, or the journal is switched off.
@@ -75,7 +75,8 @@ class BackOffice:
             message = "The journal is switched off (OCP_STRIPE_JOURNAL=off)."
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         # Reading makes no journal: where there is none, nothing is on record.
-        self._journal = Journal(place if has_journal(place) else None)
+        self._journal = journal or Journal(place if has_journal(place) else None)
+        self._is_given = journal is not None
         self._stripe: StripeAPI | None = None
 
     async def __aenter__(self) -> Self:
@@ -90,7 +91,10 @@ class BackOffice:
         """
         Close the journal, and the connections where there are any.
         """
-        await (self._journal if self._stripe is None else self._stripe).aclose()
+        if self._stripe is not None:
+            await self._stripe.aclose()
+        elif not self._is_given:
+            await self._journal.aclose()
 
     async def calls(
         self, *, states: Sequence[State] = (), since: float = 0.0, customer: str | None = None

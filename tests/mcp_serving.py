@@ -18,14 +18,15 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from ocp_stripe_balance import Settings
-from ocp_stripe_balance.mcp.http import application, listening, names_of, serve
+from ocp_stripe_balance.mcp.http import PATH, application
 from ocp_stripe_balance.mcp.server import server_for
+from ocp_stripe_balance.serving.http import listening, names_of, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ocp_stripe_balance.mcp.tokens import Tokens
     from ocp_stripe_balance.sandbox import Sandbox
+    from ocp_stripe_balance.serving.tokens import Tokens
 
 USER = "ana@desk"
 # Another client's opinion of what may stand in an answer is not ours: it asks for both.
@@ -46,7 +47,7 @@ async def served(settings: Settings, tokens: Tokens | None = None, *others: str)
     app = application(partial(server_for, settings=settings), names=names, tokens=tokens, user=USER)
     serving = asyncio.create_task(serve(app, listener))
     try:
-        yield url
+        yield url + PATH
     finally:
         serving.cancel()
         with contextlib.suppress(asyncio.CancelledError):

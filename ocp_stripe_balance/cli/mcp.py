@@ -95,14 +95,15 @@ async def _on_stdio(server: BalanceServer) -> None:
 async def _over_http(
     server_of: Callable[[str], BalanceServer], settings: Settings, host: str, port: int, others: list[str]
 ) -> None:
-    from ocp_stripe_balance.mcp.http import application, listening, names_of, serve  # as above
-    from ocp_stripe_balance.mcp.tokens import Tokens  # as above
+    from ocp_stripe_balance.mcp.http import PATH, application  # as above
+    from ocp_stripe_balance.serving.http import listening, names_of, serve  # as above
+    from ocp_stripe_balance.serving.tokens import Tokens  # as above
 
     made = None if settings.journal == "off" else Tokens(settings)
     has_tokens = made is not None and made.is_used
     names = names_of(host, others, has_tokens=has_tokens)
     listener, url = listening(host, port)
-    print(url, flush=True)
+    print(url + PATH, flush=True)
     if has_tokens:
         say("Each request needs one of the tokens.")
     else:

@@ -11,7 +11,7 @@ from ocp_stripe_balance.cli.options import Json
 from ocp_stripe_balance.cli.output import say
 
 if TYPE_CHECKING:
-    from ocp_stripe_balance.mcp.tokens import Tokens
+    from ocp_stripe_balance.serving.tokens import Tokens
 
 app = typer.Typer(help="Who may reach the server over HTTP. Policies see each token's name as the user.")
 
@@ -60,7 +60,7 @@ async def revoke(ctx: typer.Context, name: Name, *, as_json: Json = False) -> in
 
 
 def _tokens() -> "Tokens":
-    from ocp_stripe_balance.mcp.tokens import Tokens  # what --help does not need
+    from ocp_stripe_balance.serving.tokens import Tokens  # what --help does not need
     from ocp_stripe_balance.settings import Settings  # pydantic
 
     return Tokens(Settings())

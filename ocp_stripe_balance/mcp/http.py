@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import uvicorn
 from anyio import create_task_group, sleep_forever
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import AccessToken
@@ -22,25 +20,20 @@ from starlette.applications import Starlette
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Route
 
-from ocp_stripe_balance.errors import ConfigurationError
-from ocp_stripe_balance.settings import is_loopback
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from anyio.abc import TaskGroup, TaskStatus
     from starlette.types import Receive, Scope, Send
 
-    from ocp_stripe_balance.mcp.desk import Desk
     from ocp_stripe_balance.mcp.server import BalanceServer
-    from ocp_stripe_balance.mcp.tokens import Tokens
+    from ocp_stripe_balance.serving.desk import Desk
+    from ocp_stripe_balance.serving.tokens import Tokens
 
 PATH = "/mcp"
 _MAX_BODY = 1024 * 1024  # a call has a hundredth of it
 _MAX_SESSIONS = 1000  # of one caller
 _PATIENCE_S = 2.0  # for calls under way where the server is ended
-_GRACE_S = 4  # for their answers
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Callers:
@@ -155,80 +148,5 @@ def application(
     callers = Callers(server_of, security, user)
     endpoint = callers if tokens is None else _Gate(callers, tokens)
     app = Starlette(routes=[Route(PATH, endpoint=endpoint)], lifespan=callers.run)
-    app.state.callers = callers
+    app.state.close = callers.close
     return app
-
-
-def names_of(host: str, others: Sequence[str], *, has_tokens: bool) -> tuple[str, ...]:
-    """
-    The names that requests to *host* may be sent to.
-
-    Raises:
-        ConfigurationError: others than this machine can reach it and it has no tokens, or nothing says its names.
-    """
-    if not has_tokens and (others or not is_loopback(host)):
-        where = f"as {others[0]}" if others else f"on {host}"
-        message = f"Other machines can reach this server {where}, and there is no token that would say who may."
-        raise ConfigurationError(message, hint="Make one: ocp-stripe-balance mcp tokens create NAME")
-    is_every_address = not host.strip("0.:")
-    own = () if is_every_address else (f"[{host}]" if ":" in host else host,)
-    names = (*(_LOOPBACK if is_loopback(host) else ()), *own, *others)
-    if not names:
-        message = f"{host} is every address of this machine, and nothing says under which names clients know it."
-        raise ConfigurationError(message, hint="Add --allow-host NAME, once for each.")
-    return names
-
-
-def listening(host: str, port: int) -> tuple[socket.socket, str]:
-    """
-    A socket that listens, and the address of the server on it.
-
-    Raises:
-        ConfigurationError: nobody can listen there.
-    """
-    is_v6 = ":" in host
-    try:
-        family = socket.AF_INET6 if is_v6 else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        hint = "Choose another --host or --port."
-        raise ConfigurationError(f"Nobody can listen on {host}, port {port}: {error}.", hint=hint) from error
-    return listener, f"http://{f'[{host}]' if is_v6 else host}:{listener.getsockname()[1]}{PATH}"
-
-
-async def serve(app: Starlette, listener: socket.socket) -> None:
-    """
-    Serve until the task is cancelled: then what is under way has a moment to end, and what was sent is waited for.
-
-    Raises:
-        asyncio.CancelledError: it was.
-    """
-    config = uvicorn.Config(
-        app,
-        lifespan="on",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve([listener]))
-    try:
-        await asyncio.shield(serving)
-    except asyncio.CancelledError:
-        server.should_exit = True
-        await app.state.callers.close()
-        await serving  # which the next cancellation ends
-        raise
-
-
-class _Server(uvicorn.Server):
-    """
-    Without handlers of signals: those are the command line's.
-    """
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield

@@ -19,8 +19,8 @@ from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance._text.version import package_version
 from ocp_stripe_balance.errors import NotSentError, OutcomeUnknownError
 from ocp_stripe_balance.exports import export_tools, run_tool_call
-from ocp_stripe_balance.mcp.desk import Desk
 from ocp_stripe_balance.mcp.visit import ANSWER_WITHIN_S, AskedError, Visit
+from ocp_stripe_balance.serving.desk import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,13 +14,13 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp_types import INVALID_PARAMS, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
-from ocp_stripe_balance.mcp.desk import GRACE_S
+from ocp_stripe_balance.serving.desk import GRACE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ocp_stripe_balance.mcp.desk import Desk
     from ocp_stripe_balance.mcp.server import BalanceServer
+    from ocp_stripe_balance.serving.desk import Desk
 
 _MAX_DIGITS = 300
 _UNREADABLE = ErrorData(

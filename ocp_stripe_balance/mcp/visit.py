@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from mcp_types import CallToolRequestParams
 
     from ocp_stripe_balance._tools.manifest import ToolSpec
-    from ocp_stripe_balance.mcp.desk import Desk
-    from ocp_stripe_balance.mcp.flights import Flight
     from ocp_stripe_balance.models import Proposal, ToolResult
+    from ocp_stripe_balance.serving.desk import Desk
+    from ocp_stripe_balance.serving.flights import Flight
 
 ANSWER_WITHIN_S = 600.0
 """How long a client may take to answer; the proposal waits on in the queue."""

@@ -27,7 +27,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_host import ASKS, CREATE, VERSIONS, Told, facts, saying, served, streamed
 
 from ocp_stripe_balance.mcp import server, visit
-from ocp_stripe_balance.mcp.flights import Flight, Flights
+from ocp_stripe_balance.serving.flights import Flight, Flights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -18,7 +18,7 @@ from helpers import ledger, order, run
 from programs import CLI
 
 from ocp_stripe_balance import Settings
-from ocp_stripe_balance.mcp.tokens import Tokens
+from ocp_stripe_balance.serving.tokens import Tokens
 
 pytest.importorskip("mcp")
 from mcp_host import CREATE

@@ -32,9 +32,10 @@ from mcp_host import ASKS, CREATE, VERSIONS, saying
 from mcp_serving import HEADERS, USER, call_in, connected, hello, message, plain, served, settings_for
 
 from ocp_stripe_balance.mcp import http as http_server
-from ocp_stripe_balance.mcp.http import _Verifier, listening, names_of
+from ocp_stripe_balance.mcp.http import _Verifier
 from ocp_stripe_balance.mcp.server import server_for
-from ocp_stripe_balance.mcp.tokens import Tokens
+from ocp_stripe_balance.serving.http import listening, names_of
+from ocp_stripe_balance.serving.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ import pytest
 
 from ocp_stripe_balance import ConfigurationError, Settings
 from ocp_stripe_balance.cli import main
-from ocp_stripe_balance.mcp.tokens import Tokens
+from ocp_stripe_balance.serving.tokens import Tokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,7 +28,9 @@ FLOORS = [
     {"_calls"},
     {"plugin", "verbs"},
     {"agent", "backoffice", "exports", "sandbox"},
+    {"serving"},
     {"sdk", "sync", "mcp", "bulk"},
+    {"web"},
     {"cli", "__init__"},
     {"__main__"},
 ]

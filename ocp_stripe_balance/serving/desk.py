@@ -14,11 +14,12 @@ from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
-from ocp_stripe_balance.mcp.flights import Flights
+from ocp_stripe_balance.serving.flights import Flights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Proposal
     from ocp_stripe_balance.settings import Settings
@@ -33,8 +34,15 @@ class Desk:
     The tools of one caller, over all sessions of a server.
     """
 
-    def __init__(
-        self, caller: str, settings: Settings, *, names: Iterable[str] | None = None, is_read_only: bool = False
+    def __init__(  # noqa: PLR0913  who calls, what may be called, and what is shared
+        self,
+        caller: str,
+        settings: Settings,
+        *,
+        names: Iterable[str] | None = None,
+        is_read_only: bool = False,
+        agent_type: str = "mcp",
+        journal: Journal | None = None,
     ) -> None:
         """
         Choose the tools.
@@ -44,14 +52,16 @@ class Desk:
             settings: of the calls.
             names: of the tools that there are, short or long; by default all.
             is_read_only: whether there are only those that change nothing.
+            agent_type: what asks, for the policy, the budgets and the audit.
+            journal: that several callers of one server share; by default one of its own.
 
         Raises:
             ConfigurationError: a name is that of no tool, or no tool is left.
         """
-        self.caller, self.settings = caller, settings
+        self.caller, self.settings, self._journal = caller, settings, journal
         self.offered = _chosen(names, is_read_only=is_read_only)
         self.tools = {name: tool for tool in self.offered for name in tool.names}
-        self.agent = OCPAgent(agent_type="mcp", user=caller, settings=settings)
+        self.agent = OCPAgent(agent_type=agent_type, user=caller, settings=settings, journal=journal)
         self.flights = Flights()
         self.is_closed = False
         """Whether it takes no more calls, because the server ends."""
@@ -100,7 +110,7 @@ class Desk:
             NotSentError: the journal does not have it, or cannot be used.
         """
         try:
-            async with BackOffice(self.settings) as office, asyncio.timeout(self.settings.timeout):
+            async with BackOffice(self.settings, self._journal) as office, asyncio.timeout(self.settings.timeout):
                 proposal = await office.proposal(proposal_id)
                 if decision is None:
                     return proposal

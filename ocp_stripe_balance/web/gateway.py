@@ -1,0 +1,79 @@
+"""
+What every page and endpoint of one server shares: the settings, the journal, the tokens, and the desk of each caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance.backoffice import BackOffice
+from ocp_stripe_balance.errors import ConfigurationError
+from ocp_stripe_balance.serving.desk import Desk
+from ocp_stripe_balance.serving.tokens import Tokens
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ocp_stripe_balance.settings import Settings
+
+_PATIENCE_S = 2.0  # for calls under way where the server is ended
+
+
+class Gateway:
+    """
+    What every page and endpoint of one server shares, opened by ``async with``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """
+        Open nothing yet.
+
+        Raises:
+            ConfigurationError: the journal, which people and other hosts must be able to read, is off.
+        """
+        place = settings.journal_place
+        if place is None:
+            message = "The journal is switched off (OCP_STRIPE_JOURNAL=off), and a server of many callers needs one."
+            raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
+        self.settings = settings
+        self.journal = Journal(place, patience_s=settings.timeout, counts=True)
+        self.office = BackOffice(settings, self.journal)
+        self.tokens = Tokens(settings)
+        self._desks: dict[str, Desk] = {}
+        self._turn = asyncio.Lock()
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """
+        The gateway itself.
+        """
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """
+        Let calls under way land, and close the connections and the journal.
+        """
+        await self._open.aclose()
+        await self.journal.aclose()
+
+    async def desk_of(self, caller: str) -> Desk:
+        """
+        The tools of a caller, whose name its token gave.
+        """
+        async with self._turn:
+            if caller not in self._desks:
+                desk = Desk(caller, self.settings, agent_type="gateway", journal=self.journal)
+                await self._open.enter_async_context(desk.open(self))
+                self._desks[caller] = desk
+        return self._desks[caller]
+
+    async def close(self) -> None:
+        """
+        Take no more calls; each that is under way is answered with what is known of it.
+        """
+        await asyncio.gather(*(desk.close(_PATIENCE_S) for desk in self._desks.values()))
