@@ -1,8 +1,8 @@
 """
 Programs in other languages, with nothing but HTTP: those of docs/gateway.md, and clients that others wrote.
 
-A language that is not installed is skipped, and says so. `make test-clients` installs Node's packages; the OCP JavaScript
-agent is on no registry, so `OCP_JAVASCRIPT` names a built copy of its repository.
+A language that is not installed is skipped, and says so. `make test-clients` installs Node's packages; the OCP
+JavaScript agent is on no registry, so `OCP_JAVASCRIPT` names a built copy of its repository.
 """
 
 from __future__ import annotations
