@@ -206,6 +206,13 @@ class Book(Transaction):
         """
         return [self._expire(proposal_of(row), now) for row in self._run("proposals", {}).fetchall()]
 
+    def proposal(self, proposal_id: str, now: float) -> Proposal | None:
+        """
+        The proposal of that ID, as expired where it is over.
+        """
+        row = self._run("proposal_of_id", {"id": proposal_id}).fetchone()
+        return None if row is None else self._expire(proposal_of(row), now)
+
     def recent(self, now: float, key: str | None, scope: Scope) -> tuple[list[Proposal], list[Decision]]:
         """
         The proposals and the refusals of late, newest first: all, or of one key and of the call that it joined.
@@ -245,8 +252,7 @@ class Book(Transaction):
         """
         Record a person's decision on a proposal that waits; the proposal as it then stands, None if there is none.
         """
-        row = self._run("proposal_of_id", {"id": answer.proposal_id}).fetchone()
-        proposal = None if row is None else self._expire(proposal_of(row), now)
+        proposal = self.proposal(answer.proposal_id, now)
         if proposal is None or proposal.state != "waiting":
             return proposal
         decided = replace(
