@@ -7,7 +7,7 @@ A call is sent only where every rule allows it, so a rule can only narrow what t
 from ocp_stripe_balance._policy.amounts import span, threshold_rule
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
 from ocp_stripe_balance._policy.file import Per, Policy, load_policy
-from ocp_stripe_balance._policy.left import what_is_left
+from ocp_stripe_balance._policy.left import BudgetUsed, budgets_used, what_is_left
 from ocp_stripe_balance._policy.rules import (
     OF_DELETED,
     budgeted,
@@ -23,6 +23,7 @@ from ocp_stripe_balance._policy.words import in_words, remarks
 
 __all__ = [
     "OF_DELETED",
+    "BudgetUsed",
     "Case",
     "Finding",
     "Past",
@@ -30,6 +31,7 @@ __all__ = [
     "Policy",
     "Words",
     "budgeted",
+    "budgets_used",
     "check",
     "decide",
     "denied",
