@@ -448,4 +448,6 @@ def facts_of_proposal(proposal: Proposal) -> dict[str, Any]:
     facts["arguments"] = proposal.parameters
     for name in ("asked_at", "expires_at", "decided_at"):
         facts[name] = moment(facts[name]) if facts[name] else None
+    for vote in filter(None, (*facts["approvals"], facts["denial"])):
+        vote["at"] = moment(vote["at"])
     return facts

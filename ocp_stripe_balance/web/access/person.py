@@ -1,5 +1,5 @@
 """
-Who has come in, and what that person may do.
+Who is there, and what they may do.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ from enum import StrEnum
 
 class Role(StrEnum):
     """
-    What a person may do.
+    What a person may do. None is part of another.
     """
 
     SEES = "sees"
+    """Read what was called, decided and proposed."""
     DECIDES = "decides"
+    """Approve and deny, reconcile, resume and reverse."""
     TOKENS = "tokens"
+    """Make and revoke the tokens of agents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """
-    Who has come in.
+    Somebody who has signed in.
     """
 
     name: str
     roles: frozenset[Role]
     how: str
-    """``password`` or ``oidc``."""
+    """How they signed in: ``password`` or ``oidc``."""
     address: str
-    """From where."""
+    """Where this request comes from."""
