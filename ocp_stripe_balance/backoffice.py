@@ -283,9 +283,7 @@ class BackOffice:
         policy, scope = self.settings.policy_in_force, self._api().scope
 
         def whose(book: Book, budget: Budget, moved: Money) -> Iterator[Intent]:
-            sign = 1 if moved.amount > 0 else -1
-            at = {"currency": moved.currency, "sign": sign, "number": number}
-            found = most_used(book, scope, budget.per, budget.window, **at)
+            found = most_used(book, scope, (budget.per, budget.window), moved, number)
             for name in found if budget.per != "all" else [""]:
                 named = {budget.per: name}
                 caller = Caller(named.get("context", ""), named.get("agent_type", ""), named.get("user") or None)

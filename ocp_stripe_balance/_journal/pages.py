@@ -14,7 +14,7 @@ from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance._text.spelling import one_spelling
 
 if TYPE_CHECKING:
-    from ocp_stripe_balance._domain import Scope
+    from ocp_stripe_balance._domain import Money, Scope
     from ocp_stripe_balance._journal.book import Book
     from ocp_stripe_balance._journal.database import Cursor
     from ocp_stripe_balance._journal.journal import Journal
@@ -198,12 +198,13 @@ class Pages:
         return await self._journal.run(work, reach=READING)
 
 
-def most_used(book: Book, scope: Scope, per: str, window_s: float, *, currency: str, sign: int, number: int) -> list[str]:
+def most_used(book: Book, scope: Scope, window: tuple[str, float], moved: Money, number: int) -> list[str]:
     """
-    Who has used most of a budget.
+    Who has used most of a budget, whose kind and span *window* is, in the direction and currency of *moved*.
     """
-    values = {"per": per, "window_s": window_s, "currency": currency, "sign": sign, "number": number}
-    return [str(row[0]) for row in _rows(book, "most_used", {**values, **scope._asdict()})]
+    per, window_s = window
+    values = {"per": per, "window_s": window_s, "currency": moved.currency, "sign": 1 if moved.amount > 0 else -1}
+    return [str(row[0]) for row in _rows(book, "most_used", {**values, "number": number, **scope._asdict()})]
 
 
 def _search(book: Book, wanted: Wanted) -> Found:

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from ocp_stripe_balance._text.version import package_version
-from ocp_stripe_balance.cli import approvals, bulk, calls, console, demo, doctor, mcp, money, policy, sandbox, serve, tools
+from ocp_stripe_balance.cli import (
+    approvals,
+    bulk,
+    calls,
+    console,
+    demo,
+    doctor,
+    mcp,
+    money,
+    policy,
+    sandbox,
+    serve,
+    tools,
+)
 
 # No Rich in help and errors: they are read in pipes too, and importing it takes as long as all the rest.
 app = typer.Typer(

@@ -44,8 +44,8 @@ _CUSTOMERS = (
     ("Edsger Dijkstra", "eur"), ("Barbara Liskov", "usd"),
 )  # fmt: skip
 _REASONS = (
-    "Sorry for the late delivery", "Double charge on the last invoice", "Outage on Tuesday", "Goodwill after a complaint",
-    "Returned item, unopened", "Price match was promised in the chat",
+    "Sorry for the late delivery", "Double charge on the last invoice", "Outage on Tuesday",
+    "Goodwill after a complaint", "Returned item, unopened", "Price match was promised in the chat",
 )  # fmt: skip
 _AMOUNTS = ("5.00", "12.50", "8.00", "75.00", "20.00", "120.00", "3.20", "320.00", "15.00", "60.00", "9.99", "750.00")
 _EVERY_S, _MOST_WAITING = 2.5, 9
@@ -106,7 +106,7 @@ async def demo(folder: Path) -> AsyncIterator[Demo]:
 
 async def work(demo: Demo, *, every_s: float = _EVERY_S, number: int | None = None) -> None:
     """
-    Let an agent work through tickets: some calls go through, some wait, some are refused, and of one the answer is lost.
+    Let an agent work through tickets: some calls go through, some wait, some are refused, and one answer is lost.
 
     A call that waits is made again, as agents do, until a person has decided.
     """
@@ -131,7 +131,7 @@ async def work(demo: Demo, *, every_s: float = _EVERY_S, number: int | None = No
 def _ticket(demo: Demo, number: int, drawn: random.Random) -> Ticket:
     customer, currency = demo.customers[number % len(demo.customers)]
     amount = _AMOUNTS[(number - 1) % len(_AMOUNTS)]
-    verb = "debit" if number % 7 == 0 else "credit"  # noqa: PLR2004  every seventh
+    verb = "debit" if number % 7 == 0 else "credit"
     return Ticket(customer, verb, amount, currency, f"ticket-{1000 + number}", drawn.choice(_REASONS))
 
 

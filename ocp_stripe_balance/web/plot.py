@@ -63,12 +63,8 @@ def by_day(title: str, days: Sequence[Day], in_words: Callable[[int], str]) -> P
                 )  # fmt: skip
         if (len(days) - 1 - number) % every == 0:
             names.append({"x": round(middle, 1), "text": day.name})
-    ticks = [
-        {"y": round(_TOP + room * (1 - part), 1), "text": in_words(round(top * part))} for part in (0.0, 0.5, 1.0)
-    ]
-    sums = ", ".join(
-        f"{kind}s of {in_words(sum(getattr(day, kind) for day in days))}" for kind in ("credit", "debit")
-    )
+    ticks = [{"y": round(_TOP + room * (1 - part), 1), "text": in_words(round(top * part))} for part in (0.0, 0.5, 1.0)]
+    sums = ", ".join(f"{kind}s of {in_words(sum(getattr(day, kind) for day in days))}" for kind in ("credit", "debit"))
     return Plot(title, f"{title}, by day. In all: {sums}.", ticks, columns, names)
 
 

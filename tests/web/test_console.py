@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.sandbox import Sandbox
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}\u202e</textarea>"
-POLICY = {"approval": {"above": {"usd": "50.00"}, "two_people_above": {"usd": "200.00"}, "not_by_requester": True, "queue": True}}
+POLICY = {
+    "approval": {
+        "above": {"usd": "50.00"},
+        "two_people_above": {"usd": "200.00"},
+        "not_by_requester": True,
+        "queue": True,
+    }
+}
 PLACES = ["", "/calls", "/overview", "/policy", "/tokens", "/reconcile"]
 
 
@@ -100,13 +107,17 @@ class Page(HTMLParser):
         if tag in {"img", "iframe", "object", "embed", "base", "style"}:
             self.wrong.append(tag)
         self.wrong += [name for name in given if name.startswith("on") or name == "style"]
-        self.wrong += [str(given.get(name)) for name in ("href", "src", "action") if not (given.get(name) or "/").startswith(("/", "#"))]
+        self.wrong += [
+            str(given.get(name))
+            for name in ("href", "src", "action")
+            if not (given.get(name) or "/").startswith(("/", "#"))
+        ]
 
 
 async def test_nothing_that_others_wrote_is_obeyed(site: Site, ada: Browser, stripe: Sandbox) -> None:
     """A customer's name, an agent's words, a user's name, a key, a reason: in HTML, attributes, SVG and CSV."""
     customer = stripe.create_customer(name=HOSTILE[:250], email="x@example.com")
-    words = {"description": HOSTILE, "metadata": {HOSTILE[:35].replace("[", "("): HOSTILE}}
+    words: dict[str, Any] = {"description": HOSTILE, "metadata": {HOSTILE[:35].replace("[", "("): HOSTILE}}
     key = "\"'><script>alert(1)</script>/../=1+1"
     waits = await ask(site, customer, user=HOSTILE, reference=HOSTILE, **words)
     async with OCPAgent("support", HOSTILE, settings=site.gateway.settings, journal=site.gateway.journal) as agent:
@@ -136,7 +147,9 @@ async def test_nothing_that_others_wrote_is_obeyed(site: Site, ada: Browser, str
     assert [] == [cell for cell in table[1] if cell.startswith(("=", "+", "-", "@"))]
 
 
-async def test_an_answer_counts_once_and_only_for_what_was_shown(site: Site, ada: Browser, customer: str, stripe: Sandbox) -> None:
+async def test_an_answer_counts_once_and_only_for_what_was_shown(
+    site: Site, ada: Browser, customer: str, stripe: Sandbox
+) -> None:
     proposal = await ask(site, customer)
     stale = await say(ada, proposal, shown="0" * 64)
     assert (409, "waiting") == (stale.status_code, await state_of(site, proposal))
@@ -161,7 +174,9 @@ async def test_who_may_not_decide_is_told_why(site: Site, ada: Browser, customer
     two = await ask(site, customer, "300.00")
     assert [303, 403] == [(await say(ada, two)).status_code for _ in range(2)]
     assert "waiting" == await state_of(site, two)
-    several = await post(ada, "/decide", decision="approve", id=[own.id, two.id], shown=[shown_digest(each) for each in (own, two)])
+    several = await post(
+        ada, "/decide", decision="approve", id=[own.id, two.id], shown=[shown_digest(each) for each in (own, two)]
+    )
     assert 2 == several.text.count('<li class="bad">')
     async with site.browser() as grace:
         await grace.sign_in("grace")
@@ -192,7 +207,9 @@ async def test_no_page_can_be_framed_or_kept(ada: Browser) -> None:
         assert "no-store" in headers["cache-control"]
 
 
-async def test_calls_are_found_a_page_at_a_time(site: Site, ada: Browser, customer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_are_found_a_page_at_a_time(
+    site: Site, ada: Browser, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By what they are, in order, each once; also where more has to be looked at than one page may cost."""
     monkeypatch.setattr("ocp_stripe_balance._journal.pages._MOST_LOOKED_AT", 2)
     monkeypatch.setattr("ocp_stripe_balance.web.console.calls._PAGE", 2)
@@ -213,13 +230,20 @@ async def test_calls_are_found_a_page_at_a_time(site: Site, ada: Browser, custom
     assert everything == await rows(f"q={customer}")
     assert ["ticket-1"] == await rows("amount=1.00&currency=usd")
     assert [] == await rows("state=unknown")
-    assert ["ticket-3"] == await rows("q=TICKET-3") == await rows(f"q={made[2].data['id']}") == await rows(f"q={made[2].idempotency_key}")
+    assert (
+        ["ticket-3"]
+        == await rows("q=TICKET-3")
+        == await rows(f"q={made[2].data['id']}")
+        == await rows(f"q={made[2].idempotency_key}")
+    )
     assert [] == await rows("since=2099-01-01")
     for wrong in ("amount=5", "amount=x&currency=usd", "since=yesterday", "state=lost"):
         assert 400 == (await ada.get(f"/console/calls?{wrong}")).status_code
 
 
-async def test_an_entry_is_reversed_once_and_an_open_call_found_out(site: Site, ada: Browser, customer: str, stripe: Sandbox) -> None:
+async def test_an_entry_is_reversed_once_and_an_open_call_found_out(
+    site: Site, ada: Browser, customer: str, stripe: Sandbox
+) -> None:
     async with OCPAgent("support", "bot", settings=site.gateway.settings, journal=site.gateway.journal) as agent:
         entry = (await agent.credit(customer, "5.00", "usd", reference="ticket-1")).data["id"]
     asked = {"entry": entry, "customer": customer}
@@ -259,7 +283,9 @@ async def test_a_token_is_shown_once(site: Site, ada: Browser) -> None:
     assert site.gateway.tokens.caller_of(secret[1]) is None
 
 
-async def test_news_come_by_themselves(site: Site, ada: Browser, customer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_news_come_by_themselves(
+    site: Site, ada: Browser, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live, "_EVERY_S", 0.01)
     async with asyncio.timeout(10), ada.stream("GET", "/console/events") as events:
         lines = events.aiter_lines()
@@ -271,7 +297,7 @@ async def test_news_come_by_themselves(site: Site, ada: Browser, customer: str, 
 
 async def test_what_would_happen_is_told_and_nothing_is_sent(ada: Browser, customer: str, stripe: Sandbox) -> None:
     def asked(amount: str) -> str:
-        return f"/console/policy?customer={customer}&verb=credit&amount={amount}&currency=usd&reference=r"
+        return f"/console/policy?customer={customer}&verb=credit&amount={amount}&currency=usd&reference=r&user=bot"
 
     assert "It would be sent." in (await ada.get(asked("5.00"))).text
     assert "It would wait for a person." in (await ada.get(asked("60.00"))).text

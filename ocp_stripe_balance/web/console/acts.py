@@ -55,7 +55,9 @@ async def reconcile(request: Request) -> Response:
             "Put on record what is found: that the entry is there, or that it never was applied.",
             "Move no money.",
         ],
-        notes=[f"{number} of the open calls belong to {server}, and stay open." for server, number in elsewhere.items()],
+        notes=[
+            f"{number} of the open calls belong to {server}, and stay open." for server, number in elsewhere.items()
+        ],
         stops=[] if found else ["No call is open."],
         records=found,
         action="/console/reconcile",
@@ -82,13 +84,16 @@ async def reconcile_now(request: Request) -> Response:
         for each in findings
     ]
     is_open = any(each.outcome == "unknown" for each in findings)
-    return _done(
+    return render(
         request,
-        "Found out",
-        f"{len(findings)} open calls were looked for.",
+        "done.html",
+        title="Found out",
+        text=f"{len(findings):,} open {'call was' if len(findings) == 1 else 'calls were'} looked for.",
+        hint="",
         kind="warn" if is_open else "good",
         rows=rows,
-        back=("/console/calls", "Back to the calls"),
+        back="/console/calls",
+        back_text="Back to the calls",
     )
 
 
@@ -196,17 +201,10 @@ def _reversal(entry: str, customer: str) -> dict[str, str | None]:
     return {"transaction": entry, "customer": customer or None}
 
 
-def _done(
-    request: Request,
-    title: str,
-    text: str,
-    *,
-    back: tuple[str, str],
-    kind: str = "good",
-    rows: list[dict[str, str]] | None = None,
-) -> Response:
-    facts = {"hint": "", "rows": rows or [], "back": back[0], "back_text": back[1]}
-    return render(request, "done.html", title=title, text=text, kind=kind, **facts)
+def _done(request: Request, title: str, text: str, back: tuple[str, str], kind: str = "good") -> Response:
+    return render(
+        request, "done.html", title=title, text=text, kind=kind, hint="", rows=[], back=back[0], back_text=back[1]
+    )
 
 
 def _failed(request: Request, error: ToolError, back: str, back_text: str) -> Response:
@@ -214,9 +212,9 @@ def _failed(request: Request, error: ToolError, back: str, back_text: str) -> Re
     The page of a call that did not succeed, with what to do next.
     """
     if isinstance(error, ApprovalRequiredError):
-        return _done(request, "It waits for a person", str(error.args[0]), kind="warn", back=("/console", "To the inbox"))
+        return _done(
+            request, "It waits for a person", str(error.args[0]), kind="warn", back=("/console", "To the inbox")
+        )
     title = "The outcome is unknown" if isinstance(error, OutcomeUnknownError) else "It was not done"
     hint = error.for_people or error.hint
-    return problem(
-        request, title, str(error.args[0]), hint=hint, status=409, back=back, back_text=back_text
-    )
+    return problem(request, title, str(error.args[0]), hint=hint, status=409, back=back, back_text=back_text)

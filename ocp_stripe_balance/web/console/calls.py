@@ -97,7 +97,8 @@ async def calls(request: Request) -> Response:
     """
     office: BackOffice = request.app.state.gateway.office
     asked = _asked(request.query_params)
-    notice, people, found = None, [], None
+    people: list[Customer] = []
+    notice = found = None
     try:
         wanted, people = await _with_people(request, _wanted(asked, request.query_params))
     except ValueError as error:
@@ -328,7 +329,10 @@ def _became(record: Record) -> Iterator[Step]:
     status = f"HTTP {outcome.status}" if outcome.status else ""
     facts = ", ".join(filter(None, (times, status, outcome.request_id or "", outcome.note or "")))
     what, kind = {
-        State.SUCCEEDED: (f"Succeeded: entry {record.transaction_id}" if record.transaction_id else "Succeeded", "good"),
+        State.SUCCEEDED: (
+            f"Succeeded: entry {record.transaction_id}" if record.transaction_id else "Succeeded",
+            "good",
+        ),
         State.REJECTED: ("Rejected by Stripe", "bad"),
         State.NOT_SENT: ("Not sent: nothing moved", ""),
         State.UNKNOWN: ("Outcome unknown: money may have moved", "warn"),

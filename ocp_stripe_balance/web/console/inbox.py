@@ -56,9 +56,9 @@ class Became(NamedTuple):
     """
 
     text: str
+    status: int = 409
     kind: Literal["good", "bad"] = "bad"
     proposal: Proposal | None = None
-    status: int = 409
 
 
 @signed_in(Role.SEES)
@@ -94,9 +94,7 @@ async def _page(request: Request, proposal_id: str, notice: Notice | None = None
         why = office.objection(found, request.state.person.name)
         notice = Notice(f"Your yes would not count: {why}.", "warn") if why else None
     _, shown, related = await _item(office, found)
-    return render(
-        request, "proposal.html", status=status, notice=notice, proposal=found, shown=shown, related=related
-    )
+    return render(request, "proposal.html", status=status, notice=notice, proposal=found, shown=shown, related=related)
 
 
 @signed_in(Role.DECIDES)
@@ -160,30 +158,39 @@ async def _decide(request: Request, proposal_id: str, decision: str, shown: str,
     """
     office: BackOffice = request.app.state.gateway.office
     person: Person = request.state.person
-    if decision not in _VERBS:
-        return Became("Nothing was decided: approve or deny?", status=400)
     found = await office.pages.proposal(proposal_id)
-    if found is None:
-        return Became("Nothing was decided: the journal has no such proposal.", status=404)
-    if not hmac.compare_digest(shown_digest(found).encode(), shown.encode()):
-        return Became("Nothing was decided: it is not what you were shown. Read it again.", proposal=found)
-    if found.state != "waiting":
-        return Became(f"Nothing was changed: it is {standing(found)}.", proposal=found)
-    if decision == "deny" and not reason:
-        return Became("Nothing was decided: a no needs a reason, which the agent is told.", proposal=found, status=400)
-    answer = (found.approve if decision == "approve" else found.deny)(
-        by=person.name, how=person.how, shown=shown, reason=reason
-    )
+    why = _why_not(found, decision, shown, reason)
+    if found is None or why is not None:
+        return Became(*(why or ("", 404)), proposal=found)
+    answers = {"approve": found.approve, "deny": found.deny}
+    answer = answers[decision](by=person.name, how=person.how, shown=shown, reason=reason)
     try:
         done = await office.decide(answer) or found
     except NotSentError as error:
-        return Became(str(error.args[0]), proposal=found, status=403)
+        return Became(str(error.args[0]), 403, proposal=found)
     said = [*done.approvals, *filter(None, [done.denial])]
     is_mine = any((each.by, each.shown) == (person.name, shown) for each in said)
     wanted = {"approve": ("approved", "waiting"), "deny": ("denied",)}[decision]
     if done.state not in wanted or not is_mine:
         return Became(f"Nothing was changed: it is {standing(done)}.", proposal=done)
-    return Became(standing(done), "good", done)
+    return Became(f"{standing(done)}.", 200, "good", done)
+
+
+def _why_not(found: Proposal | None, decision: str, shown: str, reason: str) -> tuple[str, int] | None:
+    """
+    Why an answer decides nothing, whoever gives it; None where it may.
+    """
+    if found is None:
+        return "Nothing was decided: the journal has no such proposal.", 404
+    if not hmac.compare_digest(shown_digest(found).encode(), shown.encode()):
+        return "Nothing was decided: it is not what you were shown. Read it again.", 409
+    if found.state != "waiting":
+        return f"Nothing was changed: it is {standing(found)}.", 409
+    if decision not in _VERBS:
+        return "Nothing was decided: approve or deny?", 400
+    if decision == "deny" and not reason:
+        return "Nothing was decided: a no needs a reason, which the agent is told.", 400
+    return None
 
 
 def standing(proposal: Proposal) -> str:

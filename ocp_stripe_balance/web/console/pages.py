@@ -70,11 +70,21 @@ def render(request: Request, name: str, *, status: int = 200, **facts: Any) -> H
     return HTMLResponse(_templates().get_template(name).render({**shared, **facts}), status)
 
 
-def problem(request: Request, title: str, text: str, *, hint: str = "", status: int = 400, **facts: Any) -> HTMLResponse:
+def problem(
+    request: Request, title: str, text: str, *, hint: str = "", status: int = 400, **facts: Any
+) -> HTMLResponse:
     """
     The page that says what is wrong, and what to do.
     """
-    return render(request, "problem.html", status=status, **{"back": "", "back_text": "", **facts}, title=title, text=text, hint=hint)
+    return render(
+        request,
+        "problem.html",
+        status=status,
+        **{"back": "", "back_text": "", **facts},
+        title=title,
+        text=text,
+        hint=hint,
+    )
 
 
 def call_url(key: str) -> str:
@@ -133,7 +143,7 @@ def _left(until: float) -> str:
 
 def _took(seconds: float | None) -> str:
     if seconds is None:
-        return "–"
+        return "-"
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 60 else span(seconds)  # noqa: PLR2004  a minute
 
 

@@ -84,7 +84,9 @@ async def revoke_now(request: Request) -> Response:
         await asyncio.to_thread(_tokens(request).revoke, name)
     except ToolError as error:
         hint = error.hint
-        return problem(request, "Nothing was revoked", str(error.args[0]), hint=hint, back="/console/tokens", back_text="Back")
+        return problem(
+            request, "Nothing was revoked", str(error.args[0]), hint=hint, back="/console/tokens", back_text="Back"
+        )
     return RedirectResponse("/console/tokens", status_code=303)
 
 
@@ -96,7 +98,11 @@ async def _page(
         {
             "name": each.name,
             "created_at": each.created_at,
-            "more": [", ".join(each.tools or ()) or "all", str(each.rate or "any number"), each.policy or "the server's"],
+            "more": [
+                ", ".join(each.tools or ()) or "all",
+                str(each.rate or "any number"),
+                each.policy or "the server's",
+            ],
         }
         for each in found
     ]

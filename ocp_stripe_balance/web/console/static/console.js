@@ -9,7 +9,7 @@ const box = (ask) => ask.querySelector("input[name=id]");
 function span(seconds) {
   if (seconds <= 0) return "expired";
   const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const first = units.findIndex(([length]) => seconds >= length);
+  const first = units.findIndex(([length]) => seconds >= length || length === 1);
   const [length, name] = units[first];
   const text = `${Math.floor(seconds / length)} ${name}`;
   const next = units[first + 1];
