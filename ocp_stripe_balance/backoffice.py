@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from ocp_stripe_balance._calls import voting
 from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._journal import (
@@ -30,7 +31,7 @@ from ocp_stripe_balance._journal import (
     has_journal,
     most_used,
 )
-from ocp_stripe_balance._policy import budgets_used
+from ocp_stripe_balance._policy import Finding, budgets_used
 from ocp_stripe_balance._text.database_url import DatabaseURL, check_database_url, is_database_url
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
@@ -175,8 +176,24 @@ class BackOffice:
     async def decide(self, answer: Answer) -> Proposal | None:
         """
         The proposal as it stands after a person's decision: another one may have been faster. None if there is none.
+
+        Raises:
+            PolicyRefusedError: this person's yes does not count; `rule` says why not, and nothing was decided.
         """
-        return await self._journal.run(lambda book: book.decide(answer, self._journal.now()))
+        policy, now = self.settings.policy_in_force, self._journal.now
+        found = await self._journal.run(lambda book: voting.vote(book, policy, answer, now()))
+        if isinstance(found, Finding):
+            raise voting.refusal(found, answer.proposal_id)
+        return found
+
+    def objection(self, proposal: Proposal, person: str) -> str | None:
+        """
+        Why that person's yes to a proposal would not count, in a sentence without its full stop; None where it would.
+        """
+        policy = self.settings.policy_in_force
+        asked = voting.counted(policy, proposal, proposal.rule)
+        stop = voting.objection(policy, asked, proposal.approve(by=person), proposal.rule)
+        return None if stop is None else stop.words().message
 
     async def prune(self, before: float, *, with_references: bool = False) -> int:
         """

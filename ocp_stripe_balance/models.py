@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ocp_stripe_balance._domain import Origin, Scope
+from ocp_stripe_balance._domain import Money, Origin, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, local
 from ocp_stripe_balance._tools import shapes
@@ -417,6 +417,13 @@ class Vote:
     person: str = ""
     """Who they are by proof, where that is not *by*."""
 
+    def describe(self) -> str:
+        """
+        Who it was, how they came in, and when.
+        """
+        came = ", ".join(filter(None, (self.how, self.person if self.person != self.by else "")))
+        return f"{self.by}{f' ({came})' if came else ''} at {local(self.at)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
@@ -471,6 +478,16 @@ class Proposal:
         The server, the mode and the account that it is about.
         """
         return Scope(self.base_url, self.mode, self.account)
+
+    @property
+    def moved(self) -> tuple[Money, ...]:
+        """
+        What it would move: of a plan, in each currency and direction.
+        """
+        sums = self.parameters.get("sums") if self.tool == PLAN else None
+        if sums is not None:
+            return tuple(Money(each["amount"], each["currency"]) for each in sums)
+        return (Money(self.amount, self.currency),) if self.moves_money else ()
 
     @property
     def effect(self) -> str:
@@ -530,6 +547,8 @@ class Proposal:
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,
             "asked by": f"{self.user or 'no named user'} ({self.agent_type}, {self.context_id})",
             "because": f"{self.why} ({self.rule})",
+            "needs": f"{self.needed} people to say yes" if self.needed > 1 else None,
+            "yes": "; ".join(each.describe() for each in self.approvals) if self.needed > 1 else None,
             "key": self.key,
             "account": f"{self.account or 'of the API key'} at {self.base_url}",
             "expires": local(self.expires_at),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._policy.amounts import budget_rule, limit_rule, rate_rule, span, threshold_rule, to_minor, whose
 from ocp_stripe_balance._policy.file import OTHER
+from ocp_stripe_balance._policy.people import two_people_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,8 @@ def what_is_left(
         if not policy.approval.always:
             limits = [rule.words().limit for rule in threshold_rule(policy, Money(1, currency))]
             yield from (f"More than {limit} at once waits for a person." for limit in limits)
+        for rule in two_people_rule(policy, [Money(1, currency)]):
+            yield f"More than {rule.words().limit} at once waits for two people."
     if policy.approval.always:
         yield "Every call waits for a person."
     if policy.calls_per_minute is not None:
