@@ -42,10 +42,11 @@ async def signed_in(browser: Browser, url: str, name: str, password: str) -> Pag
     return page
 
 
-async def take(page: Page, path: str, file: Path, width: int, scheme: Scheme, *, height: int = 900) -> None:
+async def take(page: Page, path: str, file: Path, size: tuple[int, int], scheme: Scheme) -> None:
     """
     One picture.
     """
+    width, height = size
     await page.set_viewport_size({"width": width, "height": height})
     await page.emulate_media(color_scheme=scheme)
     await page.goto(path, wait_until="load")
@@ -81,9 +82,9 @@ async def main(folder: Path | None) -> int:
             page = await signed_in(browser, url, "ada", shown.passwords["ada"])
             call = await prepare(page, url, shown)
             if folder is None:
-                await take(page, f"{url}/console", DOCS / "console-inbox.png", 1200, "light", height=760)
-                await take(page, f"{url}/console", DOCS / "console-narrow.png", 390, "dark", height=800)
-                await take(page, url + call, DOCS / "console-call.png", 1024, "light", height=720)
+                await take(page, f"{url}/console", DOCS / "console-inbox.png", (1200, 760), "light")
+                await take(page, f"{url}/console", DOCS / "console-narrow.png", (390, 800), "dark")
+                await take(page, url + call, DOCS / "console-call.png", (1024, 720), "light")
             else:
                 paths = {"inbox": "/console", "call": call}
                 paths |= {name: f"/console/{name}" for name in ("calls", "overview", "tokens", "reconcile")}
@@ -91,7 +92,7 @@ async def main(folder: Path | None) -> int:
                 for name, at in paths.items():
                     for width in (390, 1024, 1600):
                         for scheme in SCHEMES:
-                            await take(page, url + at, folder / f"{name}-{width}-{scheme}.png", width, scheme)
+                            await take(page, url + at, folder / f"{name}-{width}-{scheme}.png", (width, 900), scheme)
             await browser.close()
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -4,7 +4,6 @@ What people look at in the journal, a page at a time: how long it takes does not
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._journal.database import READING
@@ -136,8 +135,7 @@ class Pages:
         """
 
         def work(book: Book) -> Proposal | None:
-            row = book.db.execute(statements()["proposal_of_id"], {"id": proposal_id}).fetchone()
-            return None if row is None else _as_it_stands(book, proposal_of(row), self._journal.now())
+            return book.proposal(proposal_id, self._journal.now())
 
         return await self._journal.run(work, reach=READING)
 
@@ -147,9 +145,9 @@ class Pages:
         """
 
         def work(book: Book) -> Told:
-            now, rows = self._journal.now(), _rows(book, "proposals_of_key", {"key": key}).fetchall()
-            asked = [_as_it_stands(book, proposal_of(row), now) for row in rows]
-            return Told(book.calls_of("key", key), book.decisions(key), asked)
+            ids = [row["id"] for row in _rows(book, "proposals_of_key", {"key": key}).fetchall()]
+            asked = [book.proposal(each, self._journal.now()) for each in ids]
+            return Told(book.calls_of("key", key), book.decisions(key), [each for each in asked if each is not None])
 
         return await self._journal.run(work, reach=READING)
 
@@ -226,10 +224,6 @@ def _search(book: Book, wanted: Wanted) -> Found:
         return Found(records, None)
     last = _rows(book, "looked_at", {**values, "most": most - 1}).fetchone()
     return Found(records, None) if last is None else Found(records, (last[0], last[1]), most)
-
-
-def _as_it_stands(book: Book, proposal: Proposal, now: float) -> Proposal:
-    return book.unless_expired(proposal, now) or book.voted(replace(proposal, state="expired"))
 
 
 def _rows(book: Book, name: str, values: dict[str, Any] | None = None) -> Cursor:

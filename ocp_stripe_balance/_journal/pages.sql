@@ -50,7 +50,7 @@ SELECT COUNT(*) FROM proposals WHERE state = 'waiting'
 
 -- proposals_of_key:
 -- The proposals of one key, oldest first.
-SELECT * FROM proposals WHERE key = :key ORDER BY number
+SELECT id FROM proposals WHERE key = :key ORDER BY number
 
 -- newest:
 -- By what is seen that something was decided.

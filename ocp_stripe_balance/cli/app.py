@@ -20,6 +20,7 @@ from ocp_stripe_balance.cli import (
     policy,
     sandbox,
     serve,
+    tokens,
     tools,
 )
 
@@ -56,6 +57,7 @@ app.add_typer(policy.app, name="policy")
 app.command("tools")(tools.tools)
 app.add_typer(mcp.app, name="mcp")
 app.command("serve")(serve.serve)
+app.add_typer(tokens.app, name="tokens")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
 app.command("console-demo")(console.console_demo)
