@@ -49,7 +49,7 @@ _REASONS = (
 )  # fmt: skip
 _AMOUNTS = ("5.00", "12.50", "8.00", "75.00", "20.00", "120.00", "3.20", "320.00", "15.00", "60.00", "9.99", "750.00")
 _EVERY_S, _MOST_WAITING = 2.5, 9
-_LOST = 6  # the ticket whose answers are lost
+_LOST = 9  # the ticket whose answers are lost
 
 
 class Ticket(NamedTuple):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WIDTH, HEIGHT, LEFT = 1100, 190, 78
+WIDTH, HEIGHT, LEFT = 1100, 190, 90
+_RIGHT = 20
 _TOP, _BOTTOM = 12, 22
 _MOST_DAYS_NAMED = 10
 
@@ -47,7 +48,7 @@ def by_day(title: str, days: Sequence[Day], in_words: Callable[[int], str]) -> P
     largest = max((max(day.credit, day.debit) for day in days), default=0)
     top = _round_up(largest)
     room = HEIGHT - _TOP - _BOTTOM
-    step = (WIDTH - LEFT) / max(len(days), 1)
+    step = (WIDTH - _RIGHT - LEFT) / max(len(days), 1)
     wide = max(min(step * 0.38, 26), 1.0)
     columns, names = [], []
     every = -(-len(days) // _MOST_DAYS_NAMED)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import Proposal
     from ocp_stripe_balance.web.gateway import Gateway
 
+_LONGEST_KEY = 24
+_OF_CALLS = {"reconcile", "resume", "reverse"}
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 NAVIGATION = (
     ("/console", "Inbox", Role.SEES),
@@ -57,14 +59,13 @@ def render(request: Request, name: str, *, status: int = 200, **facts: Any) -> H
     """
     person = getattr(request.state, "person", None)
     roles = person.roles if person else frozenset()
-    path = request.url.path
     shared = {
         "person": person,
         "csrf": getattr(request.state, "csrf", ""),
         "may_decide": Role.DECIDES in roles,
         "mode": _mode(request.app.state.gateway),
         "navigation": [(at, title) for at, title, role in NAVIGATION if role in roles],
-        "place": max((at for at, *_ in NAVIGATION if path == at or path.startswith(f"{at}/")), key=len, default=""),
+        "place": _place(request.url.path),
         "notice": None,
     }
     return HTMLResponse(_templates().get_template(name).render({**shared, **facts}), status)
@@ -132,6 +133,22 @@ def words(parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "entry", str(parameters["transaction"])
 
 
+def brief(key: str) -> str:
+    """
+    A key as it stands in a list: those that are derived are long.
+    """
+    return key if len(key) <= _LONGEST_KEY else f"{key[:12]}…{key[-4:]}"
+
+
+def _place(path: str) -> str:
+    """
+    Where in the navigation a page is.
+    """
+    if path.rpartition("/")[2] in _OF_CALLS:
+        return "/console/calls"
+    return next((at for at, *_ in reversed(NAVIGATION) if path == at or path.startswith(f"{at}/")), "")
+
+
 def _plan_lines(proposal: Proposal) -> list[tuple[str, Any]]:
     return list(proposal.parameters["shown"].items()) if proposal.tool == PLAN else []
 
@@ -178,6 +195,7 @@ def _templates() -> Environment:
     made.filters |= {
         "ago": lambda at: f"{span(max(time.time() - at, 0))} ago",
         "balance": money.balance,
+        "brief": brief,
         "call_url": call_url,
         "iso": moment,
         "left": _left,
