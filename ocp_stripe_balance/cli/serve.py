@@ -31,7 +31,7 @@ async def serve(
     ] = None,
 ) -> int:
     """
-    Serve the HTTP API for agents and the console for people, until Ctrl-C.
+    Serve agents over HTTP, and people in a console, until Ctrl-C.
     """
     from ocp_stripe_balance.settings import Settings  # what --help does not need
 
