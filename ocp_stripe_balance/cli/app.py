@@ -12,6 +12,7 @@ from ocp_stripe_balance.cli import (
     approvals,
     bulk,
     calls,
+    console,
     demo,
     doctor,
     mcp,
@@ -20,6 +21,7 @@ from ocp_stripe_balance.cli import (
     policy,
     sandbox,
     serve,
+    tokens,
     tools,
 )
 
@@ -57,8 +59,10 @@ app.command("tools")(tools.tools)
 app.add_typer(mcp.app, name="mcp")
 app.command("serve")(serve.serve)
 app.add_typer(people.app, name="people")
+app.add_typer(tokens.app, name="tokens")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
+app.command("console-demo")(console.console_demo)
 app.command("doctor")(doctor.doctor)
 
 
