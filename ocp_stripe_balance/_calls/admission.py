@@ -246,7 +246,7 @@ class Admission:
         if self._plan is None or not self._plan.has(call.intent):
             return decide(said), None
         plan = book.standing_proposal(self._plan.key, call.intent.scope, past.now)
-        if plan is not None and plan.state == "approved" and plan.key_origin is Origin.PLAN:
+        if plan is not None and plan.state == "approved" and plan.is_plan:
             return decide(each for each in said if not _asks_about_amount(each)), plan
         finding = decide(said)
         if finding is not None and _asks_about_amount(finding):

@@ -175,7 +175,6 @@ def whoami() -> str:
 
 async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: str, is_sure: bool) -> int:
     from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal  # what --help does not need
-    from ocp_stripe_balance.models import PLAN  # as above
 
     async with BackOffice() as office:
         proposal = await office.proposal(name)
@@ -195,7 +194,7 @@ async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: 
     else:
         show_text(run.done)
     run.flush()
-    if is_yes and done.tool == PLAN:
+    if is_yes and done.is_plan:
         say(f"The plan may now be run until {local(done.expires_at)}: ocp-stripe-balance bulk run PLAN")
         say("Of each row, the other rules of the policy still hold.")
     elif is_yes:
