@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
 
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._text.plain import moment
+from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance.errors import (
     ApprovalRequiredError,
     IdempotencyConflictError,
@@ -301,6 +301,18 @@ class Refused:
         return Sentence("refused", f"Nothing would be sent: {words.message}. {words.hint}".strip(), self.finding.rule)
 
 
+def _whose_approval(proposal: Proposal) -> str:
+    """
+    Whose approval is waited for.
+    """
+    if proposal.needed == 1:
+        return "a person's approval"
+    if not proposal.approvals:
+        return f"the approval of {proposal.needed} people"
+    more, said = proposal.needed - len(proposal.approvals), " and ".join(each.by for each in proposal.approvals)
+    return escaped(f"the approval of {more} more {'person' if more == 1 else 'people'} ({said} approved it)")
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """
@@ -323,7 +335,7 @@ class Waiting:
             "currency or reference is another proposal"
         )
         error = ApprovalRequiredError(
-            f"Nothing was sent: the {'plan' if proposal.is_plan else 'call'} waits for a person's approval, because "
+            f"Nothing was sent: the {'plan' if proposal.is_plan else 'call'} waits for {_whose_approval(proposal)}, because "
             f"{proposal.why}.",
             rule=proposal.rule,
             hint=(
@@ -392,7 +404,7 @@ class Busy:
         """
         intent = self.record.intent
         message = "Another caller is sending this very call, and has no outcome yet."
-        raise OutcomeUnknownError(message, tool=intent.tool, idempotency_key=intent.key.text)
+        raise OutcomeUnknownError(message, is_under_way=True, tool=intent.tool, idempotency_key=intent.key.text)
 
     def sentence(self) -> Sentence:
         """

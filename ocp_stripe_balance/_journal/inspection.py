@@ -24,6 +24,7 @@ RIGHTS = {
     "shares": _ALL,
     "totalled": _ALL,
     "totals": _ALL,
+    "votes": ("SELECT", "INSERT"),
     "windows": ("SELECT", "INSERT"),
 }
 """What agents and people do with each table; no decision is ever changed."""

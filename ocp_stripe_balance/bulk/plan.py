@@ -249,7 +249,8 @@ def question_of(plan: Plan) -> Question:
         "list": "" if "reverses" in facts else facts["source"],
         "digest": plan.digest,
     }
-    said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown}
+    sums = [moved._asdict() for moved in totals]
+    said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown, "sums": sums}
     return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
 
 

@@ -1118,6 +1118,28 @@ async def test_facts_that_were_hidden_in_texts_move_to_columns(path: Path) -> No
     assert None is found["update"].intent.money
 
 
+@pytest.mark.file_only("formats of before")
+async def test_yes_of_before_there_were_votes_is_one_persons(path: Path) -> None:
+    """A file of the format before: who decided is who voted."""
+    db = file_of_format(path, 12)
+    db.execute(
+        "INSERT INTO proposals (id, base_url, mode, account, key, tool, customer, amount, currency, context_id, "
+        "agent_type, arguments, rule, why, asked_at, expires_at, state, decided_at, decided_by, reason) VALUES "
+        "('ap_1', 'b', 'test', '', 'k', 't', 'c', -5, 'usd', 'ocp', '', '{}', 'approval.always', '', 1, 9e9, "
+        "'approved', 2, 'ana', 'fine')"
+    )
+    db.close()
+    journal = Journal(path)
+    (found,) = await journal.run(lambda book: book.proposals(3.0))
+    await journal.aclose()
+    assert ("approved", 1, [("ana", 2.0, "fine")], None) == (
+        found.state,
+        found.needed,
+        [(each.by, each.at, each.reason) for each in found.approvals],
+        found.denial,
+    )
+
+
 async def test_journals_close_and_open_again(place: Place) -> None:
     """A closed journal opens by itself when it is needed."""
     journal = Journal(place)

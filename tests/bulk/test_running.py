@@ -272,6 +272,24 @@ async def test_plan_is_approved_once_for_all_its_rows(desk: Desk) -> None:
     assert {("Bea", "approval.above.usd")} == allowed
 
 
+@pytest.mark.promise("closed.people")
+async def test_sum_of_a_plan_is_what_two_people_decide_on(desk: Desk) -> None:
+    """Also where it was approved by one before the policy wanted two, and never by who made it."""
+    plan = await desk.plan()
+    people = {"two_people_above": {"usd": "24.00"}, "not_by_requester": True}
+    strict = {"policy": {**ASK, "approval": {**ASK["approval"], **people}}}
+    await decide(desk, await waiting(desk, plan))
+    for said in (r"1 more person \(Bea approved it\)", "1 more person"):
+        with pytest.raises(ApprovalRequiredError, match=said) as caught:
+            await desk.run(plan, strict)
+    assert 0 == desk.posts()
+    async with BackOffice(Settings(**{**desk.values, **strict})) as office:
+        found = await office.proposal(caught.value.proposal_id)
+        assert "ann@host asked for it, and who asks may not approve" == office.objection(found, "ann@host")
+        await office.decide(found.approve(by="Cleo"))
+    assert {"succeeded": 5} == dict((await desk.run(plan, strict)).done)
+
+
 async def test_yes_is_for_that_plan_and_not_for_another(desk: Desk) -> None:
     """Not for the same rows under another reason, nor for a call beside it, nor for a row that is not proven."""
     await decide(desk, await waiting(desk, await desk.plan()))

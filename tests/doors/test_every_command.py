@@ -146,13 +146,17 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
     check_bulk(desk, customer, tmp_path / "list.csv")
     check_tokens(desk)
-    assert set(names(program())) == desk.used | {("sandbox",)}
+    assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
 
 
 def check_tokens(desk: Desk) -> None:
-    assert desk.told("mcp", "tokens", "create", "laptop")["token"]
-    assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
-    assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
+    """Under the name that they had before, too."""
+    for words in (("tokens",), ("mcp", "tokens")):
+        limits = ("--tools", "get_customer, list_customers", "--rate", "5")
+        assert desk.told(*words, "create", "laptop", *limits)["token"]
+        (token,) = desk.told(*words, "list")["tokens"]
+        assert ("laptop", ["getCustomers", "getCustomersCustomer"], 5) == (token["name"], token["tools"], token["rate"])
+        assert True is desk.told(*words, "revoke", "laptop")["revoked"]
 
 
 def check_bulk(desk: Desk, customer: str, source: Path) -> None:
@@ -284,9 +288,15 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("records are in the copy", ("calls", "copy", str(tmp_path / "copy"), str(tmp_path / "moved"))),
         ("Deleted 0", ("calls", "prune", "--before", "1d")),
         ("✓ may read customers", ("doctor",)),
-        ("The header is 'Authorization: Bearer …'", ("mcp", "tokens", "create", "laptop")),
-        ("laptop", ("mcp", "tokens", "list")),
-        ("Revoked: laptop.", ("mcp", "tokens", "revoke", "laptop")),
+        *(
+            (said, (*words, *command))
+            for words in (("tokens",), ("mcp", "tokens"))
+            for said, command in (
+                ("The header is 'Authorization: Bearer …'", ("create", "laptop", "--tools", "get_customer")),
+                ("laptop", ("list",)),
+                ("Revoked: laptop.", ("revoke", "laptop")),
+            )
+        ),
     ]
     for said, command in others:
         assert said in " ".join(desk.shown(*command).split()), command
@@ -294,4 +304,4 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
     assert "Interrupted." in done.out
-    assert set(names(program())) == desk.used | {("sandbox",), ("calls", "export")}
+    assert set(names(program())) == desk.used | {("sandbox",), ("serve",), ("calls", "export")}
