@@ -335,8 +335,8 @@ class Waiting:
             "currency or reference is another proposal"
         )
         error = ApprovalRequiredError(
-            f"Nothing was sent: the {'plan' if proposal.is_plan else 'call'} waits for {_whose_approval(proposal)}, because "
-            f"{proposal.why}.",
+            f"Nothing was sent: the {'plan' if proposal.is_plan else 'call'} waits for {_whose_approval(proposal)}, "
+            f"because {proposal.why}.",
             rule=proposal.rule,
             hint=(
                 f"Tell whoever asked for it that proposal {proposal.id} waits. Once it is approved, and before "

@@ -17,6 +17,7 @@ from ocp_stripe_balance.cli import (
     doctor,
     mcp,
     money,
+    people,
     policy,
     sandbox,
     serve,
@@ -58,6 +59,7 @@ app.command("tools")(tools.tools)
 app.add_typer(mcp.app, name="mcp")
 app.command("serve")(serve.serve)
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(people.app, name="people")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
 app.command("console-demo")(console.console_demo)

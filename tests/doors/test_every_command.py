@@ -146,6 +146,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
     check_bulk(desk, customer, tmp_path / "list.csv")
     check_tokens(desk)
+    check_people(desk)
     assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
 
 
@@ -157,6 +158,19 @@ def check_tokens(desk: Desk) -> None:
         (token,) = desk.told(*words, "list")["tokens"]
         assert ("laptop", ["getCustomers", "getCustomersCustomer"], 5) == (token["name"], token["tools"], token["rate"])
         assert True is desk.told(*words, "revoke", "laptop")["revoked"]
+
+
+def check_people(desk: Desk) -> None:
+    pytest.importorskip("argon2")
+    words = "correct horse battery\n"
+    assert desk.told("people", "add", "ana", "--role", "sees", "--role", "decides", stdin=words)["added"]
+    assert desk.told("people", "password", "ana", stdin=words)["password_changed"]
+    assert desk.told("people", "roles", "ana", "--role", "sees")["roles_changed"]
+    assert desk.told("people", "disable", "ana")["disabled"]
+    assert [["sees"]] == [each["roles"] for each in desk.told("people", "list")["people"]]
+    assert desk.told("people", "enable", "ana")["enabled"]
+    visits = desk.told("people", "log", "ana")["visits"]
+    assert ["enabled", "disabled", "roles changed", "password changed", "made"] == [each["what"] for each in visits]
 
 
 def check_bulk(desk: Desk, customer: str, source: Path) -> None:
