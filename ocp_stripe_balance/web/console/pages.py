@@ -16,7 +16,6 @@ from starlette.responses import HTMLResponse
 
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, moment
-from ocp_stripe_balance.models import PLAN
 from ocp_stripe_balance.settings import mode_of
 from ocp_stripe_balance.web.access.person import Role
 
@@ -150,7 +149,7 @@ def _place(path: str) -> str:
 
 
 def _plan_lines(proposal: Proposal) -> list[tuple[str, Any]]:
-    return list(proposal.parameters["shown"].items()) if proposal.tool == PLAN else []
+    return list(proposal.parameters["shown"].items()) if proposal.is_plan else []
 
 
 def _left(until: float) -> str:
