@@ -10,23 +10,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._calls import voting
+from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._journal import (
     READING,
     DatabaseError,
     Decision,
     Journal,
+    Pages,
     Record,
     WrongTotal,
     back_up,
     has_journal,
+    most_used,
 )
+from ocp_stripe_balance._journal.sums import Sum, Sums
+from ocp_stripe_balance._policy import Finding, budgets_used
 from ocp_stripe_balance._text.database_url import DatabaseURL, check_database_url, is_database_url
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
@@ -36,11 +43,14 @@ from ocp_stripe_balance.settings import Settings, mode_of
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
+    from ocp_stripe_balance._journal import Book
     from ocp_stripe_balance._journal.copying import Proof
     from ocp_stripe_balance._journal.inspection import Server
+    from ocp_stripe_balance._policy import BudgetUsed
+    from ocp_stripe_balance._policy.file import Budget
     from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
 
 __all__ = [
@@ -48,6 +58,7 @@ __all__ = [
     "Decision",
     "Record",
     "State",
+    "Sum",
     "copy_journal",
     "facts_of_call",
     "facts_of_decision",
@@ -55,6 +66,9 @@ __all__ = [
     "facts_of_proof",
     "facts_of_proposal",
 ]
+
+
+_PAGE = 1000  # calls read at once, so that other work is not kept waiting
 
 
 class BackOffice:
@@ -76,6 +90,8 @@ class BackOffice:
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         # Reading makes no journal: where there is none, nothing is on record.
         self._journal = journal or Journal(place if has_journal(place) else None)
+        self.pages = Pages(self._journal)
+        """What is on record, a page at a time."""
         self._is_given = journal is not None
         self._stripe: StripeAPI | None = None
 
@@ -105,6 +121,31 @@ class BackOffice:
         return await self._journal.run(
             lambda book: book.calls(states=states, since=since, customer=customer), reach=READING
         )
+
+    async def sums(self, by: Sequence[str] = (), *, since: float = 0.0, before: float = math.inf) -> list[Sum]:
+        """
+        What was credited and debited within a time, by mode and currency, and by what the entries of a sum share.
+
+        Args:
+            by: any of user, agent_type, reference, customer, account, day, month, and metadata.NAME, such as a reason.
+            since: when it was moved, at the earliest.
+            before: when it was moved before.
+
+        Raises:
+            InvalidParametersError: nothing can be added up by that.
+        """
+
+        async def page(after: int) -> list[tuple[int, Record]]:
+            return await self._journal.run(
+                lambda book: book.moved(after, _PAGE, since=since, before=before), reach=READING
+            )
+
+        sums, found = Sums(by), await page(0)
+        while found:
+            for _, record in found:
+                sums.add(record)
+            found = await page(found[-1][0])
+        return sums.found()
 
     async def call(self, key: str) -> tuple[list[Record], list[Decision]]:
         """
@@ -166,8 +207,24 @@ class BackOffice:
     async def decide(self, answer: Answer) -> Proposal | None:
         """
         The proposal as it stands after a person's decision: another one may have been faster. None if there is none.
+
+        Raises:
+            PolicyRefusedError: this person's yes does not count; `rule` says why not, and nothing was decided.
         """
-        return await self._journal.run(lambda book: book.decide(answer, self._journal.now()))
+        policy, now = self.settings.policy_in_force, self._journal.now
+        found = await self._journal.run(lambda book: voting.vote(book, policy, answer, now()))
+        if isinstance(found, Finding):
+            raise voting.refusal(found, answer.proposal_id)
+        return found
+
+    def objection(self, proposal: Proposal, person: str) -> str | None:
+        """
+        Why that person's yes to a proposal would not count, in a sentence without its full stop; None where it would.
+        """
+        policy = self.settings.policy_in_force
+        asked = voting.counted(policy, proposal, proposal.rule)
+        stop = voting.objection(policy, asked, proposal.approve(by=person), proposal.rule)
+        return None if stop is None else stop.words().message
 
     async def prune(self, before: float, *, with_references: bool = False) -> int:
         """
@@ -256,6 +313,36 @@ class BackOffice:
         here = (self.settings.api_base, key and mode_of(key.get_secret_value()))
         scopes = [call.intent.scope for call in open_calls]
         return Counter(f"{each.base_url} ({each.mode} mode)" for each in scopes if (each.base_url, each.mode) != here)
+
+    async def reversal_of(self, record: Record) -> Record | None:
+        """
+        The call that took back the entry of another one, or is about to.
+        """
+        from ocp_stripe_balance._calls.call import reversal_key, reverses  # which takes long, and few ask
+
+        scope, entry = record.intent.scope, record.transaction_id
+        found = await self.pages.call_at(reversal_key(scope, entry), scope) if entry else None
+        return found if found is not None and reverses(found.intent, record.intent.customer) else None
+
+    async def budgets(self, number: int) -> list[BudgetUsed]:
+        """
+        How much of each budget is used: by all, or by the *number* of those who used most of it.
+        """
+        policy, scope = self.settings.policy_in_force, self._api().scope
+
+        def whose(book: Book, budget: Budget, moved: Money) -> Iterator[Intent]:
+            found = most_used(book, scope, (budget.per, budget.window), moved, number)
+            for name in found if budget.per != "all" else [""]:
+                named = {budget.per: name}
+                caller = Caller(named.get("context", ""), named.get("agent_type", ""), named.get("user") or None)
+                customer = named.get("customer")
+                yield Intent(scope, caller, Key("", Origin.DRAWN), CREATE, customer, moved, None, "{}")
+
+        def work(book: Book) -> list[BudgetUsed]:
+            now = self._journal.now()
+            return list(budgets_used(policy, partial(whose, book), lambda intent: book.past(intent, now)))
+
+        return await self._journal.run(work)
 
     def _api(self) -> StripeAPI:
         if self._stripe is None:
@@ -407,4 +494,6 @@ def facts_of_proposal(proposal: Proposal) -> dict[str, Any]:
     facts["arguments"] = proposal.parameters
     for name in ("asked_at", "expires_at", "decided_at"):
         facts[name] = moment(facts[name]) if facts[name] else None
+    for vote in filter(None, (*facts["approvals"], facts["denial"])):
+        vote["at"] = moment(vote["at"])
     return facts

@@ -4,6 +4,7 @@ What leaves to a user: the result of a call, of a dry run, and the proposal a pe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ocp_stripe_balance._domain import Origin, Scope
+from ocp_stripe_balance._domain import Money, Origin, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, local
 from ocp_stripe_balance._tools import shapes
@@ -378,19 +379,50 @@ class Answer:
     by: str
     """Who decided, for the audit."""
     reason: str = ""
+    how: str = ""
+    """How they signed in: ``password``, ``oidc``, ``shell``, ``session`` (of an MCP client) or ``program``."""
+    shown: str = ""
+    """The digest of what they were shown (`shown_digest`)."""
+    person: str = ""
+    """Who they are by proof, where *by* is only what they call themselves."""
 
     def __post_init__(self) -> None:
         """
         Refuse what the audit could not hold.
 
         Raises:
-            ValueError: *by* or *reason* is no text.
+            ValueError: a field is no text.
         """
-        texts: tuple[object, ...] = (self.by, self.reason)
+        texts: tuple[object, ...] = (self.by, self.reason, self.how, self.shown, self.person)
         for text in texts:
             if not isinstance(text, str) or any("\ud800" <= char <= "\udfff" for char in text):
-                message = "by and reason are texts"
+                message = "by, reason, how, shown and person are texts"
                 raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """
+    One person's answer to a proposal, as it is on record.
+    """
+
+    by: str
+    how: str
+    """As in `Answer`."""
+    at: float
+    """Seconds since the Unix epoch."""
+    reason: str = ""
+    shown: str = ""
+    """The digest of what they were shown; empty where that was not said."""
+    person: str = ""
+    """Who they are by proof, where that is not *by*."""
+
+    def describe(self) -> str:
+        """
+        Who it was, how they came in, and when.
+        """
+        came = ", ".join(filter(None, (self.how, self.person if self.person != self.by else "")))
+        return f"{self.by}{f' ({came})' if came else ''} at {local(self.at)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,6 +465,12 @@ class Proposal:
     key_origin: Origin = Origin.CALLER
     """Whose name for the decision the key is."""
     moves_money: bool = True
+    needed: int = 1
+    """How many people have to say yes; until then it waits."""
+    approvals: tuple[Vote, ...] = ()
+    """Who said yes so far."""
+    denial: Vote | None = None
+    """Who said no, which ended it."""
 
     @property
     def scope(self) -> Scope:
@@ -442,11 +480,28 @@ class Proposal:
         return Scope(self.base_url, self.mode, self.account)
 
     @property
+    def is_plan(self) -> bool:
+        """
+        Whether it is about all rows of a plan at once.
+        """
+        return self.key_origin is Origin.PLAN
+
+    @property
+    def moved(self) -> tuple[Money, ...]:
+        """
+        What it would move: of a plan, in each currency and direction.
+        """
+        sums = self.parameters.get("sums") if self.is_plan else None
+        if sums is not None:
+            return tuple(Money(each["amount"], each["currency"]) for each in sums)
+        return (Money(self.amount, self.currency),) if self.moves_money else ()
+
+    @property
     def effect(self) -> str:
         """
         What it would do, as ``credit 5.00 usd``, or of a plan ``3,000 entries: credit 15,000.00 usd``.
         """
-        return str(self.parameters["effect"]) if self.tool == PLAN else money.effect(self.amount, self.currency)
+        return str(self.parameters["effect"]) if self.is_plan else money.effect(self.amount, self.currency)
 
     @property
     def balance_after(self) -> int | None:
@@ -463,17 +518,19 @@ class Proposal:
         parameters: dict[str, Any] = json.loads(self.arguments)
         return parameters
 
-    def approve(self, *, by: str, reason: str = "") -> Answer:
+    def approve(self, *, by: str, reason: str = "", how: str = "", shown: str = "", person: str = "") -> Answer:
         """
-        The answer that lets the call run, once.
+        The answer that lets the call run, once; where the policy wants two people, together with another's.
         """
-        return Answer(proposal_id=self.id, is_approved=True, by=by, reason=reason)
+        said = {"by": by, "reason": reason, "how": how, "shown": shown, "person": person}
+        return Answer(proposal_id=self.id, is_approved=True, **said)
 
-    def deny(self, *, by: str, reason: str = "") -> Answer:
+    def deny(self, *, by: str, reason: str = "", how: str = "", shown: str = "", person: str = "") -> Answer:
         """
         The answer that stops the call for good.
         """
-        return Answer(proposal_id=self.id, is_approved=False, by=by, reason=reason)
+        said = {"by": by, "reason": reason, "how": how, "shown": shown, "person": person}
+        return Answer(proposal_id=self.id, is_approved=False, **said)
 
     def describe(self) -> str:
         """
@@ -485,20 +542,36 @@ class Proposal:
 
         words = self.parameters
         before, after = balance(self.balance_before), balance(self.balance_after)
-        is_plan = self.tool == PLAN
         lines = {
             "effect": f"{self.effect} ({self.mode} mode)",
-            **(words["shown"] if is_plan else {}),
+            **(words["shown"] if self.is_plan else {}),
             "transaction": words.get("transaction"),
-            "customer": None if is_plan else f"{self.customer} ({self.customer_name or 'name not known'})",
-            "balance": f"{before} when asked, {after} after this call" if self.amount and not is_plan else None,
+            "customer": None if self.is_plan else f"{self.customer} ({self.customer_name or 'name not known'})",
+            "balance": f"{before} when asked, {after} after this call" if self.amount and not self.is_plan else None,
             "reference": words.get("reference", self.reference),
             "description": words.get("description"),
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,
             "asked by": f"{self.user or 'no named user'} ({self.agent_type}, {self.context_id})",
             "because": f"{self.why} ({self.rule})",
+            "needs": f"{self.needed} people to say yes" if self.needed > 1 else None,
+            "yes": "; ".join(each.describe() for each in self.approvals) if self.needed > 1 else None,
             "key": self.key,
             "account": f"{self.account or 'of the API key'} at {self.base_url}",
             "expires": local(self.expires_at),
         }
         return "\n".join(f"{name:<11} {escaped(value)}" for name, value in lines.items() if value)
+
+
+_SHOWN = (
+    "id", "key", "tool", "arguments", "base_url", "mode", "account", "customer", "customer_name", "amount", "currency",
+    "balance_before", "reference", "rule", "why", "context_id", "agent_type", "user", "asked_at", "expires_at",
+)  # fmt: skip
+"""What a person decides on; what others decided about it meanwhile is no part of it."""
+
+
+def shown_digest(proposal: Proposal) -> str:
+    """
+    The SHA-256 of all that a person is shown of a proposal, in hexadecimal: the same for as long as it stands.
+    """
+    facts = {name: getattr(proposal, name) for name in _SHOWN}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl, unquote
 import httpx
 import programs
 
-from ocp_stripe_balance import OCPAgent, Policy, Settings
+from ocp_stripe_balance import OCPAgent, Policy, Proposal, Settings
+from ocp_stripe_balance._calls import voting
 from ocp_stripe_balance._calls.admission import Admission
 from ocp_stripe_balance._calls.call import Call
 from ocp_stripe_balance._calls.customers import SeenCustomer
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from ocp_stripe_balance._journal import Decision, Record
-    from ocp_stripe_balance.models import Answer, Proposal
+    from ocp_stripe_balance.models import Answer
     from ocp_stripe_balance.sandbox import Sandbox
 
 # Reading the certificates takes 30 ms each time, and the sandbox speaks plain HTTP.
@@ -234,8 +235,8 @@ async def decide(journal: Journal, answer: Answer) -> Proposal:
     """
     The proposal as it stands after a person's decision.
     """
-    found = await journal.run(lambda book: book.decide(answer, journal.now()))
-    assert found is not None
+    found = await journal.run(lambda book: voting.vote(book, Policy(), answer, journal.now()))
+    assert isinstance(found, Proposal)
     return found
 
 

@@ -8,6 +8,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._calls import voting
 from ocp_stripe_balance._calls.call import prepare, recorded, reversal_key, reverses
 from ocp_stripe_balance._calls.endings import (
     Busy,
@@ -29,7 +30,7 @@ from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance.models import Proposal
 
 if TYPE_CHECKING:
-    from ocp_stripe_balance._calls.call import Call
+    from ocp_stripe_balance._calls.call import Approval, Call
     from ocp_stripe_balance._calls.customers import SeenCustomer
     from ocp_stripe_balance._domain import Intent, PlanInHand
     from ocp_stripe_balance._journal import Book, Past, Record
@@ -221,20 +222,54 @@ class Admission:
         who, rule = ("policy", "every rule") if plan is None else (str(plan.decided_by), plan.rule)
         approval = call.approval
         if approval is not None and now < approval.proposal.expires_at:
-            book.close_proposal(approval.proposal, approval.answer, now)
-            who, rule = approval.answer.by, approval.proposal.rule
+            wanting = self._wanting(book, approval, finding, now)
+            if wanting is not None:
+                return wanting
+            who, rule = voting.names(book.voted(approval.proposal)), approval.proposal.rule
         elif finding is not None:
-            if proposal is None or not _is_approved(proposal, record, now):
-                is_new = proposal is None or proposal.state != "waiting"
-                if is_new and can_read and self._can_ask and not seen.is_of_now:
-                    return CustomerWanted(intent)  # a person is shown the name and the balance as they are
-                return self._ask(book, call, seen, finding, proposal, now)
-            book.use_up(proposal)
-            who, rule = str(proposal.decided_by), finding.rule
+            question = self._question(book, proposal, finding, record, now)
+            if question is None and can_read and self._can_ask and not seen.is_of_now:
+                return CustomerWanted(intent)  # a person is shown the name and the balance as they are
+            if question is None or question.state == "waiting":
+                return self._ask(book, call, seen, finding, question, now)
+            book.use_up(question)
+            who, rule = voting.names(question), finding.rule
         book.note(intent, "allowed", now, rule=rule, who=who, reason="")
         if record is not None:
             book.delete(record)  # nothing moved under this key, so these are the first bytes
         return Ready(book.insert(intent, call.payload, lease, now))
+
+    def _wanting(self, book: Book, approval: Approval, finding: Finding | None, now: float) -> Waiting | None:
+        """
+        What is waited for all the same where an approver said yes: another person's. None where it is enough.
+        """
+        proposal, answer = approval
+        if finding is not None:
+            asked = voting.counted(self.policy, book.voted(proposal), finding.rule)
+            if voting.objection(self.policy, asked, answer, finding.rule) is not None:
+                return Waiting(asked, finding)
+            if not voting.is_enough(asked, more=1):
+                book.vote(asked, answer, now)
+                book.reopen(asked)
+                return Waiting(voting.counted(self.policy, book.voted(asked), finding.rule), finding)
+        book.close_proposal(proposal, answer, now)
+        return None
+
+    def _question(
+        self, book: Book, proposal: Proposal | None, finding: Finding, record: Record | None, now: float
+    ) -> Proposal | None:
+        """
+        The proposal that stands for the call: approved by as many people as the policy wants now, or waiting.
+        """
+        is_approved = proposal is not None and _is_approved(proposal, record, now)
+        if proposal is None or (proposal.state != "waiting" and not is_approved):
+            return None
+        asked = voting.counted(self.policy, proposal, finding.rule)
+        if is_approved and voting.is_enough(asked):
+            return asked
+        if is_approved or asked.needed != proposal.needed:
+            book.reopen(asked)
+        return replace(asked, state="waiting", decided_at=None, decided_by=None, reason=None)
 
     def _verdict(
         self, book: Book, call: Call, seen: SeenCustomer, past: Past
@@ -245,10 +280,13 @@ class Admission:
         said = findings(self.policy, self.case(call, seen), past)
         if self._plan is None or not self._plan.has(call.intent):
             return decide(said), None
+        all_said = list(said)
+        finding = decide(all_said)
         plan = book.standing_proposal(self._plan.key, call.intent.scope, past.now)
-        if plan is not None and plan.state == "approved" and plan.key_origin is Origin.PLAN:
-            return decide(each for each in said if not _asks_about_amount(each)), plan
-        finding = decide(said)
+        if plan is not None and plan.state == "approved" and plan.is_plan:
+            rule = plan.rule if finding is None or finding.verdict != "ask" else finding.rule
+            if voting.is_enough(voting.counted(self.policy, plan, rule)):
+                return decide(each for each in all_said if not _asks_about_amount(each)), plan
         if finding is not None and _asks_about_amount(finding):
             return finding._replace(verdict="refused", rule=OF_PLAN, words=lambda: _UNAPPROVED), None
         return finding, None
@@ -276,8 +314,11 @@ class Admission:
         """
         if not self._can_ask:
             return _refuse(book, call.intent, nobody_to_ask(finding), now)
-        if standing is not None and standing.state == "waiting":
+        if standing is not None:
             return Waiting(standing, finding)
+        unnamed = voting.nobody_may(self.policy, call.intent, finding.rule)
+        if unnamed is not None:
+            return _refuse(book, call.intent, unnamed, now)
         intent, customer = call.intent, seen.customer
         amount, currency = intent.money or (0, "")
         proposal = Proposal(
@@ -300,6 +341,7 @@ class Admission:
             asked_at=now,
             expires_at=now + self.policy.approval.expires,
         )
+        proposal = replace(proposal, needed=voting.needed(self.policy, proposal, finding.rule))
         book.propose(proposal)
         return Waiting(proposal, finding, is_new=True)
 

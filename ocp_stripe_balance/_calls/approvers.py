@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._calls import voting
 from ocp_stripe_balance._calls.call import Approval
 from ocp_stripe_balance._calls.endings import Failed, Refused
 from ocp_stripe_balance._journal import intent_of
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._calls.endings import Ending, Waiting
     from ocp_stripe_balance._domain import Ruling
     from ocp_stripe_balance._journal import Book, Journal
+    from ocp_stripe_balance._policy import Policy
     from ocp_stripe_balance.models import Proposal
 
     Approver = Callable[[Proposal], Awaitable[Answer | None]]
@@ -34,20 +37,22 @@ _ASKS_AGAIN = "The question is over; the same call asks it again."
 _NOT_ASKED = "A person must see to the approver; then the same call may be made again."
 
 
-async def ask(approver: Approver, waiting: Waiting, journal: Journal, *, has_queue: bool) -> Approval | Ending | None:
+async def ask(approver: Approver, waiting: Waiting, journal: Journal, policy: Policy) -> Approval | Ending | None:
     """
     A yes to this very call, or why there is none; None where something became of it meanwhile: it is made again.
 
-    Where nobody decided, it goes on waiting if there is a queue.
+    Where nobody decided, or somebody who may not, it goes on waiting if there is a queue.
 
     Raises:
         asyncio.CancelledError: the question was cancelled, and nothing was sent.
     """
-    proposal = waiting.proposal
+    proposal, has_queue = waiting.proposal, policy.approval.queue
     try:
         answer, why = await _answer(approver, waiting, journal)
         if answer is not None and answer.is_approved is True:
-            return Approval(proposal, answer)
+            stop = voting.objection(policy, proposal, answer, waiting.finding.rule)
+            yes = Approval(proposal, answer)
+            return yes if stop is None else await _uncounted(waiting, journal, stop, has_queue=has_queue)
         if answer is None and why == _UNDECIDED and has_queue:
             return waiting if await _still_waits(waiting, journal) else None
         if answer is None:
@@ -67,6 +72,17 @@ async def ask(approver: Approver, waiting: Waiting, journal: Journal, *, has_que
         return waiting.finding.words()._replace(message=why, hint=hint)
 
     return Refused(intent_of(proposal), Finding("refused", rule, words))
+
+
+async def _uncounted(waiting: Waiting, journal: Journal, stop: Finding, *, has_queue: bool) -> Ending | None:
+    """
+    What becomes of a call where somebody said yes who may not: where there is a queue, it waits for one who may.
+    """
+    why = stop.words().message
+    if has_queue:
+        return replace(waiting, notes=(*waiting.notes, why)) if await _still_waits(waiting, journal) else None
+    is_sent = await take_back(waiting, journal, stop.rule, why)
+    return None if is_sent else Refused(intent_of(waiting.proposal), stop)
 
 
 async def take_back(waiting: Waiting, journal: Journal, rule: str, reason: str, ruling: Ruling = "refused") -> bool:
@@ -137,5 +153,5 @@ async def _answer(approver: Approver, waiting: Waiting, journal: Journal) -> tup
     if answer is None:
         return None, _UNDECIDED
     if isinstance(answer, Answer) and answer.proposal_id == proposal.id:
-        return answer, ""
+        return replace(answer, how=answer.how or "program"), ""
     return None, "the approver's answer is not proposal.approve() or proposal.deny() of this very proposal"

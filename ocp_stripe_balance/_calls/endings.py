@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
 
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._text.plain import moment
+from ocp_stripe_balance._text.plain import escaped, moment
 from ocp_stripe_balance.errors import (
     ApprovalRequiredError,
     IdempotencyConflictError,
@@ -22,7 +22,7 @@ from ocp_stripe_balance.errors import (
     ToolError,
     rejection,
 )
-from ocp_stripe_balance.models import PLAN, Proposal, ToolResult
+from ocp_stripe_balance.models import Proposal, ToolResult
 
 if TYPE_CHECKING:
     import asyncio
@@ -301,6 +301,18 @@ class Refused:
         return Sentence("refused", f"Nothing would be sent: {words.message}. {words.hint}".strip(), self.finding.rule)
 
 
+def _whose_approval(proposal: Proposal) -> str:
+    """
+    Whose approval is waited for.
+    """
+    if proposal.needed == 1:
+        return "a person's approval"
+    if not proposal.approvals:
+        return f"the approval of {proposal.needed} people"
+    more, said = proposal.needed - len(proposal.approvals), " and ".join(each.by for each in proposal.approvals)
+    return escaped(f"the approval of {more} more {'person' if more == 1 else 'people'} ({said} approved it)")
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """
@@ -318,18 +330,17 @@ class Waiting:
         Raise where it waits, and until when.
         """
         proposal, expires = self.proposal, moment(self.proposal.expires_at)
-        is_plan = proposal.tool == PLAN
         again = (
             f"call again with the same parameters and idempotency_key {proposal.key!r}; another customer, amount, "
             "currency or reference is another proposal"
         )
         error = ApprovalRequiredError(
-            f"Nothing was sent: the {'plan' if is_plan else 'call'} waits for a person's approval, because "
-            f"{proposal.why}.",
+            f"Nothing was sent: the {'plan' if proposal.is_plan else 'call'} waits for {_whose_approval(proposal)}, "
+            f"because {proposal.why}.",
             rule=proposal.rule,
             hint=(
                 f"Tell whoever asked for it that proposal {proposal.id} waits. Once it is approved, and before "
-                f"{expires}, {'run the plan again' if is_plan else again}."
+                f"{expires}, {'run the plan again' if proposal.is_plan else again}."
             ),
             for_people=f"To decide: ocp-stripe-balance approvals approve {proposal.id}",
             proposal_id=proposal.id,

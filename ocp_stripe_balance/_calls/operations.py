@@ -75,7 +75,6 @@ class Operations:
         if self._policy.counts:  # it may have been opened for another policy
             self.journal.count()
         self._approver = approver
-        self._has_queue = settings.policy_in_force.approval.queue
         self._client = StripeClient(
             timeout_s=settings.timeout,
             max_attempts=settings.max_attempts,
@@ -262,7 +261,10 @@ class Operations:
             ending = await self._service.call(call, deadline)
             if self._approver is None or not isinstance(ending, Waiting):
                 return ending
-            said = await approvers.ask(self._approver, ending, self.journal, has_queue=self._has_queue)
+            has_said_yes = call.approval is not None and call.approval.proposal.id == ending.proposal.id
+            if has_said_yes and self._policy.approval.queue:  # where somebody else says it too
+                return ending
+            said = await approvers.ask(self._approver, ending, self.journal, self._policy)
             if isinstance(said, Approval):
                 call, deadline = call._replace(approval=said), self._deadline()  # a person's time is not the call's
             elif said is not None:

@@ -8,15 +8,16 @@ earlier no hold for each row as for every call.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ocp_stripe_balance._calls import approvers
+from ocp_stripe_balance._calls import approvers, voting
 from ocp_stripe_balance._calls.admission import nobody_to_ask
 from ocp_stripe_balance._calls.call import Approval
 from ocp_stripe_balance._calls.endings import Refused, Waiting
-from ocp_stripe_balance._domain import Origin
+from ocp_stripe_balance._domain import Intent, Key, Origin
 from ocp_stripe_balance._journal import intent_of
-from ocp_stripe_balance._policy import Finding, Words, decide, denied, threshold_rule
+from ocp_stripe_balance._policy import Finding, Words, decide, denied, threshold_rule, two_people_rule
 from ocp_stripe_balance.models import PLAN, Proposal
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ class Question(NamedTuple):
     """What is shown of it, as JSON."""
     reference: str | None
 
+    def intent(self, scope: Scope, caller: Caller) -> Intent:
+        """
+        The decision that it is, for the audit.
+        """
+        moved = self.totals[0] if len(self.totals) == 1 else None
+        key = Key(self.key, Origin.PLAN)
+        return Intent(scope, caller, key, PLAN, None, moved, self.reference, self.arguments)
+
 
 class Plans:
     """
@@ -63,25 +72,28 @@ class Plans:
         Raises:
             NotSentError: the journal cannot be used.
         """
-        finding = decide(each for total in question.totals for each in threshold_rule(self._policy, total))
+        rules = [each for total in question.totals for each in threshold_rule(self._policy, total)]
+        finding = decide([*rules, *two_people_rule(self._policy, question.totals)])
         if finding is None and self._asks_always:
             finding = Finding("ask", "ask_always", lambda: Words("every plan is put to the approver here"))
         if finding is None:
             return None
-        asked = finding
+        asked, has_said_yes = finding, False
         while True:
             standing = await self._journal.run(lambda book: self._standing(book, question, asked, scope, caller))
             if self._approver is None or not isinstance(standing, Waiting):
                 return standing
-            has_queue = self._policy.approval.queue
-            said = await approvers.ask(self._approver, standing, self._journal, has_queue=has_queue)
+            if has_said_yes and self._policy.approval.queue:  # where somebody else says it too
+                return standing
+            said = await approvers.ask(self._approver, standing, self._journal, self._policy)
             if isinstance(said, Approval):
                 await self._record(said.answer)
+                has_said_yes = True
             elif said is not None:
                 return said
 
     async def _record(self, answer: Answer) -> None:
-        await self._journal.run(lambda book: book.decide(answer, self._journal.now()))
+        await self._journal.run(lambda book: voting.vote(book, self._policy, answer, self._journal.now()))
 
     def _standing(
         self, book: Book, question: Question, finding: Finding, scope: Scope, caller: Caller
@@ -91,23 +103,30 @@ class Plans:
         """
         now = self._journal.now()
         proposal = book.standing_proposal(question.key, scope, now)
-        if proposal is None or proposal.state == "used" or proposal.key_origin is not Origin.PLAN:
+        if proposal is None or proposal.state == "used" or not proposal.is_plan:
             proposal = self._proposed(question, finding, scope, caller, now)
             if self._approver is None and not self._policy.approval.queue:
                 nobody = nobody_to_ask(finding)
                 book.note(intent_of(proposal), "refused", now, rule=finding.rule, reason=nobody.words().message)
                 return Refused(intent_of(proposal), nobody)
+            unnamed = voting.nobody_may(self._policy, intent_of(proposal), finding.rule)
+            if unnamed is not None:
+                book.note(intent_of(proposal), "refused", now, rule=unnamed.rule, reason=unnamed.words().message)
+                return Refused(intent_of(proposal), unnamed)
             book.propose(proposal)
             return Waiting(proposal, finding, is_new=True)
-        if proposal.state == "approved":
+        counted = voting.counted(self._policy, proposal, finding.rule)
+        if proposal.state == "approved" and voting.is_enough(counted):
             return None
         if proposal.state == "denied":
             return Refused(intent_of(proposal), denied(str(proposal.decided_by), proposal.reason or ""))
-        return Waiting(proposal, finding)
+        if proposal.state == "approved" or proposal.needed != counted.needed:
+            book.reopen(counted)
+        return Waiting(replace(counted, state="waiting"), finding)
 
     def _proposed(self, question: Question, finding: Finding, scope: Scope, caller: Caller, now: float) -> Proposal:
         amount, currency = question.totals[0] if len(question.totals) == 1 else (0, "")
-        return Proposal(
+        proposal = Proposal(
             id=f"ap_{secrets.token_hex(6)}",
             key=question.key,
             key_origin=Origin.PLAN,
@@ -127,3 +146,4 @@ class Plans:
             asked_at=now,
             expires_at=now + self._policy.approval.expires,
         )
+        return replace(proposal, needed=voting.needed(self._policy, proposal, finding.rule))

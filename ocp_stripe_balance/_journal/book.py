@@ -5,6 +5,7 @@ One unit of work on the journal: every method is one step inside the transaction
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from ocp_stripe_balance._journal.records import (
     intent_of,
     proposal_of,
     record_of,
+    with_votes,
 )
 from ocp_stripe_balance._journal.totals import WrongTotal, forget_totals, wrong_totals
 from ocp_stripe_balance._journal.transaction import Transaction
@@ -103,6 +105,13 @@ class Book(Transaction):
         wanted = list(states) or list(State)
         names = {f"state_{number}": wanted[min(number, len(wanted) - 1)] for number in range(len(State))}
         return self._all("calls", {"since": since, "customer": customer, **names})
+
+    def moved(self, after: int, number: int, *, since: float, before: float) -> list[tuple[int, Record]]:
+        """
+        Calls that moved money within a time, some at once, each with its number in the journal; those *after* one.
+        """
+        values = {"row": after, "number": number, "since": since, "before": before}
+        return [(row["id"], record_of(row)) for row in self._run("moved", values)]
 
     def calls_of(self, what: Literal["key", "customer", "reference"], value: str) -> list[Record]:
         """
@@ -204,14 +213,18 @@ class Book(Transaction):
         """
         All proposals, oldest first, those that are over marked as expired.
         """
-        return [self._expire(proposal_of(row), now) for row in self._run("proposals", {}).fetchall()]
+        votes = defaultdict[str, list[Any]](list)
+        for vote in self._run("votes", {}).fetchall():
+            votes[vote["proposal"]].append(vote)
+        found = [self._expire(proposal_of(row), now) for row in self._run("proposals", {}).fetchall()]
+        return [with_votes(each, votes[each.id]) for each in found]
 
     def proposal(self, proposal_id: str, now: float) -> Proposal | None:
         """
-        The proposal of that ID, as expired where it is over.
+        The proposal of that ID as it stands; None if there is none.
         """
         row = self._run("proposal_of_id", {"id": proposal_id}).fetchone()
-        return None if row is None else self._expire(proposal_of(row), now)
+        return None if row is None else self.voted(self._expire(proposal_of(row), now))
 
     def recent(self, now: float, key: str | None, scope: Scope) -> tuple[list[Proposal], list[Decision]]:
         """
@@ -233,7 +246,13 @@ class Book(Transaction):
         A proposal that was just read; None where its time is over.
         """
         found = None if proposal is None else self._expire(proposal, now)
-        return None if found is None or found.state == "expired" else found
+        return None if found is None or found.state == "expired" else self.voted(found)
+
+    def voted(self, proposal: Proposal) -> Proposal:
+        """
+        The proposal with what people have said to it by now.
+        """
+        return with_votes(proposal, self._run("votes_of", {"id": proposal.id}).fetchall())
 
     def join(self, intent: Intent, first: Intent, now: float) -> None:
         """
@@ -248,34 +267,39 @@ class Book(Transaction):
         """
         self._run("use_up_proposal", {"id": proposal.id})
 
-    def decide(self, answer: Answer, now: float) -> Proposal | None:
+    def vote(self, proposal: Proposal, answer: Answer, now: float) -> None:
         """
-        Record a person's decision on a proposal that waits; the proposal as it then stands, None if there is none.
+        Record what a person said to a proposal, which alone decides nothing.
         """
-        proposal = self.proposal(answer.proposal_id, now)
-        if proposal is None or proposal.state != "waiting":
-            return proposal
-        decided = replace(
-            proposal,
-            state="approved" if answer.is_approved is True else "denied",
-            decided_at=now,
-            decided_by=answer.by,
-            reason=answer.reason,
-        )
-        values = {"id": decided.id, "state": decided.state, "now": now, "by": answer.by, "reason": answer.reason}
+        said = {"by": answer.by, "reason": answer.reason, "how": answer.how, "shown": answer.shown}
+        values = {"id": proposal.id, "is_approved": int(answer.is_approved is True), "now": now, **said}
+        self._run("insert_vote", {**values, "person": answer.person})
+        ruling: Ruling = "approved" if answer.is_approved is True else "denied"
+        self.note(intent_of(proposal), ruling, now, rule=proposal.rule, who=answer.by, reason=answer.reason)
+
+    def decide(self, proposal: Proposal, answer: Answer, now: float) -> None:
+        """
+        Record a person's answer, with which a proposal that waits is decided.
+        """
+        self.vote(proposal, answer, now)
+        state = "approved" if answer.is_approved is True else "denied"
+        values = {"id": proposal.id, "state": state, "now": now, "by": answer.by, "reason": answer.reason}
         self._run("decide_proposal", values)
-        ruling: Ruling = "approved" if decided.state == "approved" else "denied"
-        self.note(intent_of(decided), ruling, now, rule=decided.rule, who=answer.by, reason=answer.reason)
-        return decided
 
     def close_proposal(self, proposal: Proposal, answer: Answer, now: float) -> None:
         """
         Record what somebody decided about one call alone, whatever became of the row meanwhile: a no always counts.
         """
-        ruling: Ruling = "approved" if answer.is_approved is True else "denied"
-        values = {"id": proposal.id, "state": "used" if ruling == "approved" else ruling, "now": now}
-        self._run("close_proposal", {**values, "by": answer.by, "reason": answer.reason})
-        self.note(intent_of(proposal), ruling, now, rule=proposal.rule, who=answer.by, reason=answer.reason)
+        self.vote(proposal, answer, now)
+        state = "used" if answer.is_approved is True else "denied"
+        values = {"id": proposal.id, "state": state, "now": now, "by": answer.by, "reason": answer.reason}
+        self._run("close_proposal", values)
+
+    def reopen(self, proposal: Proposal) -> None:
+        """
+        Let a proposal wait, for as many people as it now says.
+        """
+        self._run("reopen_proposal", {"id": proposal.id, "needed": proposal.needed})
 
     def withdraw(self, proposal: Proposal, ruling: Ruling, now: float, *, rule: str, reason: str) -> None:
         """
@@ -305,4 +329,4 @@ def _held(lease: Lease, now: float) -> dict[str, Any]:
     return {"owner": owner, **at, "until": until, "now": now}
 
 
-_ASKED = ("id", "customer_name", "balance_before", "rule", "why", "asked_at", "expires_at")
+_ASKED = ("id", "customer_name", "balance_before", "rule", "why", "asked_at", "expires_at", "needed")

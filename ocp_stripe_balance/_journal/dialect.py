@@ -17,10 +17,33 @@ _TYPES = {
         "double precision",
     ),
     **dict.fromkeys(
-        ("amount", "attempts", "balance_before", "factor", "number", "owner_pid", "row", "status"), "bigint"
+        (
+            *(
+                "amount",
+                "attempts",
+                "balance_before",
+                "factor",
+                "least",
+                "most",
+                "needed",
+                "number",
+                "owner_pid",
+                "row",
+            ),
+            *("sign", "status"),
+        ),
+        "bigint",
     ),
     **dict.fromkeys(
-        ("has_stated_effect", "is_final", "is_found_later", "is_tagged", "moves_money", "with_references"),
+        (
+            "has_stated_effect",
+            "is_approved",
+            "is_final",
+            "is_found_later",
+            "is_tagged",
+            "moves_money",
+            "with_references",
+        ),
         "integer::boolean",
     ),
     "body": "bytea",

@@ -24,9 +24,17 @@ RIGHTS = {
     "shares": _ALL,
     "totalled": _ALL,
     "totals": _ALL,
+    "votes": ("SELECT", "INSERT"),
     "windows": ("SELECT", "INSERT"),
 }
 """What agents and people do with each table; no decision is ever changed."""
+RIGHTS_OF_CONSOLE = {
+    "attempts": _ALL,
+    "people": ("SELECT", "INSERT", "UPDATE"),
+    "sessions": _ALL,
+    "visits": ("SELECT", "INSERT"),
+}
+"""What the server of the console does besides; what was noted of people is never changed."""
 
 _FACTS = """
 SELECT current_setting('server_version'), rolsuper, has_database_privilege(current_database(), 'CREATE'),

@@ -5,7 +5,8 @@ What the journal keeps: a call and what became of it, and what was decided about
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._domain import (
     Caller,
@@ -20,7 +21,10 @@ from ocp_stripe_balance._domain import (
     State,
     effect_of,
 )
-from ocp_stripe_balance.models import Proposal
+from ocp_stripe_balance.models import Proposal, Vote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Lease(NamedTuple):
@@ -164,6 +168,21 @@ def proposal_of(row: Any) -> Proposal:
     """
     values = {name: row[name] for name in row.keys() if name not in {"number", "key_origin", "moves_money"}}  # noqa: SIM118  a Row iterates over its values
     return Proposal(key_origin=Origin(row["key_origin"]), moves_money=bool(row["moves_money"]), **values)
+
+
+def with_votes(proposal: Proposal, rows: Iterable[Any]) -> Proposal:
+    """
+    The proposal with what people said to it, in rows, oldest first.
+    """
+    yes: list[Vote] = []
+    no: list[Vote] = []
+    for row in rows:
+        texts = {name: row[name] for name in ("how", "at", "reason", "shown", "person")}
+        (yes if row["is_approved"] else no).append(Vote(by=row["who"], **texts))
+    if not yes and not no and proposal.decided_by and proposal.decided_at:  # before there were votes
+        old = Vote(by=proposal.decided_by, how="", at=proposal.decided_at, reason=proposal.reason or "")
+        (no if proposal.state == "denied" else yes).append(old)
+    return replace(proposal, approvals=tuple(yes), denial=no[-1] if no else None)
 
 
 def intent_of(proposal: Proposal) -> Intent:

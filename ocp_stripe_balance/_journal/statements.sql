@@ -53,6 +53,12 @@ WHERE created_at >= :since AND state IN (:state_0, :state_1, :state_2, :state_3,
     AND (:customer IS NULL OR customer = :customer)
 ORDER BY created_at, id
 
+-- moved:
+-- Calls that moved money within a time, some at once, in the order of their numbers.
+SELECT * FROM calls
+WHERE id > :row AND state = 'succeeded' AND moves_money AND spent_at >= :since AND spent_at < :before
+ORDER BY id LIMIT :number
+
 -- calls_of_key:
 -- The calls of that key in every scope, oldest first.
 SELECT * FROM calls WHERE key = :key ORDER BY created_at, id
@@ -116,11 +122,12 @@ WHERE decision = 'refused' AND (:key IS NULL OR key IN (:key, (
 -- Put a call to a person.
 INSERT INTO proposals (
     id, base_url, mode, account, key, key_origin, tool, customer, moves_money, amount, currency, reference,
-    context_id, agent_type, "user", arguments, customer_name, balance_before, rule, why, asked_at, expires_at, state
+    context_id, agent_type, "user", arguments, customer_name, balance_before, rule, why, asked_at, expires_at, needed,
+    state
 ) VALUES (
     :id, :base_url, :mode, :account, :key, :key_origin, :tool, :customer, :moves_money, :amount, :currency, :reference,
     :context_id, :agent_type, :user, :arguments, :customer_name, :balance_before, :rule, :why, :asked_at, :expires_at,
-    'waiting'
+    :needed, 'waiting'
 )
 
 -- proposals:
@@ -159,6 +166,24 @@ UPDATE proposals SET state = 'expired' WHERE id = :id AND state = :state
 -- use_up_proposal:
 -- Mark a proposal as used; who decided stays.
 UPDATE proposals SET state = 'used' WHERE id = :id
+
+-- reopen_proposal:
+-- Let a proposal wait again, for as many people as have to say yes.
+UPDATE proposals SET state = 'waiting', needed = :needed, decided_at = NULL, decided_by = NULL, reason = NULL
+WHERE id = :id
+
+-- insert_vote:
+-- Record what a person said to a proposal.
+INSERT INTO votes (proposal, is_approved, person, who, how, at, reason, shown)
+VALUES (:id, :is_approved, :person, :by, :how, :now, :reason, :shown)
+
+-- votes:
+-- What people said to proposals, oldest first.
+SELECT * FROM votes ORDER BY number
+
+-- votes_of:
+-- What people said to one proposal, oldest first.
+SELECT * FROM votes WHERE proposal = :id ORDER BY number
 
 -- look:
 -- Where on record there is something that stands around a call: under its key, for its reason, or like it. Each is

@@ -7,7 +7,14 @@ A call is sent only where every rule allows it, so a rule can only narrow what t
 from ocp_stripe_balance._policy.amounts import span, threshold_rule
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
 from ocp_stripe_balance._policy.file import Per, Policy, load_policy
-from ocp_stripe_balance._policy.left import what_is_left
+from ocp_stripe_balance._policy.left import BudgetUsed, budgets_used, what_is_left
+from ocp_stripe_balance._policy.people import (
+    Asked,
+    barred,
+    people_needed,
+    two_people_rule,
+    without_requester,
+)
 from ocp_stripe_balance._policy.rules import (
     OF_DELETED,
     budgeted,
@@ -23,13 +30,17 @@ from ocp_stripe_balance._policy.words import in_words, remarks
 
 __all__ = [
     "OF_DELETED",
+    "Asked",
+    "BudgetUsed",
     "Case",
     "Finding",
     "Past",
     "Per",
     "Policy",
     "Words",
+    "barred",
     "budgeted",
+    "budgets_used",
     "check",
     "decide",
     "denied",
@@ -37,11 +48,14 @@ __all__ = [
     "in_words",
     "live",
     "load_policy",
+    "people_needed",
     "remarks",
     "remembered",
     "resumed",
     "span",
     "standing",
     "threshold_rule",
+    "two_people_rule",
     "what_is_left",
+    "without_requester",
 ]

@@ -65,18 +65,13 @@ def limit_rule(policy: Policy, moved: Money) -> Finding:
     def above() -> Words:
         limit = in_units(amount, currency)
         return Words(
-            f"amount {moved.amount} is a {direction} of {asked()}, more than the {limit} allowed for one call",
-            f"Amounts are integers in the smallest unit: {_example(currency)}. If the amount is right, a person "
-            f"must make the entry or set limits.{direction}.{currency} in the policy; do not split it.",
+            f"a {direction} of {asked()} is more than the {limit} allowed for one call",
+            f"Amounts are integers in the smallest unit: {moved.amount} is {asked()}. If that is right, "
+            f"a person must make the entry or set limits.{direction}.{currency} in the policy; do not split it.",
             limit=limit,
         )
 
     return Finding("refused", rule, above)
-
-
-def _example(currency: str) -> str:
-    minor = 5 * 10 ** money.exponent(currency)
-    return f"{minor} is {money.to_text(minor, currency)}"
 
 
 def rate_rule(limit: int, past: Past) -> Finding:
@@ -111,6 +106,14 @@ _WHOSE = {
 }
 
 
+def whose(budget: Budget, intent: Intent) -> str:
+    """
+    Whose calls a budget adds up, of which one would be *intent*.
+    """
+    is_nobody = (budget.per, intent.caller.user) == ("user", None)
+    return "calls without a user" if is_nobody else _WHOSE[budget.per].format(intent=intent)
+
+
 def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past: Past) -> Finding:
     direction, currency = moved.direction, moved.currency
     rule = f"budgets[{number}].{direction}.{currency}"
@@ -120,9 +123,7 @@ def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past:
 
     def what() -> Words:
         limit, left = in_units(amount, currency), money.to_text(left_minor, currency)
-        is_nobody = (budget.per, intent.caller.user) == ("user", None)
-        whose = "calls without a user" if is_nobody else _WHOSE[budget.per].format(intent=intent)
-        room = f"{direction}s for {whose} within {span(budget.window)}: {left} of {limit} is left"
+        room = f"{direction}s for {whose(budget, intent)} within {span(budget.window)}: {left} of {limit} is left"
         return Words(room, limit=limit, left=left)
 
     if asked <= left_minor:

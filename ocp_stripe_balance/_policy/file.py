@@ -18,6 +18,7 @@ from ocp_stripe_balance._domain import Direction
 from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, nearest, shown
+from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance.errors import ConfigurationError
 
 Per = Literal["customer", "user", "agent_type", "context", "all"]
@@ -84,6 +85,19 @@ def _pattern(value: object) -> str:
     return value
 
 
+def one_person(name: str) -> str:
+    """
+    The one spelling of all names of a person: up to an ``@``, in lower case.
+    """
+    return one_spelling(name.partition("@")[0] or name)
+
+
+def _person(value: object) -> str:
+    if not isinstance(value, str) or not one_person(value):
+        raise _wrong(f"{shown(value)} is not a name")
+    return one_person(value)
+
+
 Amount: TypeAlias = Annotated[Decimal, BeforeValidator(_amount)]
 Window: TypeAlias = Annotated[float, BeforeValidator(_window)]
 Currency: TypeAlias = Annotated[str, BeforeValidator(_currency)]
@@ -95,10 +109,10 @@ MetadataKey: TypeAlias = Annotated[str, Field(strict=True, pattern=r"^[^\[\]]{1,
 
 def _once_each(value: object) -> object:
     """
-    A table in which no currency stands twice, in other letters.
+    A table in which no currency, and no person, stands twice in other letters.
     """
     if isinstance(value, dict):
-        seen = [str(name).lower() for name in value]
+        seen = [one_person(str(name)) for name in value]
         twice = next((name for name in seen if seen.count(name) > 1), None)
         if twice is not None:
             raise _wrong(f"{twice} stands there twice")
@@ -107,6 +121,8 @@ def _once_each(value: object) -> object:
 
 Amounts: TypeAlias = Annotated[dict[Currency, Amount], BeforeValidator(_once_each)]
 AmountsOrOther: TypeAlias = Annotated[dict[CurrencyOrOther, Amount], BeforeValidator(_once_each)]
+Person: TypeAlias = Annotated[str, BeforeValidator(_person)]
+AmountsOfPeople: TypeAlias = Annotated[dict[Person, AmountsOrOther], BeforeValidator(_once_each)]
 
 
 class _Section(BaseModel):
@@ -175,6 +191,13 @@ class Approval(_Section):
     above: AmountsOrOther = {}
     """A call of more than this waits for a person, and so does a plan of many that adds up to more; ``other`` stands
     for every currency not listed."""
+    two_people_above: AmountsOrOther = {}
+    """A call of more than this waits for two people, and so does a plan that adds up to more; ``other`` as above."""
+    largest: AmountsOfPeople = {}
+    """The largest amount that each person may approve, by name and currency, as in ``[approval.largest.kim]``. The name
+    ``other`` stands for everybody not named; without it, nobody else approves anything."""
+    not_by_requester: StrictBool = False
+    """Whether who asks, the user of the agent, may not be among those who approve."""
     queue: StrictBool = False
     """Whether a proposal waits in the journal where no approver was given."""
     in_session: StrictBool = False
@@ -251,9 +274,18 @@ class Policy(BaseModel):
         """
         The rule and the amount above which a person decides, or None where nobody is asked.
         """
-        key = currency if currency in self.approval.above else OTHER
-        amount = self.approval.above.get(key)
-        return None if amount is None else (f"approval.above.{key}", amount)
+        return self._above("above", currency)
+
+    def two_people_above(self, currency: str) -> tuple[str, Decimal] | None:
+        """
+        The rule and the amount above which two people decide, or None where one does.
+        """
+        return self._above("two_people_above", currency)
+
+    def _above(self, name: str, currency: str) -> tuple[str, Decimal] | None:
+        amounts = getattr(self.approval, name)
+        key = currency if currency in amounts else OTHER
+        return (f"approval.{name}.{key}", amounts[key]) if key in amounts else None
 
     @property
     def counts(self) -> bool:
@@ -322,7 +354,13 @@ def _decimals(policy: Policy) -> list[str]:
         for direction in ("credit", "debit")
         for currency, amount in getattr(section, direction).items()
     ]
-    amounts += [(f"approval.above.{currency}", currency, amount) for currency, amount in policy.approval.above.items()]
+    of_people = {"above": policy.approval.above, "two_people_above": policy.approval.two_people_above}
+    of_people |= {f"largest.{person}": each for person, each in policy.approval.largest.items()}
+    amounts += [
+        (f"approval.{place}.{currency}", currency, amount)
+        for place, each in of_people.items()
+        for currency, amount in each.items()
+    ]
     return [
         f"{path}: {amount} has more decimals than {currency}, which has {money.exponent(currency)}"
         for path, currency, amount in amounts

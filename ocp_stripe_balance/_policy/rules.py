@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._policy.amounts import budget_rule, limit_rule, rate_rule, span, threshold_rule
 from ocp_stripe_balance._policy.case import Finding, Words, decide
+from ocp_stripe_balance._policy.people import two_people_rule
 from ocp_stripe_balance._text.placeholders import is_unfilled
 from ocp_stripe_balance._text.plain import escaped, moment
 
@@ -67,6 +68,7 @@ def remembered(policy: Policy, case: Case, past: Past) -> Iterator[Finding]:
     if moved is not None:
         yield from budgeted(policy, case.intent, past)
         yield from threshold_rule(policy, moved)
+        yield from two_people_rule(policy, [moved])
     if denial is not None:
         yield _denied_before(denial)
     if case.asks_always:

@@ -4,6 +4,7 @@ A policy in sentences, for the people who answer for it.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._policy.amounts import in_units, span
@@ -125,7 +126,7 @@ def _required(policy: Policy) -> list[str]:
 
 def _approval(policy: Policy) -> Iterator[str]:
     approval = policy.approval
-    if not approval.always and not approval.above:
+    if not _asks(policy):
         yield "Nobody is asked."
         return
     if approval.always:
@@ -133,12 +134,34 @@ def _approval(policy: Policy) -> Iterator[str]:
     else:
         for currency, amount in approval.above.items():
             yield f"A person decides on a call of more than {_amount(amount, currency)}."
+    for currency, amount in approval.two_people_above.items():
+        yield f"Two people decide on a call, or on a plan that adds up to, more than {_amount(amount, currency)}."
+    yield from _largest_of_people(policy)
+    if approval.not_by_requester:
+        yield "Who asked for a call, or made a plan, may not approve it."
     where = (
         "Proposals wait in the journal ('ocp-stripe-balance approvals list')"
         if approval.queue
         else "There is no queue, so without an approver in the agent's code such calls are refused; a proposal waits"
     )
     yield f"{where} for at most {span(approval.expires)}."
+
+
+def _asks(policy: Policy) -> bool:
+    """
+    Whether some rule wants a person asked.
+    """
+    return bool(policy.approval.always or policy.approval.above or policy.approval.two_people_above)
+
+
+def _largest_of_people(policy: Policy) -> Iterator[str]:
+    largest = policy.approval.largest
+    for person, amounts in largest.items():
+        who = "Everybody else" if person == OTHER else person
+        most = [_amount(amount, currency) for currency, amount in amounts.items()]
+        yield f"{who} approves {f'at most {_list(most)}' if most else 'nothing'}."
+    if largest and OTHER not in largest:
+        yield "Nobody else approves anything."
 
 
 def _gaps(policy: Policy) -> Iterator[str]:
@@ -165,7 +188,9 @@ def _gaps(policy: Policy) -> Iterator[str]:
 
 def _in_vain(policy: Policy) -> Iterator[str]:
     sections: list[Any] = [policy.limits, *policy.budgets]
-    named = [currency for each in sections for currency in (*each.credit, *each.debit)] + [*policy.approval.above]
+    approval = policy.approval
+    tables = (approval.above, approval.two_people_above, *approval.largest.values())
+    named = [currency for each in sections for currency in (*each.credit, *each.debit)] + [*chain(*tables)]
     for currency in dict.fromkeys([*(policy.currencies or ()), *named]):
         if currency not in CURRENCIES and currency != OTHER:
             near = nearest(currency, CURRENCIES)
@@ -182,8 +207,11 @@ def _in_vain(policy: Policy) -> Iterator[str]:
 
 def _approval_in_vain(policy: Policy) -> Iterator[str]:
     approval = policy.approval
-    if approval.queue and not approval.above and not approval.always:
-        yield "approval.queue has no effect: no rule wants a person asked."
+    for name in ("queue", "largest", "not_by_requester"):
+        if getattr(approval, name) and not _asks(policy):
+            yield f"approval.{name} has no effect: no rule wants a person asked."
+    if approval.in_session and approval.not_by_requester:
+        yield "approval.in_session has no effect: the client of a session answers for who asked."
     if approval.always and approval.above:
         yield "approval.above has no effect: approval.always asks about every call."
     for currency, threshold in approval.above.items():

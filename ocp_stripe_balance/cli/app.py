@@ -12,10 +12,12 @@ from ocp_stripe_balance.cli import (
     approvals,
     bulk,
     calls,
+    console,
     demo,
     doctor,
     mcp,
     money,
+    people,
     policy,
     sandbox,
     serve,
@@ -56,9 +58,11 @@ app.add_typer(policy.app, name="policy")
 app.command("tools")(tools.tools)
 app.add_typer(mcp.app, name="mcp")
 app.command("serve")(serve.serve)
+app.add_typer(people.app, name="people")
 app.add_typer(tokens.app, name="tokens")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
+app.command("console-demo")(console.console_demo)
 app.command("doctor")(doctor.doctor)
 
 

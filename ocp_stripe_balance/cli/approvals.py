@@ -72,6 +72,10 @@ async def show(ctx: typer.Context, name: Id, *, as_json: Json = False) -> int:
             return 0
         show_fact("proposal", f"{proposal.id}, {_standing(proposal)}")
         show_text(proposal.describe(), FACT_INDENT, keep="\n")
+        for vote in filter(None, (*proposal.approvals, proposal.denial)):
+            said = "no" if vote is proposal.denial else "yes"
+            shown = f", shown {vote.shown[:16]}…" if vote.shown else ""
+            show_fact(said, f"{escaped(vote.describe())}{shown}{f': {escaped(vote.reason)}' if vote.reason else ''}")
         for line in await _since(office, proposal):
             show_fact("also", line)
     return 0
@@ -115,7 +119,13 @@ async def ask_at_terminal(proposal: "Proposal", emails: "Mapping[str, str]") -> 
     """
     address = emails.get(proposal.customer)
     email = f"\n{'e-mail':<11} {escaped(address)}" if address else ""
-    by = f"{whoami()} at the terminal"
+    from ocp_stripe_balance.models import shown_digest  # what --help does not need
+
+    me = whoami()
+    if any(vote.person == me for vote in proposal.approvals):
+        say("You have said yes to it already, and somebody else has to as well.")
+        return None
+    proven = {"by": f"{me} at the terminal", "how": "shell", "shown": shown_digest(proposal), "person": me}
     is_own_command = proposal.rule == "ask_always"
     choices = "[y/N]" if is_own_command else "(y: yes; n: no, and that stands; Enter: not decided)"
     if is_own_command:
@@ -127,8 +137,8 @@ async def ask_at_terminal(proposal: "Proposal", emails: "Mapping[str, str]") -> 
 
         raise CancelledError from None
     if said in _YES:
-        return proposal.approve(by=by)
-    return proposal.deny(by=by) if said in _NO or is_own_command else None
+        return proposal.approve(**proven)
+    return proposal.deny(**proven) if said in _NO or is_own_command else None
 
 
 def ask_at(question: str) -> str:
@@ -175,7 +185,7 @@ def whoami() -> str:
 
 async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: str, is_sure: bool) -> int:
     from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal  # what --help does not need
-    from ocp_stripe_balance.models import PLAN  # as above
+    from ocp_stripe_balance.models import shown_digest  # as above
 
     async with BackOffice() as office:
         proposal = await office.proposal(name)
@@ -183,19 +193,24 @@ async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: 
             say("Nothing was decided.")
             return 2
         decide = proposal.approve if is_yes else proposal.deny
-        answer = decide(by=by or whoami(), reason=reason)
+        # Who it is, the operating system says; a name that was given is a claim.
+        proven = {"how": "shell", "shown": "" if is_sure else shown_digest(proposal), "person": whoami()}
+        answer = decide(by=by or whoami(), reason=reason, **proven)
         done = await office.decide(answer) or proposal
     wanted = "approved" if is_yes else "denied"
-    if done.state != wanted or done.decided_by != answer.by:
+    is_first = is_yes and done.state == "waiting" and [each.by for each in done.approvals][-1:] == [answer.by]
+    if not is_first and (done.state != wanted or done.decided_by != answer.by):
         raise NotSentError(f"Nothing was changed: proposal {done.id} is {_standing(done)}.")
     whose = f" for {done.customer}" if done.customer else ""
-    run.done = f"{wanted}: {done.effect}{whose}, by {done.decided_by}"
+    run.done = f"{wanted}: {done.effect}{whose}, by {answer.by}"
     if run.as_json:
         run.print_facts(facts_of_proposal(done))
     else:
         show_text(run.done)
     run.flush()
-    if is_yes and done.tool == PLAN:
+    if is_first:
+        say(f"Somebody else has to say yes too, until {local(done.expires_at)}: {done.needed} people are needed.")
+    elif is_yes and done.is_plan:
         say(f"The plan may now be run until {local(done.expires_at)}: ocp-stripe-balance bulk run PLAN")
         say("Of each row, the other rules of the policy still hold.")
     elif is_yes:
@@ -227,7 +242,8 @@ def _standing(proposal: "Proposal") -> str:
     What has become of a proposal, in words.
     """
     if not proposal.decided_by or not proposal.decided_at:
-        return proposal.state
+        so_far = f", {len(proposal.approvals)} of {proposal.needed} people said yes"
+        return proposal.state + (so_far if proposal.needed > 1 and proposal.state == "waiting" else "")
     verb = "denied" if proposal.state == "denied" else "approved"
     done = f"{verb} by {proposal.decided_by} at {local(proposal.decided_at)}"
     return {"used": f"{done}, and used", "expired": f"{done}, and expired"}.get(proposal.state, done)

@@ -17,6 +17,7 @@ from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError, PolicyRefusedError
+from ocp_stripe_balance.models import shown_digest
 from ocp_stripe_balance.serving.flights import Flights
 
 if TYPE_CHECKING:
@@ -145,14 +146,16 @@ class Desk:
 
         Raises:
             NotSentError: the journal does not have it, or cannot be used.
+            PolicyRefusedError: the caller's yes does not count.
         """
         try:
             async with BackOffice(self.settings, self._journal) as office, asyncio.timeout(self.settings.timeout):
                 proposal = await office.proposal(proposal_id)
                 if decision is None:
                     return proposal
-                by = f"{self.caller} in the session"
-                answer = proposal.approve(by=by) if decision else proposal.deny(by=by)
+                decide = proposal.approve if decision else proposal.deny
+                by, shown = f"{self.caller} in the session", shown_digest(proposal)
+                answer = decide(by=by, how="session", shown=shown, person=self.caller)
                 return await office.decide(answer) or proposal
         except TimeoutError as error:
             message = "Nothing was sent: the journal was busy until the deadline."

@@ -47,6 +47,8 @@ class Gateway:
         self.journal = Journal(place, patience_s=settings.timeout, counts=True)
         self.office = BackOffice(settings, self.journal)
         self.tokens = Tokens(settings)
+        self.closing = asyncio.Event()
+        """Set when no more is taken, so that pages which wait for news end."""
         self.gate = Gate(self.tokens, user)
         self._desks: dict[Token, Desk] = {}
         self._turn = asyncio.Lock()
@@ -96,4 +98,5 @@ class Gateway:
         """
         Take no more calls; each that is under way is answered with what is known of it.
         """
+        self.closing.set()
         await asyncio.gather(*(desk.close(_PATIENCE_S) for desk in self._desks.values()))

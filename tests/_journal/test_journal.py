@@ -62,6 +62,7 @@ from ocp_stripe_balance._domain import Scope, State
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._journal.statements import migrations
+from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance.errors import IdempotencyConflictError, RateLimitError, ResourceMissingError
 
 if TYPE_CHECKING:
@@ -1070,6 +1071,7 @@ def file_of_format(path: Path, number: int) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True)
     db = sqlite3.connect(path, isolation_level=None)
+    db.create_function("one_spelling", 1, one_spelling)
     db.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
     for version, script in enumerate(migrations()[:number], 1):
         for statement in script:
@@ -1116,6 +1118,28 @@ async def test_facts_that_were_hidden_in_texts_move_to_columns(path: Path) -> No
     assert "reconciled" == found["rev-ticket-1"].outcome.note
     assert ("somewhere", 77) == found[f"rev-{derived}"].lease[1:3]
     assert None is found["update"].intent.money
+
+
+@pytest.mark.file_only("formats of before")
+async def test_yes_of_before_there_were_votes_is_one_persons(path: Path) -> None:
+    """A file of the format before: who decided is who voted."""
+    db = file_of_format(path, 12)
+    db.execute(
+        "INSERT INTO proposals (id, base_url, mode, account, key, tool, customer, amount, currency, context_id, "
+        "agent_type, arguments, rule, why, asked_at, expires_at, state, decided_at, decided_by, reason) VALUES "
+        "('ap_1', 'b', 'test', '', 'k', 't', 'c', -5, 'usd', 'ocp', '', '{}', 'approval.always', '', 1, 9e9, "
+        "'approved', 2, 'ana', 'fine')"
+    )
+    db.close()
+    journal = Journal(path)
+    (found,) = await journal.run(lambda book: book.proposals(3.0))
+    await journal.aclose()
+    assert ("approved", 1, [("ana", 2.0, "fine")], None) == (
+        found.state,
+        found.needed,
+        [(each.by, each.at, each.reason) for each in found.approvals],
+        found.denial,
+    )
 
 
 async def test_journals_close_and_open_again(place: Place) -> None:

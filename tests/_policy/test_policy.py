@@ -145,6 +145,11 @@ BOTH_SIDES: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any
         order(amount=-500),
         order(amount=-501),
     ),
+    "approval.two_people_above.usd": (
+        {"approval": {"two_people_above": {"usd": "5"}}},
+        order(amount=-500),
+        order(amount=-501),
+    ),
     "approval.always": ({"approval": {"above": {"usd": "5"}}}, order(), order()),
 }
 
@@ -620,6 +625,11 @@ WRONG = {
     "[[budgets]]\nper = 'all'\nwindow = '1h'\ncredit = {usd = '1.001'}": "budgets[0].credit.usd: 1.001 has more",
     "[[budgets]]\nper = 'one'\nwindow = '1h'\ncredit = {usd = '1'}": "budgets[0].per: 'one' is none of 'customer'",
     "[approval]\nabove = {usd = 10}": "approval.above.usd: 10 could be read as cents",
+    "[approval]\ntwo_people_above = {usd = '1.001'}": "approval.two_people_above.usd: 1.001 has more decimals than usd",
+    "[approval.largest.kim]\nusd = '0.001'": "approval.largest.kim.usd: 0.001 has more decimals than usd",
+    "[approval.largest]\nkim = '5'": "approval.largest.kim: write a table, such as",
+    "[approval.largest.kim]\n[approval.largest.'Kim@host']": "approval.largest: kim stands there twice",
+    "[approval.largest.'']": "approval.largest.: '' is not a name",
     "[approval]\nqueue = 'yes'": "approval.queue: write true or false, without quotes",
     "[approval]\nexpires = '0h'": "approval.expires: '0h' is not a span of time",
     "directions = [": "policy.toml is not TOML",
@@ -714,6 +724,11 @@ REMARKS: dict[str, dict[str, Any]] = {
         "approval": {"above": {"eur": "20"}},
     },
     "approval.queue has no effect": {"approval": {"queue": True}},
+    "approval.largest has no effect": {"approval": {"largest": {"kim": {"usd": "1"}}}},
+    "approval.not_by_requester has no effect": {"approval": {"not_by_requester": True}},
+    "approval.in_session has no effect": {
+        "approval": {"always": True, "queue": True, "in_session": True, "not_by_requester": True}
+    },
     "approval.above has no effect": {"approval": {"always": True, "above": {"usd": "1"}}},
     "cus_1 is both allowed and denied": {"customers": {"allow": ["cus_1"], "deny": ["cus_1"]}},
     "gpb is no currency Stripe lists; did you mean ": {"limits": {"credit": {"gpb": "1"}}},
@@ -750,7 +765,13 @@ def test_the_words_name_every_number() -> None:
         require={"stated_effect": True, "reference": True, "description": True, "metadata": ["ticket"]},
         limits={"debit": {"usd": "12.34", "other": "5"}},
         budgets=[{"per": "user", "window": "90m", "debit": {"jpy": "777"}}],
-        approval={"above": {"usd": "3.21"}, "expires": "2d"},
+        approval={
+            "above": {"usd": "3.21"},
+            "two_people_above": {"jpy": "888"},
+            "largest": {"Kim": {"usd": "9.87", "other": "6"}, "zoe": {}},
+            "not_by_requester": True,
+            "expires": "2d",
+        },
     )
     text = " ".join(sentence for _, sentence in in_words(policy, allow_live=False))
     for words in (
@@ -761,7 +782,9 @@ def test_the_words_name_every_number() -> None:
             "metadata.ticket",
         ),
         *("12.34 usd", "5 of the currency's units", "each user", "777 jpy of debits", "90 minutes", "3.21 usd"),
-        *("2 days", "no queue", "the call is refused"),
+        *("2 days", "no queue", "the call is refused", "Two people decide on a call, or on a plan", "888 jpy"),
+        *("kim approves at most 9.87 usd and 6 of the", "zoe approves nothing", "Nobody else approves anything"),
+        "Who asked for a call, or made a plan, may not approve it",
     ):
         assert words in text
     assert "Nobody is asked" in " ".join(sentence for _, sentence in in_words(Policy(), allow_live=False))

@@ -146,6 +146,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
     check_bulk(desk, customer, tmp_path / "list.csv")
     check_tokens(desk)
+    check_people(desk)
     assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
 
 
@@ -159,6 +160,19 @@ def check_tokens(desk: Desk) -> None:
         assert True is desk.told(*words, "revoke", "laptop")["revoked"]
 
 
+def check_people(desk: Desk) -> None:
+    pytest.importorskip("argon2")
+    words = "correct horse battery\n"
+    assert desk.told("people", "add", "ana", "--role", "sees", "--role", "decides", stdin=words)["added"]
+    assert desk.told("people", "password", "ana", stdin=words)["password_changed"]
+    assert desk.told("people", "roles", "ana", "--role", "sees")["roles_changed"]
+    assert desk.told("people", "disable", "ana")["disabled"]
+    assert [["sees"]] == [each["roles"] for each in desk.told("people", "list")["people"]]
+    assert desk.told("people", "enable", "ana")["enabled"]
+    visits = desk.told("people", "log", "ana")["visits"]
+    assert ["enabled", "disabled", "roles changed", "password changed", "made"] == [each["what"] for each in visits]
+
+
 def check_bulk(desk: Desk, customer: str, source: Path) -> None:
     source.write_text(f"customer,amount\n{customer},3.00\n")
     plan = desk.told("bulk", "plan", str(source), *CAMPAIGN)["plan"]
@@ -166,6 +180,10 @@ def check_bulk(desk: Desk, customer: str, source: Path) -> None:
     assert {"succeeded": 1} == desk.told("bulk", "status", plan)["rows"]
     assert desk.told("bulk", "report", plan)["report"] == f"{plan}.report.csv"
     assert 300 == desk.told("bulk", "reverse", plan)["sums"][0]["amount"]
+    by_order = desk.told("calls", "sums", "--by", "metadata.order")["sums"]
+    assert {"1": 250} == {each["metadata.order"]: each["amount"] for each in by_order if each["metadata.order"]}
+    chosen = ("bulk", "customers", str(source.with_name("chosen.csv")), "--amount", "1", "--currency", "usd")
+    assert 0 < desk.told(*chosen)["number"]
 
 
 def test_help_is_whole_and_in_plain_words() -> None:
@@ -271,6 +289,8 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("1 (credit 3.00 usd)", ("bulk", "status", plan)),
         ("Written to", ("bulk", "report", plan)),
         ("debit 3.00 usd in 1 entry", ("bulk", "reverse", plan)),
+        ("Look it through", ("bulk", "customers", "chosen.csv", "--amount", "1", "--currency", "usd")),
+        ("credit 14.01 usd", ("calls", "sums", "--by", "customer")),
         ("more than 20.00 usd", ("policy", "show")),
         ("is valid", ("policy", "check", str(tmp_path / "policy.toml"))),
         ("would be sent", ("policy", "explain", str(tmp_path / "order.json"))),

@@ -23,6 +23,7 @@ from programs import folder, started
 
 from ocp_stripe_balance import OCPAgent, Settings, errors
 from ocp_stripe_balance._journal.sqlite import open_database
+from ocp_stripe_balance._policy import in_words, load_policy
 from ocp_stripe_balance.sandbox import FaultKind, Sandbox
 
 if TYPE_CHECKING:
@@ -92,6 +93,14 @@ def test_consoles_run(page: Path, tmp_path: Path) -> None:
             open_database(tmp_path / "journal.sqlite3").close()
         lines = [f"{line}; test $? = {code} || exit 9" for line, code in commands(page)]
         run("bash", "-xc", "\n".join(lines), cwd=tmp_path, **variables)
+
+
+def test_policy_of_who_may_say_yes_says_all_of_it() -> None:
+    """The one of the page, in sentences."""
+    policy = load_policy(tomllib.loads(block(POLICY, "people")))
+    said = " ".join(sentence for _, sentence in in_words(policy, allow_live=False))
+    for words in ("500.00 usd", "kim approves at most 200.00 usd", "Everybody else approves", "may not approve it"):
+        assert words in said
 
 
 def test_policy_worth_copying_says_what_is_shown(tmp_path: Path) -> None:
