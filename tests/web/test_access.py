@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from places import ON_BOTH, look
+from terminal import at_terminal, in_pipe
 
 pytest.importorskip("argon2")
 from argon2 import PasswordHasher
@@ -270,9 +271,9 @@ async def test_a_session_ends(ana: Browser, change: str) -> None:
             site.clock.now += IDLE_S
         case _:
             end = site.clock.now + LONGEST_S
-            while site.clock.now < end - 1000:
+            while site.clock.now < end - IDLE_S:
                 assert 200 == (await ana.get("/any")).status_code
-                site.clock.now += 1000
+                site.clock.now += IDLE_S - 1
             site.clock.now = end
     assert 303 == (await ana.get("/any")).status_code
     password = "another long password" if change == "password" else PASSWORD
@@ -318,6 +319,16 @@ async def test_accounts_are_made_once_and_with_a_password_worth_it(site: Site) -
     with pytest.raises(ConfigurationError, match="There is no account"):
         await site.accounts.disable("anna")
     assert ["ana"] == [each.name for each in await site.accounts.all()]
+
+
+@pytest.mark.parametrize(("typed", "code"), [((PASSWORD, PASSWORD), 0), ((PASSWORD, "another one"), 2)])
+def test_a_password_is_typed_twice_where_nobody_sees_it(
+    typed: tuple[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(typed)
+    monkeypatch.setattr("getpass.getpass", lambda _: next(answers))
+    assert code == at_terminal("people", "add", "ana", "--role", "sees").code
+    assert ("ana" in in_pipe("people", "list").out) is (code == 0)
 
 
 async def test_the_page_needs_no_script_and_helps_password_managers(site: Site) -> None:
