@@ -108,6 +108,8 @@ async def test_a_session_that_the_browser_brought_is_never_the_one_it_gets(site:
         (None, {"Origin": "https://evil.example"}),
         (None, {"Origin": "null"}),
         (None, {"Origin": ""}),
+        (None, {"Origin": "http://127.0.0.1:1"}),
+        (None, {"Origin": "https://127.0.0.1"}),
         (None, {"Sec-Fetch-Site": "cross-site"}),
         (None, {"Sec-Fetch-Site": "same-site"}),
         (None, {"Host": "evil.example"}),
@@ -121,9 +123,11 @@ async def test_what_another_site_sends_does_nothing(ana: Browser, csrf: str | No
         async with ana.site.browser() as other:
             await other.sign_in()
             csrf = await other.csrf()
-    assert 403 == (await ana.sends("/any", csrf, **headers)).status_code
+    refused = await ana.sends("/any", csrf, **headers)
+    assert refused.status_code in {403, 421}
     assert [] == ana.site.done
-    assert ("refused", "ana") == (await ana.site.log())[-1][:2]
+    is_by_name = "/problems/" in refused.text or "misdirected" in refused.text  # before anybody looks who it is
+    assert is_by_name or ("refused", "ana") == (await ana.site.log())[-1][:2]
 
 
 async def test_who_says_nothing_of_where_it_comes_from_does_nothing(ana: Browser) -> None:

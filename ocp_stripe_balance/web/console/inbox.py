@@ -48,6 +48,8 @@ class Item(NamedTuple):
     shown: str
     """The digest of that."""
     alike: list[Record]
+    objection: str | None = None
+    """Why the person's yes would not count."""
 
 
 class Became(NamedTuple):
@@ -73,7 +75,7 @@ async def _inbox(request: Request, notice: Notice | None = None, status: int = 2
     office: BackOffice = request.app.state.gateway.office
     newest = await office.pages.newest()
     found, total = await office.pages.waiting(_MOST)
-    items = [await _item(office, each) for each in found]
+    items = [await _item(request, each) for each in found]
     return render(request, "inbox.html", items=items, total=total, newest=newest, notice=notice, status=status)
 
 
@@ -90,11 +92,8 @@ async def _page(request: Request, proposal_id: str, notice: Notice | None = None
     found = await office.pages.proposal(proposal_id)
     if found is None:
         return problem(request, "No such proposal", "The journal has no proposal of that ID.", status=404)
-    if notice is None and found.state == "waiting" and Role.DECIDES in request.state.person.roles:
-        why = office.objection(found, request.state.person.name)
-        notice = Notice(f"Your yes would not count: {why}.", "warn") if why else None
-    _, shown, related = await _item(office, found)
-    return render(request, "proposal.html", status=status, notice=notice, proposal=found, shown=shown, related=related)
+    item = await _item(request, found)
+    return render(request, "proposal.html", status=status, notice=notice, each=item)
 
 
 @signed_in(Role.DECIDES)
@@ -210,10 +209,13 @@ def standing(proposal: Proposal) -> str:
     return ", and ".join(filter(None, (by, also))) or proposal.state
 
 
-async def _item(office: BackOffice, found: Proposal) -> Item:
-    since = time.time() - _ALIKE_S
+async def _item(request: Request, found: Proposal) -> Item:
+    office: BackOffice = request.app.state.gateway.office
+    person, since = request.state.person, time.time() - _ALIKE_S
+    may_decide = found.state == "waiting" and Role.DECIDES in person.roles
+    objection = office.objection(found, person.name) if may_decide else None
     alike = await office.pages.alike(found, since, _MOST_ALIKE) if found.customer else []
-    return Item(found, shown_digest(found), alike)
+    return Item(found, shown_digest(found), alike, objection)
 
 
 async def _of_done(request: Request) -> Notice | None:
