@@ -115,7 +115,7 @@ async def test_a_list_goes_from_the_browser_to_the_ledger_and_back(desk: Desk, t
 
 async def test_mistakes_are_told_and_what_others_wrote_is_not_obeyed(desk: Desk) -> None:
     """Each by line and column; a form that says what cannot be, before anything is kept."""
-    path = await desk.planned(f"customer,amount\ncus_none,x\ncus_none,1\n", name=f"../{HOSTILE}.csv")
+    path = await desk.planned("customer,amount\ncus_none,x\ncus_none,1\n", name=f"../{HOSTILE}.csv")
     assert "line 2, amount" in await desk.page(path)
     good = f"customer,amount\n{desk.stripe.create_customer()},1.00\n"
     await desk.page(fine := await desk.planned(good, reference=HOSTILE, description=HOSTILE))
