@@ -99,6 +99,7 @@ clean: ## remove what was built and installed
 .venv/tools: .venv/python pyproject.toml
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench,web,browser]'
+	@command -v chromium >/dev/null || $(BIN)/playwright install chromium || echo "No Chromium: the tests in a browser will say that they did not run."
 	@touch $@
 
 .venv/docs: .venv/python pyproject.toml
