@@ -16,7 +16,7 @@ demo: .venv/wheel ## the main job on the embedded sandbox
 
 console: .venv/wheel ## the console on the sandbox with an agent at work, until Ctrl-C; prints who may sign in
 	@$(BIN)/pip install --quiet --disable-pip-version-check '.[web]'
-	@$(BIN)/ocp-stripe-balance console-demo
+	@$(BIN)/ocp-stripe-balance console
 
 pictures: .venv/tools .venv/wheel ## the pictures of the console in the docs; needs Chromium
 	$(BIN)/python scripts/screenshots.py

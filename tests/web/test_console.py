@@ -355,6 +355,6 @@ async def test_the_demo_shows_everything_within_a_minute(tmp_path: Path) -> None
 
 
 def test_the_demo_is_a_command() -> None:
-    done = at_terminal("console-demo", interrupt_at="both have to say yes", columns=200)
+    done = at_terminal("console", interrupt_at="both have to say yes", columns=200)
     assert 0 == done.code
     assert "Sign in as ada with the password" in done.out
