@@ -38,8 +38,8 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
 	build/floors/bin/pytest -n 2
 
-test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients that others wrote against our server; needs npm
-	TEST_CLIENTS=1 $(BIN)/pytest tests/doors/test_mcp_clients.py
+test-clients: .venv/tools .venv/wheel build/clients/node_modules ## clients that others wrote against our servers; needs npm
+	TEST_CLIENTS=1 $(BIN)/pytest tests/doors/test_mcp_clients.py tests/web/test_api_programs.py
 
 test-crewai: .venv/wheel ## CrewAI's loop, which needs a gigabyte of packages
 	$(PYTHON) -m venv build/crewai
