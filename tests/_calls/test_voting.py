@@ -5,6 +5,8 @@ Two people, a largest amount for each, and never who asked: whatever the door, t
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ from helpers import TOOL, admit, decisions, draft, ledger, order, proposals, run
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from places import Places, opened, settings_on_server
 
 from ocp_stripe_balance import ApprovalRequiredError, OCPAgent, Policy, PolicyRefusedError, Proposal, Settings
 from ocp_stripe_balance._calls import voting
@@ -42,8 +45,7 @@ def policy_of(approval: dict[str, Any]) -> Policy:
 NOW = 1_000_000.0
 POLICIES = {"one": policy_of(ONE), "two": policy_of(TWO), "strict": policy_of(STRICT)}
 # A person has several names.
-BEHIND = {"ana": "ana", "Ana@laptop": "ana", "bob": "bob", "bob@example.com": "bob", "kim": "kim", "ola": "ola"}
-BEHIND |= {"OLA@host": "ola", "": ""}
+BEHIND = {"ana": "ana", "Ana@laptop": "ana", "bob": "bob", "kim": "kim", "OLA@host": "ola", "": ""}
 PEOPLE = st.sampled_from(sorted(BEHIND))
 CLAIMS = st.sampled_from(["", "ana", "zoe"])
 IN_FORCE = st.sampled_from(["one", "two", "strict", "strict"])
@@ -61,16 +63,21 @@ class Voting(RuleBasedStateMachine):
     Answers by the queue and in hand, calls, failures and other policies in any order.
     """
 
+    engine = "memory"
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.journal = Journal(None, clock=lambda: NOW)
+        self.folder = tempfile.TemporaryDirectory()
+        self.places = Places(self.engine, Path(self.folder.name))
+        place = None if self.engine == "memory" else self.places("journal")
+        self.journal = Journal(place, clock=lambda: NOW, open_database=opened)
         self.cast: list[tuple[str, str]] = []
         """Every yes that was ever said, with the proposal that it was about."""
         self.said_no = False
         self.proposal: Proposal | None = None
 
-    @initialize(amount=st.sampled_from([4_00, 150_00, 600_00]))
+    @initialize(amount=st.sampled_from([4_00, 250_00, 600_00, 600_00]))
     def begin(self, amount: int) -> None:
         self.amount = amount
         self.call = draft("k", amount, user="ola@host")
@@ -82,7 +89,7 @@ class Voting(RuleBasedStateMachine):
     def make(self, policy: str) -> None:
         self.made(self.call, policy)
 
-    @rule(name=PEOPLE, claim=CLAIMS, policy=IN_FORCE, is_yes=st.sampled_from([True] * 9 + [False]))
+    @rule(name=PEOPLE, claim=CLAIMS, policy=IN_FORCE, is_yes=st.sampled_from([True] * 15 + [False]))
     def say(self, name: str, claim: str, policy: str, is_yes: bool) -> None:
         """By the queue: whoever decides may have another policy than the agent."""
         if self.proposal is not None:
@@ -131,11 +138,25 @@ class Voting(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.journal.aclose())
+        self.places.close()
+        self.folder.cleanup()
         self.loop.close()
 
 
-Voting.TestCase.settings = hypothesis_settings(max_examples=80, stateful_step_count=20, deadline=None)
+Voting.TestCase.settings = hypothesis_settings(max_examples=100, stateful_step_count=25, deadline=None)
 TestVoting = Voting.TestCase
+
+
+class VotingOnServer(Voting):
+    """
+    The same, with the votes on a server.
+    """
+
+    engine = "postgres"
+
+
+VotingOnServer.TestCase.settings = settings_on_server(Voting, max_examples=8)
+TestVotingOnServer = VotingOnServer.TestCase
 
 
 # By each door

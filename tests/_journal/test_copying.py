@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from helpers import TOOL, admit, connect, draft, ledger, order, run, settle
+from helpers import TOOL, admit, connect, decide, draft, ledger, order, proposals, run, settle
 from places import look
 from postgres import as_role, new_database
 from programs import started
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.sandbox import Sandbox
 
 POLICY = {"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "10.00"}}], "calls_per_minute": 1000}
-TABLES = ("calls", "decisions", "proposals", "joined", "totals", "totalled")
+TABLES = ("calls", "decisions", "proposals", "joined", "votes", "totals", "totalled")
 # A process that is killed when so many batches are written.
 KILLED = """
 import os, sys
@@ -100,6 +100,8 @@ async def filled(place: Place, keys: int = 7) -> None:
             await settle(journal, admitted.record, state, is_final=True)
     for key in ("asked", "joined"):  # the second joins the proposal of the first
         await admit(journal, draft(key, -500, "big", arguments=json.dumps(order("cus_1"))), queue)
+    (asked,) = await proposals(journal)
+    await decide(journal, asked.approve(by="ana", how="password"))
     await journal.aclose()
     body = r"'\x00ff'" if isinstance(place, DatabaseURL) else "X'00FF'"
     execute(place, f"UPDATE calls SET body = {body} WHERE key = 'k0'")  # noqa: S608  ours
@@ -129,7 +131,7 @@ async def test_a_copy_is_whole_and_goes_on(
     before, copying = rows(source), Copying(source, target, batch=3)
     assert all(before.values())
     steps = list(copying.steps())
-    records = sum(len(before[table]) for table in TABLES[:4])
+    records = sum(len(before[table]) for table in TABLES[:5])
     assert (records, records, records) == (*steps[-1], copying.proof.records)
     assert (True, before, before) == (copying.proof.is_whole, rows(target), rows(source))
     async with await connect(stripe, journal=text(target), policy=POLICY) as agent:
@@ -252,10 +254,10 @@ async def test_the_command_tells_what_was_counted(sides: Sides) -> None:
     assert "secret" in url
     told = run("calls", "copy", text(source), url)
     assert "secret" not in told.stdout + told.stderr
-    assert (0, "All 18 records are in the copy") == (told.returncode, told.stderr[:30])
+    assert (0, "All 20 records are in the copy") == (told.returncode, told.stderr[:30])
     assert "calls      test  usd  succeeded" in told.stdout
     document = json.loads(run("calls", "copy", text(source), url, "--json").stdout)
-    assert (True, 18, 0) == (document["is_whole"], document["records"], document["wrong_totals"])
+    assert (True, 20, 0) == (document["is_whole"], document["records"], document["wrong_totals"])
     (paid,) = [each for each in document["counts"] if each["outcome"] == "succeeded"]
     assert (paid["number"], paid["amount"]) == (paid["copied"], paid["copied_amount"])
     for words in (("calls", "copy", url, url), ("calls", "copy", source.name, f"{url}#")):  # type: ignore[union-attr]  # a file

@@ -62,6 +62,7 @@ from ocp_stripe_balance._domain import Scope, State
 from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._journal.statements import migrations
+from ocp_stripe_balance._text.spelling import one_spelling
 from ocp_stripe_balance.errors import IdempotencyConflictError, RateLimitError, ResourceMissingError
 
 if TYPE_CHECKING:
@@ -1070,6 +1071,7 @@ def file_of_format(path: Path, number: int) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True)
     db = sqlite3.connect(path, isolation_level=None)
+    db.create_function("one_spelling", 1, one_spelling)
     db.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)")
     for version, script in enumerate(migrations()[:number], 1):
         for statement in script:
