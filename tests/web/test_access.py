@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from places import ON_BOTH, look
+from terminal import at_terminal, in_pipe
 
 pytest.importorskip("argon2")
 from argon2 import PasswordHasher
@@ -108,6 +109,8 @@ async def test_a_session_that_the_browser_brought_is_never_the_one_it_gets(site:
         (None, {"Origin": "https://evil.example"}),
         (None, {"Origin": "null"}),
         (None, {"Origin": ""}),
+        (None, {"Origin": "http://127.0.0.1:1"}),
+        (None, {"Origin": "https://127.0.0.1"}),
         (None, {"Sec-Fetch-Site": "cross-site"}),
         (None, {"Sec-Fetch-Site": "same-site"}),
         (None, {"Host": "evil.example"}),
@@ -121,9 +124,11 @@ async def test_what_another_site_sends_does_nothing(ana: Browser, csrf: str | No
         async with ana.site.browser() as other:
             await other.sign_in()
             csrf = await other.csrf()
-    assert 403 == (await ana.sends("/any", csrf, **headers)).status_code
+    refused = await ana.sends("/any", csrf, **headers)
+    assert refused.status_code in {403, 421}
     assert [] == ana.site.done
-    assert ("refused", "ana") == (await ana.site.log())[-1][:2]
+    is_by_name = "/problems/" in refused.text or "misdirected" in refused.text  # before anybody looks who it is
+    assert is_by_name or ("refused", "ana") == (await ana.site.log())[-1][:2]
 
 
 async def test_who_says_nothing_of_where_it_comes_from_does_nothing(ana: Browser) -> None:
@@ -266,9 +271,9 @@ async def test_a_session_ends(ana: Browser, change: str) -> None:
             site.clock.now += IDLE_S
         case _:
             end = site.clock.now + LONGEST_S
-            while site.clock.now < end - 1000:
+            while site.clock.now < end - IDLE_S:
                 assert 200 == (await ana.get("/any")).status_code
-                site.clock.now += 1000
+                site.clock.now += IDLE_S - 1
             site.clock.now = end
     assert 303 == (await ana.get("/any")).status_code
     password = "another long password" if change == "password" else PASSWORD
@@ -314,6 +319,16 @@ async def test_accounts_are_made_once_and_with_a_password_worth_it(site: Site) -
     with pytest.raises(ConfigurationError, match="There is no account"):
         await site.accounts.disable("anna")
     assert ["ana"] == [each.name for each in await site.accounts.all()]
+
+
+@pytest.mark.parametrize(("typed", "code"), [((PASSWORD, PASSWORD), 0), ((PASSWORD, "another one"), 2)])
+def test_a_password_is_typed_twice_where_nobody_sees_it(
+    typed: tuple[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(typed)
+    monkeypatch.setattr("getpass.getpass", lambda _: next(answers))
+    assert code == at_terminal("people", "add", "ana", "--role", "sees").code
+    assert ("ana" in in_pipe("people", "list").out) is (code == 0)
 
 
 async def test_the_page_needs_no_script_and_helps_password_managers(site: Site) -> None:
