@@ -104,15 +104,15 @@ class Draft:
         """
         self._db.close()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row) -> int:
         """
-        One more row.
+        One more row; how many there are.
         """
         given = row.parameters
         reference = one_spelling(given["reference"])
         values = (row.line, given["customer"], given["amount"], given["currency"], reference, json.dumps(given))
         insert = "INSERT INTO rows (line, customer, amount, currency, reference, parameters) VALUES (?, ?, ?, ?, ?, ?)"
-        self._db.execute(insert, values)
+        return self._db.execute(insert, values).lastrowid or 0
 
     def __len__(self) -> int:
         """

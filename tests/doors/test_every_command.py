@@ -179,6 +179,10 @@ def check_bulk(desk: Desk, customer: str, source: Path) -> None:
     assert {"succeeded": 1} == desk.told("bulk", "status", plan)["rows"]
     assert desk.told("bulk", "report", plan)["report"] == f"{plan}.report.csv"
     assert 300 == desk.told("bulk", "reverse", plan)["sums"][0]["amount"]
+    by_order = desk.told("calls", "sums", "--by", "metadata.order")["sums"]
+    assert {"1": 250} == {each["metadata.order"]: each["amount"] for each in by_order if each["metadata.order"]}
+    chosen = ("bulk", "customers", str(source.with_name("chosen.csv")), "--amount", "1", "--currency", "usd")
+    assert 0 < desk.told(*chosen)["number"]
 
 
 def test_help_is_whole_and_in_plain_words() -> None:
@@ -284,6 +288,8 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("1 (credit 3.00 usd)", ("bulk", "status", plan)),
         ("Written to", ("bulk", "report", plan)),
         ("debit 3.00 usd in 1 entry", ("bulk", "reverse", plan)),
+        ("Look it through", ("bulk", "customers", "chosen.csv", "--amount", "1", "--currency", "usd")),
+        ("credit 14.01 usd", ("calls", "sums", "--by", "customer")),
         ("more than 20.00 usd", ("policy", "show")),
         ("is valid", ("policy", "check", str(tmp_path / "policy.toml"))),
         ("would be sent", ("policy", "explain", str(tmp_path / "order.json"))),
