@@ -170,8 +170,10 @@ async def test_an_answer_counts_once_and_only_for_what_was_shown(
     assert 409 == (await say(ada, proposal, "deny")).status_code
     for _ in range(2):
         async with OCPAgent("support", "bot", settings=site.gateway.settings, journal=site.gateway.journal) as agent:
-            await agent.credit(customer, "75.00", "usd", reference="ticket 75.00")
+            made = await agent.credit(customer, "75.00", "usd", reference="ticket 75.00")
     assert 1 == len(await ledger(stripe, customer))
+    reverse = await ada.get("/console/reverse", params={"entry": made.data["id"], "customer": customer})
+    assert "It then is in the inbox" in reverse.text
 
 
 async def test_who_may_not_decide_is_told_why(site: Site, ada: Browser, customer: str) -> None:
@@ -332,13 +334,18 @@ async def test_the_overview_tells_what_moved_what_is_left_and_what_was_refused(
     assert "<code>default limit</code>" in text
 
 
+FEW = " USING INDEX (calls_unsettled|proposals_waiting)$"
+
+
 def test_no_page_reads_a_whole_table(tmp_path: Path) -> None:
     """Each statement finds what it reads by an index, or stops at a number of rows."""
     db = open_database(tmp_path / "journal")
     for name, statement in statements("pages").items():
         names = dict.fromkeys(re.findall(r":(\w+)", statement), 1)
         plan = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", names)]
-        scanned = [step for step in plan if re.search(r"SCAN (calls|proposals|decisions|joined)\b(?! USING)", step)]
+        scanned = [
+            step for step in plan if re.search(rf"SCAN (calls|proposals|decisions|joined|totals)\b(?!{FEW})", step)
+        ]
         assert [] == scanned or "ORDER BY number DESC LIMIT 10000" in statement, (name, plan)
     db.close()
 
