@@ -55,10 +55,10 @@ def application(gateway: Gateway, names: Sequence[str] = LOOPBACK) -> Starlette:
 
     app = Starlette(
         routes=[
+            *api.routes(gateway),
             Route("/health", _health),
             Route("/ready", _ready),
             Route(PATH, callers),
-            *api.routes(gateway),
             *access.routes(gateway),
             *console.routes(gateway),
         ],

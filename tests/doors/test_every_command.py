@@ -148,7 +148,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     check_bulk(desk, customer, tmp_path / "list.csv")
     check_tokens(desk)
     check_people(desk)
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",)}
 
 
 def check_tokens(desk: Desk) -> None:
@@ -324,4 +324,4 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
     assert "Interrupted." in done.out
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",), ("calls", "export")}
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",), ("calls", "export")}

@@ -19,7 +19,7 @@ from ocp_stripe_balance._tools.validation import parameter_validator, response_v
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.serving.tokens import Tokens
 from ocp_stripe_balance.web.api import documents, problems
-from ocp_stripe_balance.web.api.problems import KINDS
+from ocp_stripe_balance.web.api.kinds import KINDS
 
 if TYPE_CHECKING:
     import httpx
