@@ -62,7 +62,7 @@ app.add_typer(people.app, name="people")
 app.add_typer(tokens.app, name="tokens")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
-app.command("console-demo")(console.console_demo)
+app.command("console")(console.console)
 app.command("doctor")(doctor.doctor)
 
 

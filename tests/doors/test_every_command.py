@@ -28,6 +28,7 @@ above = { usd = "20.00" }
 queue = true
 """
 
+PASSWORD = "correct horse battery\n"
 CAMPAIGN = ("--reference", "outage", "--direction", "credit", "--currency", "usd")
 
 
@@ -147,7 +148,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     check_bulk(desk, customer, tmp_path / "list.csv")
     check_tokens(desk)
     check_people(desk)
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",)}
 
 
 def check_tokens(desk: Desk) -> None:
@@ -161,10 +162,8 @@ def check_tokens(desk: Desk) -> None:
 
 
 def check_people(desk: Desk) -> None:
-    pytest.importorskip("argon2")
-    words = "correct horse battery\n"
-    assert desk.told("people", "add", "ana", "--role", "sees", "--role", "decides", stdin=words)["added"]
-    assert desk.told("people", "password", "ana", stdin=words)["password_changed"]
+    assert desk.told("people", "add", "ana", "--role", "sees", "--role", "decides", stdin=PASSWORD)["added"]
+    assert desk.told("people", "password", "ana", stdin=PASSWORD)["password_changed"]
     assert desk.told("people", "roles", "ana", "--role", "sees")["roles_changed"]
     assert desk.told("people", "disable", "ana")["disabled"]
     assert [["sees"]] == [each["roles"] for each in desk.told("people", "list")["people"]]
@@ -311,11 +310,18 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
                 ("Revoked: laptop.", ("revoke", "laptop")),
             )
         ),
+        ("ana sees a password", ("people", "list")),
+        ("Roles changed: ana.", ("people", "roles", "ana", "--role", "decides")),
+        ("Disabled: ana.", ("people", "disable", "ana")),
+        ("Enabled: ana.", ("people", "enable", "ana")),
+        ("ana password changed shell", ("people", "log")),
     ]
+    desk.piped("people", "add", "ana", "--role", "sees", stdin=PASSWORD)
+    desk.piped("people", "password", "ana", stdin=PASSWORD)
     for said, command in others:
         assert said in " ".join(desk.shown(*command).split()), command
     assert "━" in desk.shown("calls", "check"), "a bar, while it reads"
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
     assert "Interrupted." in done.out
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",), ("calls", "export")}
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",), ("calls", "export")}
