@@ -18,6 +18,7 @@ _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 RIGHTS = {
     "calls": _ALL,
     "decisions": ("SELECT", "INSERT"),
+    "deliveries": _ALL,
     "joined": ("SELECT", "INSERT", "UPDATE"),
     "migrations": ("SELECT",),
     "proposals": ("SELECT", "INSERT", "UPDATE"),

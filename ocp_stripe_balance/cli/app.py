@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from ocp_stripe_balance._text.version import package_version
-from ocp_stripe_balance.cli import approvals, bulk, calls, demo, doctor, mcp, money, policy, sandbox, serve, tools
+from ocp_stripe_balance.cli import (
+    approvals,
+    bulk,
+    calls,
+    demo,
+    doctor,
+    mcp,
+    money,
+    policy,
+    sandbox,
+    serve,
+    tools,
+    webhooks,
+)
 
 # No Rich in help and errors: they are read in pipes too, and importing it takes as long as all the rest.
 app = typer.Typer(
@@ -43,6 +56,7 @@ app.add_typer(policy.app, name="policy")
 app.command("tools")(tools.tools)
 app.add_typer(mcp.app, name="mcp")
 app.command("serve")(serve.serve)
+app.add_typer(webhooks.app, name="webhooks")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

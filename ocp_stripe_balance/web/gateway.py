@@ -13,6 +13,8 @@ from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.serving.desk import Desk
 from ocp_stripe_balance.serving.tokens import Tokens
+from ocp_stripe_balance.web.hooks.courier import Courier
+from ocp_stripe_balance.web.hooks.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,12 +46,14 @@ class Gateway:
         self.tokens = Tokens(settings)
         self._desks: dict[str, Desk] = {}
         self._turn = asyncio.Lock()
+        self._courier = Courier(settings, self.journal, Endpoints(settings))
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """
-        The gateway itself.
+        The gateway itself, whose webhooks are told from now on.
         """
+        await self._open.enter_async_context(self._courier.at_work())
         return self
 
     async def __aexit__(
