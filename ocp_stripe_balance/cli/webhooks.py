@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="the endpoint's name")]
 
-app = typer.Typer(help="Endpoints that are told what waits for a person, what was decided, and what is not known.")
+app = typer.Typer(help="Who is told what waits for a person, and what was decided.")
 
 
 @app.command()
@@ -111,12 +111,12 @@ async def try_out(ctx: typer.Context, name: Name, *, as_json: Json = False) -> i
     settings, endpoints, _ = _opened()
     endpoint = endpoints.one(name)
     sent = await ping(settings, endpoint)
-    if as_json:
-        ctx.obj.print_facts({"name": name, "arrived": not sent.note, "status": sent.status, "note": sent.note})
-    elif not sent.note:
-        show_text(f"{name} at {endpoint.host} took it ({sent.status}).")
     if sent.note:
         raise NotSentError(f"{name} at {endpoint.host} did not take it: {sent.note}.")
+    if as_json:
+        ctx.obj.print_facts({"name": name, "status": sent.status})
+    else:
+        show_text(f"{name} at {endpoint.host} took it ({sent.status}).")
     return 0
 
 

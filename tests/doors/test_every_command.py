@@ -146,6 +146,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
     check_bulk(desk, customer, tmp_path / "list.csv")
     check_tokens(desk)
+    check_webhooks(desk)
     assert set(names(program())) == desk.used | {("sandbox",)}
 
 
@@ -153,6 +154,16 @@ def check_tokens(desk: Desk) -> None:
     assert desk.told("mcp", "tokens", "create", "laptop")["token"]
     assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
     assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
+
+
+def check_webhooks(desk: Desk) -> None:
+    assert desk.told("webhooks", "add", "http://127.0.0.1:9/", "--name", "hook")["secret"].startswith("whsec_")
+    assert ["hook"] == [each["name"] for each in desk.told("webhooks", "list")["endpoints"]]
+    assert "could not be reached" in desk.piped("webhooks", "test", "hook", "--json", code=2).err
+    assert {"arrived": 0, "failed": 0} == {
+        name: desk.told("webhooks", "deliver")[name] for name in ("arrived", "failed")
+    }
+    assert True is desk.told("webhooks", "remove", "hook")["removed"]
 
 
 def check_bulk(desk: Desk, customer: str, source: Path) -> None:
@@ -281,9 +292,14 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("The header is 'Authorization: Bearer …'", ("mcp", "tokens", "create", "laptop")),
         ("laptop", ("mcp", "tokens", "list")),
         ("Revoked: laptop.", ("mcp", "tokens", "revoke", "laptop")),
+        ("That is the secret of hook", ("webhooks", "add", "http://127.0.0.1:9/", "--name", "hook")),
+        ("127.0.0.1:9", ("webhooks", "list")),
+        ("0 arrived", ("webhooks", "deliver")),
+        ("Removed: hook.", ("webhooks", "remove", "hook")),
     ]
     for said, command in others:
         assert said in " ".join(desk.shown(*command).split()), command
+    assert "no endpoint named" in desk.shown("webhooks", "test", "hook", code=2)
     assert "━" in desk.shown("calls", "check"), "a bar, while it reads"
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0

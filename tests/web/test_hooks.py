@@ -260,13 +260,13 @@ async def test_name_that_leads_into_the_private_network_is_not_sent_to(desk: Des
     resolver = sending._PublicResolver()
     with pytest.raises(OSError, match="not public"):
         await resolver.resolve("localhost", 443)
-    for address, is_public in {
+    for address, expected in {
         "10.0.0.1": False,
         "::ffff:192.168.0.1": False,
         "fe80::1%eth0": False,
         "1.1.1.1": True,
     }.items():
-        assert is_public is is_public(address)
+        assert expected is is_public(address)
     desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
     assert (
         "" == (await sending.Sender(desk.settings).send(desk.endpoints.one("hook"), "m", "{}", attempt=1, now=1)).note
