@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo console pictures check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -13,6 +13,13 @@ help: ## this list
 
 demo: .venv/wheel ## the main job on the embedded sandbox
 	@$(BIN)/ocp-stripe-balance demo
+
+console: .venv/wheel ## the console on the sandbox with an agent at work, until Ctrl-C; prints who may sign in
+	@$(BIN)/pip install --quiet --disable-pip-version-check '.[web]'
+	@$(BIN)/ocp-stripe-balance console-demo
+
+pictures: .venv/tools .venv/wheel ## the pictures of the console in the docs; needs Chromium
+	$(BIN)/python scripts/screenshots.py
 
 check: .venv/tools ## lint, format and types
 	$(BIN)/ruff check .

@@ -12,23 +12,26 @@ import contextlib
 import json
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._calls import voting
-from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._journal import (
     READING,
     DatabaseError,
     Decision,
     Journal,
+    Pages,
     Record,
     WrongTotal,
     back_up,
     has_journal,
+    most_used,
 )
-from ocp_stripe_balance._policy import Finding
+from ocp_stripe_balance._policy import Finding, budgets_used
 from ocp_stripe_balance._text.database_url import DatabaseURL, check_database_url, is_database_url
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._tools.trimming import trimmed
@@ -38,11 +41,14 @@ from ocp_stripe_balance.settings import Settings, mode_of
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
+    from ocp_stripe_balance._journal import Book
     from ocp_stripe_balance._journal.copying import Proof
     from ocp_stripe_balance._journal.inspection import Server
+    from ocp_stripe_balance._policy import BudgetUsed
+    from ocp_stripe_balance._policy.file import Budget
     from ocp_stripe_balance.models import Answer, Proposal, ReconcileResult, ToolResult
 
 __all__ = [
@@ -78,6 +84,8 @@ class BackOffice:
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         # Reading makes no journal: where there is none, nothing is on record.
         self._journal = journal or Journal(place if has_journal(place) else None)
+        self.pages = Pages(self._journal)
+        """What is on record, a page at a time."""
         self._is_given = journal is not None
         self._stripe: StripeAPI | None = None
 
@@ -274,6 +282,36 @@ class BackOffice:
         here = (self.settings.api_base, key and mode_of(key.get_secret_value()))
         scopes = [call.intent.scope for call in open_calls]
         return Counter(f"{each.base_url} ({each.mode} mode)" for each in scopes if (each.base_url, each.mode) != here)
+
+    async def reversal_of(self, record: Record) -> Record | None:
+        """
+        The call that took back the entry of another one, or is about to.
+        """
+        from ocp_stripe_balance._calls.call import reversal_key, reverses  # which takes long, and few ask
+
+        scope, entry = record.intent.scope, record.transaction_id
+        found = await self.pages.call_at(reversal_key(scope, entry), scope) if entry else None
+        return found if found is not None and reverses(found.intent, record.intent.customer) else None
+
+    async def budgets(self, number: int) -> list[BudgetUsed]:
+        """
+        How much of each budget is used: by all, or by the *number* of those who used most of it.
+        """
+        policy, scope = self.settings.policy_in_force, self._api().scope
+
+        def whose(book: Book, budget: Budget, moved: Money) -> Iterator[Intent]:
+            found = most_used(book, scope, (budget.per, budget.window), moved, number)
+            for name in found if budget.per != "all" else [""]:
+                named = {budget.per: name}
+                caller = Caller(named.get("context", ""), named.get("agent_type", ""), named.get("user") or None)
+                customer = named.get("customer")
+                yield Intent(scope, caller, Key("", Origin.DRAWN), CREATE, customer, moved, None, "{}")
+
+        def work(book: Book) -> list[BudgetUsed]:
+            now = self._journal.now()
+            return list(budgets_used(policy, partial(whose, book), lambda intent: book.past(intent, now)))
+
+        return await self._journal.run(work)
 
     def _api(self) -> StripeAPI:
         if self._stripe is None:

@@ -493,6 +493,7 @@ class OutcomeUnknownError(ToolError):
         status: int | None = None,
         request_id: str | None = None,
         free_at: str | None = None,
+        is_under_way: bool = False,
         **facts: Any,
     ) -> None:
         """
@@ -509,6 +510,8 @@ class OutcomeUnknownError(ToolError):
         self.request_id = request_id
         self.free_at = free_at
         """Where a rule stands in the way of finding out: when it would not any more (ISO 8601, UTC)."""
+        self.is_under_way = is_under_way
+        """Whether another caller is sending this very call, and will know its outcome."""
 
     def to_dict(self) -> dict[str, Any]:
         """

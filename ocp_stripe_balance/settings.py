@@ -92,6 +92,14 @@ class Settings(BaseSettings):
     """Full path of a TOML file of guardrails; in code also a `Policy` or a dict. By default those that protect."""
     customer_check: Literal["on", "off"] = "on"
     """Whether a customer is read before the first call for it, to compare its currency."""
+    oidc_issuer: str | None = None
+    """OpenID provider that people of the console sign in with: its issuer, as it writes it itself."""
+    oidc_client_id: str | None = None
+    """What that provider calls this console."""
+    oidc_client_secret: SecretStr | None = None
+    """Secret of that client, where it has one."""
+    oidc_claim: str = "sub"
+    """Claim of the ID token that says who it is; ``email`` counts only where the provider has verified it."""
 
     def __init__(self, **values: Any) -> None:
         """
@@ -177,6 +185,17 @@ class Settings(BaseSettings):
             msg = f"{path} cannot be used as a file of certificates: {why}"
             raise ValueError(msg) from None
         return path
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _check_issuer(cls, value: str | None) -> str | None:
+        if value is not None:  # compared letter by letter, so nothing is mended
+            is_https, is_here = value.startswith("https://"), value.startswith("http://")
+            is_here = is_here and is_loopback(urlsplit(value).hostname or "")
+            if not re.fullmatch(r"\w+://[A-Za-z0-9.:\[\]_-]+[A-Za-z0-9._~/-]*", value) or not (is_https or is_here):
+                msg = "an issuer is an https:// address (http:// to loopback) without user, query and fragment"
+                raise ValueError(msg)
+        return value
 
     @field_validator("rate_limit", mode="before")
     @classmethod

@@ -132,10 +132,10 @@ def _new_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if request.path.parent.name == "_journal":
         return
 
-    def opened(path: Path | None, **how: Any) -> sqlite3.Connection:
+    def opened(path: Path | None, *more: Any, **how: Any) -> sqlite3.Connection:
         if path is not None:
             put_journal(path)
-        return open_database(path, **how)
+        return open_database(path, *more, **how)
 
     monkeypatch.setattr(sqlite, "open_database", opened)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,13 +19,15 @@ from mcp.client.streamable_http import streamable_http_client
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance.mcp.http import PATH, application
 from ocp_stripe_balance.mcp.server import server_for
+from ocp_stripe_balance.serving.gate import Gate
 from ocp_stripe_balance.serving.http import listening, names_of, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ocp_stripe_balance.mcp.server import BalanceServer
     from ocp_stripe_balance.sandbox import Sandbox
-    from ocp_stripe_balance.serving.tokens import Tokens
+    from ocp_stripe_balance.serving.tokens import Token, Tokens
 
 USER = "ana@desk"
 # Another client's opinion of what may stand in an answer is not ours: it asks for both.
@@ -44,7 +45,11 @@ async def served(settings: Settings, tokens: Tokens | None = None, *others: str)
     """
     listener, url = listening("127.0.0.1", 0)
     names = names_of("127.0.0.1", others, has_tokens=tokens is not None)
-    app = application(partial(server_for, settings=settings), names=names, tokens=tokens, user=USER)
+
+    async def server_of(caller: Token) -> BalanceServer:
+        return server_for(caller.name, settings, limits=caller)
+
+    app = application(server_of, names=names, gate=Gate(tokens, USER))
     serving = asyncio.create_task(serve(app, listener))
     try:
         yield url + PATH

@@ -405,7 +405,7 @@ class Busy:
         """
         intent = self.record.intent
         message = "Another caller is sending this very call, and has no outcome yet."
-        raise OutcomeUnknownError(message, tool=intent.tool, idempotency_key=intent.key.text)
+        raise OutcomeUnknownError(message, is_under_way=True, tool=intent.tool, idempotency_key=intent.key.text)
 
     def sentence(self) -> Sentence:
         """

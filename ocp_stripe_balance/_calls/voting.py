@@ -72,7 +72,7 @@ def vote(book: Book, policy: Policy, answer: Answer, now: float) -> Proposal | F
 
     None if there is no such proposal.
     """
-    found = book.proposal_of(answer, now)
+    found = book.proposal(answer.proposal_id, now)
     if found is None or found.state != "waiting":
         return found
     proposal = counted(policy, found, found.rule)
@@ -84,7 +84,7 @@ def vote(book: Book, policy: Policy, answer: Answer, now: float) -> Proposal | F
     else:
         book.vote(proposal, answer, now)
         book.reopen(proposal)
-    return book.proposal_of(answer, now)
+    return book.proposal(answer.proposal_id, now)
 
 
 def refusal(stop: Finding, proposal_id: str) -> PolicyRefusedError:

@@ -17,6 +17,7 @@ from ocp_stripe_balance._journal.database import READING, DatabaseError
 from ocp_stripe_balance._journal.file import has_journal
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
 from ocp_stripe_balance._journal.lease import is_alive
+from ocp_stripe_balance._journal.pages import Pages, most_used
 from ocp_stripe_balance._journal.past import Past
 from ocp_stripe_balance._journal.records import Decision, Lease, Record, intent_of
 from ocp_stripe_balance._journal.totals import WrongTotal
@@ -28,6 +29,7 @@ __all__ = [
     "Decision",
     "Journal",
     "Lease",
+    "Pages",
     "Past",
     "Record",
     "Written",
@@ -36,4 +38,5 @@ __all__ = [
     "has_journal",
     "intent_of",
     "is_alive",
+    "most_used",
 ]

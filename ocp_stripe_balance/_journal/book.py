@@ -212,6 +212,13 @@ class Book(Transaction):
         found = [self._expire(proposal_of(row), now) for row in self._run("proposals", {}).fetchall()]
         return [with_votes(each, votes[each.id]) for each in found]
 
+    def proposal(self, proposal_id: str, now: float) -> Proposal | None:
+        """
+        The proposal of that ID as it stands; None if there is none.
+        """
+        row = self._run("proposal_of_id", {"id": proposal_id}).fetchone()
+        return None if row is None else self.voted(self._expire(proposal_of(row), now))
+
     def recent(self, now: float, key: str | None, scope: Scope) -> tuple[list[Proposal], list[Decision]]:
         """
         The proposals and the refusals of late, newest first: all, or of one key and of the call that it joined.
@@ -252,13 +259,6 @@ class Book(Transaction):
         Mark an approval as used by its call.
         """
         self._run("use_up_proposal", {"id": proposal.id})
-
-    def proposal_of(self, answer: Answer, now: float) -> Proposal | None:
-        """
-        The proposal that an answer is about, as it stands; None if there is none.
-        """
-        row = self._run("proposal_of_id", {"id": answer.proposal_id}).fetchone()
-        return None if row is None else self.voted(self._expire(proposal_of(row), now))
 
     def vote(self, proposal: Proposal, answer: Answer, now: float) -> None:
         """

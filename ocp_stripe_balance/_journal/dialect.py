@@ -18,7 +18,18 @@ _TYPES = {
     ),
     **dict.fromkeys(
         (
-            *("amount", "attempts", "balance_before", "factor", "least", "needed", "number", "owner_pid", "row"),
+            *(
+                "amount",
+                "attempts",
+                "balance_before",
+                "factor",
+                "least",
+                "most",
+                "needed",
+                "number",
+                "owner_pid",
+                "row",
+            ),
             *("sign", "status"),
         ),
         "bigint",

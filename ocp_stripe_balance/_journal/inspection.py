@@ -18,7 +18,6 @@ _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 RIGHTS = {
     "calls": _ALL,
     "decisions": ("SELECT", "INSERT"),
-    "deliveries": _ALL,
     "joined": ("SELECT", "INSERT", "UPDATE"),
     "migrations": ("SELECT",),
     "proposals": ("SELECT", "INSERT", "UPDATE"),
@@ -29,6 +28,14 @@ RIGHTS = {
     "windows": ("SELECT", "INSERT"),
 }
 """What agents and people do with each table; no decision is ever changed."""
+RIGHTS_OF_CONSOLE = {
+    "attempts": _ALL,
+    "deliveries": _ALL,
+    "people": ("SELECT", "INSERT", "UPDATE"),
+    "sessions": _ALL,
+    "visits": ("SELECT", "INSERT"),
+}
+"""What the server of the console does besides; what was noted of people is never changed."""
 
 _FACTS = """
 SELECT current_setting('server_version'), rolsuper, has_database_privilege(current_database(), 'CREATE'),

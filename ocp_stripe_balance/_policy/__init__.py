@@ -7,7 +7,7 @@ A call is sent only where every rule allows it, so a rule can only narrow what t
 from ocp_stripe_balance._policy.amounts import span, threshold_rule, to_minor
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
 from ocp_stripe_balance._policy.file import Budget, Per, Policy, load_policy
-from ocp_stripe_balance._policy.left import what_is_left
+from ocp_stripe_balance._policy.left import BudgetUsed, budgets_used, what_is_left
 from ocp_stripe_balance._policy.people import (
     Asked,
     barred,
@@ -32,6 +32,7 @@ __all__ = [
     "OF_DELETED",
     "Asked",
     "Budget",
+    "BudgetUsed",
     "Case",
     "Finding",
     "Past",
@@ -40,6 +41,7 @@ __all__ = [
     "Words",
     "barred",
     "budgeted",
+    "budgets_used",
     "check",
     "decide",
     "denied",

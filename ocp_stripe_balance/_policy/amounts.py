@@ -111,6 +111,14 @@ _WHOSE = {
 }
 
 
+def whose(budget: Budget, intent: Intent) -> str:
+    """
+    Whose calls a budget adds up, of which one would be *intent*.
+    """
+    is_nobody = (budget.per, intent.caller.user) == ("user", None)
+    return "calls without a user" if is_nobody else _WHOSE[budget.per].format(intent=intent)
+
+
 def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past: Past) -> Finding:
     direction, currency = moved.direction, moved.currency
     rule = f"budgets[{number}].{direction}.{currency}"
@@ -120,9 +128,7 @@ def budget_rule(budget: Budget, number: int, intent: Intent, moved: Money, past:
 
     def what() -> Words:
         limit, left = in_units(amount, currency), money.to_text(left_minor, currency)
-        is_nobody = (budget.per, intent.caller.user) == ("user", None)
-        whose = "calls without a user" if is_nobody else _WHOSE[budget.per].format(intent=intent)
-        room = f"{direction}s for {whose} within {span(budget.window)}: {left} of {limit} is left"
+        room = f"{direction}s for {whose(budget, intent)} within {span(budget.window)}: {left} of {limit} is left"
         return Words(room, limit=limit, left=left)
 
     if asked <= left_minor:

@@ -14,6 +14,7 @@ from ocp_stripe_balance._calls.call import reversal_key
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._journal import is_alive
 from ocp_stripe_balance._text import money
+from ocp_stripe_balance._text.cells import as_cell
 from ocp_stripe_balance._text.plain import moment
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _COLUMNS = (
     "line", "customer", "direction", "amount", "currency", "reference", "outcome", "entry", "reversed_by", "reason",
     "at", "key",
 )  # fmt: skip
-_BEGIN_FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are wide
 
 
 class Standing(NamedTuple):
@@ -146,4 +146,4 @@ def _cells(standing: Standing) -> list[str]:
         str(row.line), row.customer, direction, amount, currency, row.reference, became, entry or "",
         reversed_by or "", reason, moment(at) if at else "", row.key,
     ]  # fmt: skip
-    return [f"'{text}" if text[:1] in _BEGIN_FORMULAS else text for text in texts]
+    return [as_cell(text) for text in texts]

@@ -12,13 +12,16 @@ from ocp_stripe_balance.cli import (
     approvals,
     bulk,
     calls,
+    console,
     demo,
     doctor,
     mcp,
     money,
+    people,
     policy,
     sandbox,
     serve,
+    tokens,
     tools,
     webhooks,
 )
@@ -56,9 +59,12 @@ app.add_typer(policy.app, name="policy")
 app.command("tools")(tools.tools)
 app.add_typer(mcp.app, name="mcp")
 app.command("serve")(serve.serve)
+app.add_typer(people.app, name="people")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(webhooks.app, name="webhooks")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
+app.command("console-demo")(console.console_demo)
 app.command("doctor")(doctor.doctor)
 
 

@@ -16,13 +16,14 @@ from ocp_stripe_balance.cli.output import say
 from ocp_stripe_balance.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ocp_stripe_balance.mcp.server import BalanceServer
+    from ocp_stripe_balance.serving.tokens import Token
     from ocp_stripe_balance.settings import Settings
 
 app = typer.Typer(invoke_without_command=True)
-app.add_typer(tokens.app, name="tokens")
+app.add_typer(tokens.app, name="tokens", hidden=True)  # what it was called before
 
 _HOST, _PORT = "127.0.0.1", 8765
 _Tools = Annotated[str | None, typer.Option(metavar="NAMES", help="only these, with commas between them")]
@@ -73,10 +74,10 @@ async def _served(where: tuple[str, int, list[str]] | None, policy: str | None, 
         hint = "Install the extra: pip install '.[mcp]' in a copy of the repository."
         raise ConfigurationError(f"The package of MCP is not there: {error}.", hint=hint) from error
 
-    def server_of(caller: str) -> BalanceServer:
-        return server_for(caller, settings, **chosen)
+    async def server_of(caller: Token) -> BalanceServer:
+        return server_for(caller.name, settings, limits=caller, **chosen)
 
-    server = server_of(whoami())  # what it would not take is said before anybody comes
+    server = server_for(whoami(), settings, **chosen)  # what it would not take is said before anybody comes
     if where is None:
         await _on_stdio(server)
     else:
@@ -93,19 +94,19 @@ async def _on_stdio(server: BalanceServer) -> None:
 
 
 async def _over_http(
-    server_of: Callable[[str], BalanceServer], settings: Settings, host: str, port: int, others: list[str]
+    server_of: Callable[[Token], Awaitable[BalanceServer]], settings: Settings, host: str, port: int, others: list[str]
 ) -> None:
     from ocp_stripe_balance.mcp.http import PATH, application  # as above
+    from ocp_stripe_balance.serving.gate import Gate  # as above
     from ocp_stripe_balance.serving.http import listening, names_of, serve  # as above
     from ocp_stripe_balance.serving.tokens import Tokens  # as above
 
-    made = None if settings.journal == "off" else Tokens(settings)
-    has_tokens = made is not None and made.is_used
-    names = names_of(host, others, has_tokens=has_tokens)
+    gate = Gate(None if settings.journal == "off" else Tokens(settings), whoami())
+    names = names_of(host, others, has_tokens=gate.is_closed)
     listener, url = listening(host, port)
     print(url + PATH, flush=True)
-    if has_tokens:
+    if gate.is_closed:
         say("Each request needs one of the tokens.")
     else:
         say(tokens.UNGUARDED)
-    await serve(application(server_of, names=names, tokens=made, user=whoami()), listener)
+    await serve(application(server_of, names=names, gate=gate), listener)

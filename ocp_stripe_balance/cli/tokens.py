@@ -1,5 +1,5 @@
 """
-Tokens on the command line: who may reach the MCP server over HTTP.
+Tokens on the command line: which agents may come over HTTP, and what each may do.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -7,24 +7,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ocp_stripe_balance._text.plain import local
+from ocp_stripe_balance.cli.given import as_full
 from ocp_stripe_balance.cli.options import Json
 from ocp_stripe_balance.cli.output import say
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.serving.tokens import Tokens
 
-app = typer.Typer(help="Who may reach the server over HTTP. Policies see each token's name as the user.")
+app = typer.Typer(help="Which agents may come over HTTP. Policies see each token's name as the user.")
 
 UNGUARDED = "No token was ever made: every program of this machine may call, as you."
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of the caller: a to z, 0 to 9, '_' and '-'")]
 
 
 @app.command()
-async def create(ctx: typer.Context, name: Name, *, as_json: Json = False) -> int:
+async def create(
+    ctx: typer.Context,
+    name: Name,
+    *,
+    policy: Annotated[str | None, typer.Option(metavar="PATH", help="its own, in place of the server's")] = None,
+    tools: Annotated[str | None, typer.Option(metavar="NAMES", help="only these, with commas between them")] = None,
+    rate: Annotated[int | None, typer.Option(metavar="N", help="calls within a minute, at most")] = None,
+    as_json: Json = False,
+) -> int:
     """
     Make a token, and print it. It is kept nowhere, and cannot be printed again.
     """
-    token = _tokens().create(name)
+    chosen = None if tools is None else [each.strip() for each in tools.split(",") if each.strip()]
+    full = None if policy is None else as_full(policy)
+    token = _tokens().create(name, policy=full, tools=chosen, rate=rate)
     if as_json:
         ctx.obj.print_facts({"name": name, "token": token})
     else:
@@ -36,13 +47,17 @@ async def create(ctx: typer.Context, name: Name, *, as_json: Json = False) -> in
 @app.command("list")
 async def list_(ctx: typer.Context, *, as_json: Json = False) -> int:
     """
-    The names of the tokens, and when each was made.
+    The tokens: name, when it was made, and what it may do.
     """
     tokens = _tokens()
-    facts = [each._asdict() for each in tokens.all()]
-    rows = [(each.name, local(each.created_at)) for each in tokens.all()]
+    found = tokens.all()
+    facts = [each._asdict() for each in found]
+    rows = [
+        (each.name, local(each.created_at), each.policy or "", ", ".join(each.tools or ()), str(each.rate or ""))
+        for each in found
+    ]
     nothing = "No token is valid; every request is refused." if tokens.is_used else UNGUARDED
-    ctx.obj.show_list("tokens", facts, ("name", "made"), rows, nothing)
+    ctx.obj.show_list("tokens", facts, ("name", "made", "policy", "tools", "a minute"), rows, nothing)
     return 0
 
 

@@ -12,23 +12,24 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from anyio import create_task_group, sleep_forever
-from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
-from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from ocp_stripe_balance.serving.gate import CHALLENGE
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from anyio.abc import TaskGroup, TaskStatus
     from starlette.types import Receive, Scope, Send
 
     from ocp_stripe_balance.mcp.server import BalanceServer
     from ocp_stripe_balance.serving.desk import Desk
-    from ocp_stripe_balance.serving.tokens import Tokens
+    from ocp_stripe_balance.serving.gate import Gate
+    from ocp_stripe_balance.serving.tokens import Token
 
 PATH = "/mcp"
 _MAX_BODY = 1024 * 1024  # a call has a hundredth of it
@@ -42,24 +43,31 @@ class Callers:
     """
 
     def __init__(
-        self, server_of: Callable[[str], BalanceServer], security: TransportSecuritySettings, user: str
+        self, server_of: Callable[[Token], Awaitable[BalanceServer]], *, names: Sequence[str], gate: Gate
     ) -> None:
         """
         Begin none.
 
         Args:
             server_of: makes the server of a caller.
-            security: the names that requests may be sent to and come from.
-            user: the caller where no token names one.
+            names: the hosts that requests may be sent to.
+            gate: who may come in.
         """
-        self._server_of, self._security, self._user = server_of, security, user
-        self._managers: dict[str, StreamableHTTPSessionManager] = {}
+        self._server_of, self._gate = server_of, gate
+        self._security = TransportSecuritySettings(
+            allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
+            allowed_origins=[
+                f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")
+            ],
+        )
+        # A token that was made anew is another caller; the server of the one before ends with all others.
+        self._managers: dict[Token, StreamableHTTPSessionManager] = {}
         self._desks: list[Desk] = []
         self._turn = asyncio.Lock()
         self._group: TaskGroup
 
     @contextlib.asynccontextmanager
-    async def run(self, _: Starlette) -> AsyncIterator[None]:
+    async def run(self, _: object) -> AsyncIterator[None]:
         """
         Take requests; at the end, calls under way are finished as the servers do it.
         """
@@ -77,14 +85,18 @@ class Callers:
         """
         Answer a request, in the name of its caller.
         """
-        caller = scope["user"].username if "user" in scope else self._user
+        caller = self._gate.caller(scope["headers"])
+        if caller is None:
+            said = {"error": "invalid_token", "error_description": "Authentication required"}
+            await JSONResponse(said, 401, {"WWW-Authenticate": CHALLENGE})(scope, receive, send)
+            return
         async with self._turn:
             if caller not in self._managers:
                 self._managers[caller] = await self._group.start(self._keep, caller)
         await self._managers[caller].handle_request(scope, receive, send)
 
-    async def _keep(self, caller: str, *, task_status: TaskStatus[StreamableHTTPSessionManager]) -> None:
-        server = self._server_of(caller)
+    async def _keep(self, caller: Token, *, task_status: TaskStatus[StreamableHTTPSessionManager]) -> None:
+        server = await self._server_of(caller)
         self._desks.append(server.desk)
         manager = StreamableHTTPSessionManager(
             server,
@@ -97,38 +109,8 @@ class Callers:
             await sleep_forever()
 
 
-class _Verifier:
-    """
-    Whom a token names, in the words of the package `mcp`; without the token itself, which would stand in its repr.
-    """
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-
-    async def verify_token(self, token: str) -> AccessToken | None:
-        caller = self._tokens.caller_of(token)
-        return None if caller is None else AccessToken(token="", client_id=caller, scopes=[])
-
-
-class _Gate:
-    """
-    Lets in everybody, until a token was made; from then on only who has one, also where that folder is taken away.
-    """
-
-    def __init__(self, callers: Callers, tokens: Tokens) -> None:
-        self._tokens, self._open = tokens, callers
-        self._guarded = AuthenticationMiddleware(
-            RequireAuthMiddleware(callers, []), BearerAuthBackend(_Verifier(tokens))
-        )
-        self._is_closed = tokens.is_used
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._is_closed = self._is_closed or self._tokens.is_used
-        await (self._guarded if self._is_closed else self._open)(scope, receive, send)
-
-
 def application(
-    server_of: Callable[[str], BalanceServer], *, names: Sequence[str], tokens: Tokens | None, user: str
+    server_of: Callable[[Token], Awaitable[BalanceServer]], *, names: Sequence[str], gate: Gate
 ) -> Starlette:
     """
     The server as an ASGI application.
@@ -136,17 +118,9 @@ def application(
     Args:
         server_of: makes the server of a caller.
         names: the hosts that requests may be sent to.
-        tokens: of which each request must have one, once there is any; None where none can be kept.
-        user: the caller where no token names one.
+        gate: who may come in.
     """
-    security = TransportSecuritySettings(
-        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
-        allowed_origins=[
-            f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")
-        ],
-    )
-    callers = Callers(server_of, security, user)
-    endpoint = callers if tokens is None else _Gate(callers, tokens)
-    app = Starlette(routes=[Route(PATH, endpoint=endpoint)], lifespan=callers.run)
+    callers = Callers(server_of, names=names, gate=gate)
+    app = Starlette(routes=[Route(PATH, endpoint=callers)], lifespan=callers.run)
     app.state.close = callers.close
     return app

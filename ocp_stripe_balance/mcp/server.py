@@ -9,6 +9,7 @@ import json
 import logging
 import secrets
 import traceback
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mcp.server import Server
@@ -23,12 +24,14 @@ from ocp_stripe_balance.mcp.visit import ANSWER_WITHIN_S, AskedError, Visit
 from ocp_stripe_balance.serving.desk import Desk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from mcp.server import ServerRequestContext
     from mcp_types import CallToolRequestParams, InputRequiredResult, PaginatedRequestParams
 
     from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance.serving.tokens import Token
     from ocp_stripe_balance.settings import Settings
 
 NAME = "ocp-stripe-balance"
@@ -44,24 +47,39 @@ class BalanceServer(Server[None]):
 
 
 def server_for(
-    caller: str, settings: Settings, *, names: Iterable[str] | None = None, is_read_only: bool = False
+    caller: str,
+    settings: Settings,
+    *,
+    names: Iterable[str] | None = None,
+    is_read_only: bool = False,
+    limits: Token | None = None,
 ) -> BalanceServer:
     """
-    A server for one caller; a transport runs it.
+    A server for one caller, with a desk of its own; a transport runs it.
 
     Args:
         caller: who asks, for the policy, the budgets and the audit: a user's login, or the name of a token.
         settings: of the calls.
         names: of the tools that there are, short or long; by default all.
         is_read_only: whether there are only those that change nothing.
+        limits: of the caller's token.
 
     Raises:
-        ConfigurationError: a name is that of no tool, or no tool is left.
+        ConfigurationError: a name is that of no tool, no tool is left, or the policy of the token cannot be read.
     """
-    desk = Desk(caller, settings, names=names, is_read_only=is_read_only)
+    desk = Desk(caller, settings, names=names, is_read_only=is_read_only, limits=limits)
+    return server_at(desk, lifespan=desk.open)
+
+
+def server_at(
+    desk: Desk, *, lifespan: Callable[[Any], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
+) -> BalanceServer:
+    """
+    A server that stands before a desk, which *lifespan* opens, or somebody else.
+    """
 
     async def list_tools(_: ServerRequestContext[None, Any], __: PaginatedRequestParams | None) -> ListToolsResult:
-        demands_reference = settings.policy_in_force.require.reference
+        demands_reference = desk.settings.policy_in_force.require.reference
         return ListToolsResult(tools=[_defined(tool, demands_reference=demands_reference) for tool in desk.offered])
 
     async def call_tool(
@@ -79,12 +97,12 @@ def server_for(
         return CallToolResult.model_validate(_sendable(told))
 
     server = BalanceServer(
-        NAME, version=package_version(), lifespan=desk.open, on_list_tools=list_tools, on_call_tool=call_tool
+        NAME, version=package_version(), lifespan=lifespan, on_list_tools=list_tools, on_call_tool=call_tool
     )
     server.desk = desk
     # A client may send back any state: only one that this process sealed, for this very call and caller, comes through.
     keys = RequestStateSecurity(
-        keys=[secrets.token_bytes(32)], ttl=ANSWER_WITHIN_S, bind_principal=lambda _: caller, audience=NAME
+        keys=[secrets.token_bytes(32)], ttl=ANSWER_WITHIN_S, bind_principal=lambda _: desk.caller, audience=NAME
     )
     server.middleware.append(RequestStateBoundary(keys, default_audience=NAME))
     return server

@@ -17,8 +17,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from ocp_stripe_balance._calls.call import in_one_spelling
 from ocp_stripe_balance._tools.validation import KEY_PARAMETER, parameter_validator
-from ocp_stripe_balance.errors import ApprovalRequiredError, NotSentError
+from ocp_stripe_balance.errors import ApprovalRequiredError
 from ocp_stripe_balance.mcp.questions import decision_in, question
+from ocp_stripe_balance.serving.desk import ended
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -92,19 +93,20 @@ class Visit:
         """
         del idempotency_key  # JSON-RPC's IDs name no decision
         tool = self._desk.tools[tool_name]
+        self._desk.count()
         if self._state is not None:
             decision = decision_in((self._answers or {}).get(_APPROVAL))
             proposal = await self._desk.decide(self._state, decision=decision)
             parameters = _again(tool, parameters, proposal)
         if self._desk.is_closed:  # by now
-            raise _ended(tool)
+            raise ended(tool)
         flight = self._desk.flights.join(self._name_of(tool, parameters), partial(self._make, tool, parameters))
         ticks = asyncio.create_task(self._tick(flight))
         try:
             return await flight.result()
         except asyncio.CancelledError:
             if flight.task.cancelled():  # not this request: the server is ended
-                raise _ended(tool) from None
+                raise ended(tool) from None
             raise
         finally:
             ticks.cancel()
@@ -158,11 +160,6 @@ class Visit:
             return object()
         headers = getattr(self._ctx.request, "headers", {})  # of HTTP, where a server has many sessions
         return headers.get("mcp-session-id"), self._may_ask, tool.name, in_one_spelling(tool, arguments)
-
-
-def _ended(tool: ToolSpec) -> NotSentError:
-    message = "Nothing was sent: the server is being ended."
-    return NotSentError(message, hint="Call again when it is back.", next="call_again", tool=tool.name)
 
 
 def _again(tool: ToolSpec, parameters: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:

@@ -6,28 +6,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
+from ocp_stripe_balance._policy import load_policy
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.errors import ConfigurationError, NotSentError
+from ocp_stripe_balance.errors import ConfigurationError, NotSentError, PolicyRefusedError
 from ocp_stripe_balance.models import shown_digest
 from ocp_stripe_balance.serving.flights import Flights
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Collection, Iterable
 
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.models import Proposal
+    from ocp_stripe_balance.serving.tokens import Token
     from ocp_stripe_balance.settings import Settings
 
 GRACE_S = 1.0
 """For calls under way where the server is ended: hosts kill it 2 s later, and then nobody is told that one was sent."""
 _ANSWERING_S = 1.0
+_MINUTE_S = 60.0
+RATE = "token.rate"
+"""The rule that refuses a call which is one too many for its token."""
 
 
 class Desk:
@@ -44,6 +51,7 @@ class Desk:
         is_read_only: bool = False,
         agent_type: str = "mcp",
         journal: Journal | None = None,
+        limits: Token | None = None,
     ) -> None:
         """
         Choose the tools.
@@ -55,12 +63,17 @@ class Desk:
             is_read_only: whether there are only those that change nothing.
             agent_type: what asks, for the policy, the budgets and the audit.
             journal: that several callers of one server share; by default one of its own.
+            limits: of the caller's token: a policy in place of that of the settings, tools, and calls per minute.
 
         Raises:
-            ConfigurationError: a name is that of no tool, or no tool is left.
+            ConfigurationError: a name is that of no tool, no tool is left, or the policy cannot be read.
         """
+        if limits is not None and limits.policy is not None:
+            settings = settings.model_copy(update={"policy": load_policy(limits.policy)})
         self.caller, self.settings, self._journal = caller, settings, journal
-        self.offered = _chosen(names, is_read_only=is_read_only)
+        self.offered = _chosen(names, None if limits is None else limits.tools, is_read_only=is_read_only)
+        self._rate = None if limits is None else limits.rate
+        self._called_at: deque[float] = deque()
         self.tools = {name: tool for tool in self.offered for name in tool.names}
         self.agent = OCPAgent(agent_type=agent_type, user=caller, settings=settings, journal=journal)
         self.flights = Flights()
@@ -94,6 +107,30 @@ class Desk:
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
 
+    def count(self) -> None:
+        """
+        Count a call of a tool.
+
+        Raises:
+            PolicyRefusedError: it is one too many within a minute.
+        """
+        if self._rate is None:
+            return
+        now = asyncio.get_running_loop().time()
+        while self._called_at and self._called_at[0] <= now - _MINUTE_S:
+            self._called_at.popleft()
+        if len(self._called_at) >= self._rate:
+            raise PolicyRefusedError(
+                f"Nothing was sent: {self.caller} makes at most {self._rate} calls within a minute.",
+                rule=RATE,
+                limit=str(self._rate),
+                left="0",
+                next="call_again",
+                hint="Wait, then call again.",
+                after_seconds=math.ceil(self._called_at[0] + _MINUTE_S - now),
+            )
+        self._called_at.append(now)
+
     async def close(self, patience_s: float | None = None) -> None:
         """
         Take no more calls, let those under way land, and wait until each is answered, before a transport cuts them off.
@@ -126,13 +163,25 @@ class Desk:
             raise NotSentError(message, hint=hint, next="call_again") from error
 
 
-def _chosen(names: Iterable[str] | None, *, is_read_only: bool) -> list[ToolSpec]:
+def ended(tool: ToolSpec) -> NotSentError:
+    """
+    What a caller is told whose call came too late.
+    """
+    message = "Nothing was sent: the server is being ended."
+    return NotSentError(message, hint="Call again when it is back.", next="call_again", tool=tool.name)
+
+
+def _chosen(names: Iterable[str] | None, allowed: Collection[str] | None, *, is_read_only: bool) -> list[ToolSpec]:
     tools = load_manifest().tools
     known = {name: tool for tool in tools for name in tool.names}
     wanted = [tool.name for tool in tools] if names is None else list(names)
     unknown = [name for name in wanted if name not in known]
     chosen = {known[name].name: known[name] for name in wanted if name in known}
-    left = [tool for tool in chosen.values() if tool.reads or not is_read_only]
+    left = [
+        tool
+        for tool in chosen.values()
+        if (tool.reads or not is_read_only) and (allowed is None or tool.name in allowed)
+    ]
     if unknown or not left:
         message = f"{unknown[0]} is not a tool." if unknown else "No tool is left to offer."
         shorts = ", ".join(tool.short_name for tool in tools if tool.reads or not is_read_only)

@@ -1,5 +1,5 @@
 """
-Listening over HTTP: under which names, on which socket, and until when.
+Listening over HTTP: under which names, on which socket, for whom, for how long, and until when.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.settings import is_loopback
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _GRACE_S = 4  # for the answers of what was under way
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_RECEIVE_S = 20.0  # for a whole request, from its first byte
+_IDLE_S = 15  # between two requests of a connection
+MAX_HEAD = 64 * 1024  # request line and headers; an agent of OCP sends its whole history in one
+_MAX_CONNECTIONS = 2000
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def names_of(host: str, others: Sequence[str], *, has_tokens: bool) -> tuple[str, ...]:
@@ -33,17 +39,32 @@ def names_of(host: str, others: Sequence[str], *, has_tokens: bool) -> tuple[str
     if not has_tokens and (others or not is_loopback(host)):
         where = f"as {others[0]}" if others else f"on {host}"
         message = f"Other machines can reach this server {where}, and there is no token that would say who may."
-        raise ConfigurationError(message, hint="Make one: ocp-stripe-balance mcp tokens create NAME")
+        raise ConfigurationError(message, hint="Make one: ocp-stripe-balance tokens create NAME")
     is_every_address = not host.strip("0.:")
     own = () if is_every_address else (f"[{host}]" if ":" in host else host,)
-    names = (*(_LOOPBACK if is_loopback(host) else ()), *own, *others)
+    names = (*(LOOPBACK if is_loopback(host) else ()), *own, *others)
     if not names:
         message = f"{host} is every address of this machine, and nothing says under which names clients know it."
         raise ConfigurationError(message, hint="Add --allow-host NAME, once for each.")
     return names
 
 
-def listening(host: str, port: int) -> tuple[socket.socket, str]:
+def check_reach(host: str, others: Sequence[str], *, is_tls: bool, proxy: str | None) -> None:
+    """
+    Let only this machine come in without TLS.
+
+    Raises:
+        ConfigurationError: other machines can reach the server, and nothing keeps what they say from being read.
+    """
+    if is_tls or proxy is not None or (is_loopback(host) and not others):
+        return
+    where = f"as {others[0]}" if others else f"on {host}"
+    message = f"Other machines can reach this server {where}, and what they say can be read on the way."
+    hint = "Give it a certificate (--tls-cert, --tls-key), or name the proxy before it that has one (--proxy ADDRESS)."
+    raise ConfigurationError(message, hint=hint)
+
+
+def listening(host: str, port: int, *, scheme: str = "http") -> tuple[socket.socket, str]:
     """
     A socket that listens, and the address of the server on it, without a path.
 
@@ -57,26 +78,49 @@ def listening(host: str, port: int) -> tuple[socket.socket, str]:
     except (OSError, OverflowError) as error:
         hint = "Choose another --host or --port."
         raise ConfigurationError(f"Nobody can listen on {host}, port {port}: {error}.", hint=hint) from error
-    return listener, f"http://{f'[{host}]' if is_v6 else host}:{listener.getsockname()[1]}"
+    return listener, f"{scheme}://{f'[{host}]' if is_v6 else host}:{listener.getsockname()[1]}"
 
 
-async def serve(app: Starlette, listener: socket.socket) -> None:
+async def serve(
+    app: Starlette,
+    listener: socket.socket,
+    *,
+    certificate: tuple[str, str] | None = None,
+    proxy: str | None = None,
+) -> None:
     """
     Serve until the task is cancelled: then ``app.state.close`` is awaited, so that what is under way can end.
 
+    Args:
+        app: the application.
+        listener: the socket that listens.
+        certificate: the files of a certificate and of its key, for TLS.
+        proxy: the address of the only one that may connect from elsewhere, and whose word on who asks counts.
+
     Raises:
+        ConfigurationError: the certificate or its key cannot be used.
         asyncio.CancelledError: it was.
     """
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http=_protocol(None if certificate else proxy),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=proxy is not None,
+        forwarded_allow_ips=proxy,
+        h11_max_incomplete_event_size=MAX_HEAD,
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=_GRACE_S,
+        ssl_certfile=certificate and certificate[0],
+        ssl_keyfile=certificate and certificate[1],
     )
+    try:
+        config.load()
+    except OSError as error:  # among them ssl.SSLError
+        raise ConfigurationError(f"The certificate or its key cannot be used: {error.strerror or error}.") from error
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:
@@ -96,3 +140,51 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
+
+
+class _Patience(H11Protocol):
+    """
+    A connection that may not be kept open by sending little or nothing, and of which there are not too many.
+    """
+
+    proxy: str | None = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        peer = self.client[0] if self.client else ""
+        is_stranger = self.proxy is not None and peer != self.proxy and not is_loopback(peer)
+        if is_stranger or len(self.connections) > _MAX_CONNECTIONS:
+            transport.abort()
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]:  # the next request is there, in part
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop()
+
+    def _watch(self) -> None:
+        """
+        Let the time run while a request is not there as a whole, from its first byte.
+        """
+        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
+            self._stop()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(_RECEIVE_S, self.transport.abort)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _protocol(proxy: str | None) -> type[_Patience]:
+    return type("_Connection", (_Patience,), {"proxy": proxy})

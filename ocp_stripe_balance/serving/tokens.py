@@ -1,5 +1,5 @@
 """
-Bearer tokens of the MCP server over HTTP: each names a caller, and only its hash is kept.
+Bearer tokens of agents that come over HTTP: each names a caller and what it may do, and only its hash is kept.
 
 A file for each, in a folder beside the journal. It is read at every request, so that a token is good from the moment it
 is made, and for nothing from the moment it is revoked.
@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ocp_stripe_balance._policy import load_policy
 from ocp_stripe_balance._text.plain import nearest, shown
+from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ocp_stripe_balance.settings import Settings
@@ -28,12 +32,18 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 class Token(NamedTuple):
     """
-    A token that was made and not revoked.
+    A caller, and what it may do.
     """
 
     name: str
-    """Of the caller, as policies and budgets see it."""
-    created_at: float
+    """As policies and budgets see it."""
+    created_at: float = 0.0
+    policy: str | None = None
+    """The full path of a policy of its own, in place of the server's."""
+    tools: tuple[str, ...] | None = None
+    """The only ones that it may call."""
+    rate: int | None = None
+    """How many calls it may make within a minute."""
 
 
 class Tokens:
@@ -69,17 +79,30 @@ class Tokens:
             raise self._unusable(error) from error
         return True
 
-    def create(self, name: str) -> str:
+    def create(
+        self, name: str, *, policy: str | None = None, tools: Sequence[str] | None = None, rate: int | None = None
+    ) -> str:
         """
         A new token for the caller *name*; nobody can read it again.
 
+        Args:
+            name: of the caller.
+            policy: the full path of a policy of its own, in place of the server's.
+            tools: the only ones that it may call, by their names, short or long.
+            rate: how many calls it may make within a minute.
+
         Raises:
-            ConfigurationError: the name is impossible or taken, or the folder cannot be written.
+            ConfigurationError: the name is impossible or taken, a limit is impossible, or the folder cannot be written.
         """
         if not _NAME.fullmatch(name):
             message = f"{shown(name)} is not 1 to 64 of a to z, 0 to 9, '_' and '-', a letter or digit first."
             raise ConfigurationError(message)
+        if policy is not None:
+            load_policy(policy)
+        if rate is not None and rate < 1:
+            raise ConfigurationError("A token makes at least 1 call within a minute.")
         token = f"{name}.{secrets.token_urlsafe(32)}"
+        limits = {"policy": policy, "tools": _known(tools), "rate": rate}
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -89,7 +112,7 @@ class Tokens:
         except OSError as error:
             raise self._unusable(error) from error
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(_hash(token))
+            json.dump({"hash": _hash(token), **limits}, file)
         return token
 
     def all(self) -> list[Token]:
@@ -100,10 +123,10 @@ class Tokens:
             ConfigurationError: the folder cannot be read.
         """
         try:
-            files = sorted(self.folder.iterdir()) if self.is_used else []
-            return [Token(each.name, each.stat().st_mtime) for each in files if _NAME.fullmatch(each.name)]
+            kept = [self._kept(name) for name in self._names()]
         except OSError as error:
             raise self._unusable(error) from error
+        return [found[1] for found in kept if found is not None]
 
     def revoke(self, name: str) -> None:
         """
@@ -112,7 +135,7 @@ class Tokens:
         Raises:
             ConfigurationError: there is none of that name, or the folder cannot be written.
         """
-        names = [each.name for each in self.all()]
+        names = self._names()
         if name not in names:
             near = nearest(name, names)
             hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names) or 'none'}."
@@ -122,18 +145,49 @@ class Tokens:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def caller_of(self, token: str) -> str | None:
+    def caller_of(self, token: str) -> Token | None:
         """
-        Whom a token names; None where it is none of ours.
+        Whom a token names, and what it may do; None where it is none of ours.
         """
         name = token.partition(".")[0]
         if not _NAME.fullmatch(name):
             return None
         try:
-            kept = (self.folder / name).read_bytes()
+            kept = self._kept(name)
         except OSError:
             return None
-        return name if hmac.compare_digest(kept, _hash(token).encode()) else None
+        return kept[1] if kept is not None and hmac.compare_digest(kept[0], _hash(token)) else None
+
+    def _names(self) -> list[str]:
+        """
+        Of the tokens, sorted.
+
+        Raises:
+            ConfigurationError: the folder cannot be read.
+        """
+        try:
+            names = sorted(each.name for each in self.folder.iterdir()) if self.is_used else []
+        except OSError as error:
+            raise self._unusable(error) from error
+        return [name for name in names if _NAME.fullmatch(name)]
+
+    def _kept(self, name: str) -> tuple[str, Token] | None:
+        """
+        The hash of a token, and the token; None where the file is not one of ours.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        with (self.folder / name).open("rb") as file:
+            text, made_at = file.read(), os.fstat(file.fileno()).st_mtime
+        try:
+            # Before there were limits, the hash was all there is.
+            facts: dict[str, Any] = json.loads(text) if text.startswith(b"{") else {"hash": text.decode("ascii")}
+            tools = facts.get("tools")
+            token = Token(name, made_at, facts.get("policy"), tools and tuple(tools), facts.get("rate"))
+            return str(facts["hash"]).encode("ascii").decode(), token
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return None
 
     def _unusable(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"The tokens in {self.folder} cannot be used: {error.strerror or error}.")
@@ -142,3 +196,21 @@ class Tokens:
 def _hash(token: str) -> str:
     # What is drawn from 256 bits needs no slow hash: nobody can try them all.
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def _known(tools: Sequence[str] | None) -> list[str] | None:
+    """
+    The full names of some tools.
+
+    Raises:
+        ConfigurationError: one is that of no tool.
+    """
+    if tools is None:
+        return None
+    names = {name: tool.name for tool in load_manifest().tools for name in tool.names}
+    for name in tools:
+        if name not in names:
+            near = nearest(name, names)
+            hint = f"Did you mean {near[0]}?" if near else f"The tools are {', '.join(sorted(set(names.values())))}."
+            raise ConfigurationError(f"{shown(name)} is not a tool.", hint=hint)
+    return sorted({names[name] for name in tools})

@@ -4,6 +4,7 @@ What the doctor says of a server, and the rights and queries of docs/postgres.md
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +17,7 @@ from places import look
 from postgres import new_database, server_url
 
 from ocp_stripe_balance import OutcomeUnknownError, Settings
-from ocp_stripe_balance._journal.inspection import RIGHTS, Server, look_at
+from ocp_stripe_balance._journal.inspection import RIGHTS, RIGHTS_OF_CONSOLE, Server, look_at
 from ocp_stripe_balance._text.database_url import DatabaseURL
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.cli.doctor import _facts_of_server
@@ -100,6 +101,12 @@ async def test_the_rights_of_the_page_are_all_that_is_needed(roles: Roles) -> No
         held = {tuple(each) for each in db.execute(granted, (server.user,))}
     wanted = {(table, right) for table, rights in RIGHTS.items() for right in rights}
     assert wanted - {("calls", "DELETE")} == held
+
+
+def test_the_rights_of_the_console_are_those_of_the_page() -> None:
+    lines = re.findall(r"GRANT ([A-Z, ]+) ON ([a-z, ]+) TO", block(PAGE, "rights-of-console"))
+    given = {(table, right) for rights, tables in lines for table in tables.split(", ") for right in rights.split(", ")}
+    assert given == {(table, right) for table, rights in RIGHTS_OF_CONSOLE.items() for right in rights}
 
 
 async def test_the_queries_of_the_page_find_what_they_say(stripe: Sandbox, customer: str) -> None:

@@ -15,7 +15,7 @@ from postgres import as_role, new_database
 
 from ocp_stripe_balance import ApprovalRequiredError, PolicyRefusedError, Settings
 from ocp_stripe_balance._journal import Journal
-from ocp_stripe_balance._journal.inspection import RIGHTS, look_at
+from ocp_stripe_balance._journal.inspection import RIGHTS, RIGHTS_OF_CONSOLE, look_at
 from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance._text.database_url import DatabaseURL
 from ocp_stripe_balance.backoffice import BackOffice
@@ -106,12 +106,13 @@ async def test_a_caller_needs_no_more_than_is_granted(stripe: Sandbox, customer:
         assert audit == await office.decisions()
 
 
-def test_the_rights_are_those_that_the_statements_need() -> None:
+@pytest.mark.parametrize(("rights", "files"), [(RIGHTS, ["statements"]), (RIGHTS_OF_CONSOLE, ["people", "deliveries"])])
+def test_the_rights_are_those_that_the_statements_need(rights: dict[str, tuple[str, ...]], files: list[str]) -> None:
     """None too many: every table is read, and what changes it is named."""
-    done = {(table, "SELECT") for table in RIGHTS}
-    for text in statements().values():
+    done = {(table, "SELECT") for table in rights}
+    for text in (text for file in files for text in statements(file).values()):
         done |= {(table, "INSERT") for table in re.findall(r"INSERT INTO (\w+)", text)}
         done |= {(table, "UPDATE") for table in re.findall(r"(?<!DO )UPDATE (\w+) SET", text)}
         done |= {(table, "UPDATE") for table in re.findall(r"INSERT INTO (\w+)\b[^;]*DO UPDATE", text)}
         done |= {(table, "DELETE") for table in re.findall(r"DELETE FROM (\w+)", text)}
-    assert done == {(table, right) for table, rights in RIGHTS.items() for right in rights}
+    assert done == {(table, right) for table, given in rights.items() for right in given}

@@ -28,6 +28,7 @@ above = { usd = "20.00" }
 queue = true
 """
 
+PASSWORD = "correct horse battery\n"
 CAMPAIGN = ("--reference", "outage", "--direction", "credit", "--currency", "usd")
 
 
@@ -145,15 +146,30 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     steps = desk.told("demo")["steps"]
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
     check_bulk(desk, customer, tmp_path / "list.csv")
-    check_tokens(desk)
-    check_webhooks(desk)
-    assert set(names(program())) == desk.used | {("sandbox",)}
+    for check in (check_tokens, check_webhooks, check_people):
+        check(desk)
+    assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
 
 
 def check_tokens(desk: Desk) -> None:
-    assert desk.told("mcp", "tokens", "create", "laptop")["token"]
-    assert ["laptop"] == [each["name"] for each in desk.told("mcp", "tokens", "list")["tokens"]]
-    assert True is desk.told("mcp", "tokens", "revoke", "laptop")["revoked"]
+    """Under the name that they had before, too."""
+    for words in (("tokens",), ("mcp", "tokens")):
+        limits = ("--tools", "get_customer, list_customers", "--rate", "5")
+        assert desk.told(*words, "create", "laptop", *limits)["token"]
+        (token,) = desk.told(*words, "list")["tokens"]
+        assert ("laptop", ["getCustomers", "getCustomersCustomer"], 5) == (token["name"], token["tools"], token["rate"])
+        assert True is desk.told(*words, "revoke", "laptop")["revoked"]
+
+
+def check_people(desk: Desk) -> None:
+    assert desk.told("people", "add", "ana", "--role", "sees", "--role", "decides", stdin=PASSWORD)["added"]
+    assert desk.told("people", "password", "ana", stdin=PASSWORD)["password_changed"]
+    assert desk.told("people", "roles", "ana", "--role", "sees")["roles_changed"]
+    assert desk.told("people", "disable", "ana")["disabled"]
+    assert [["sees"]] == [each["roles"] for each in desk.told("people", "list")["people"]]
+    assert desk.told("people", "enable", "ana")["enabled"]
+    visits = desk.told("people", "log", "ana")["visits"]
+    assert ["enabled", "disabled", "roles changed", "password changed", "made"] == [each["what"] for each in visits]
 
 
 def check_webhooks(desk: Desk) -> None:
@@ -289,14 +305,27 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("records are in the copy", ("calls", "copy", str(tmp_path / "copy"), str(tmp_path / "moved"))),
         ("Deleted 0", ("calls", "prune", "--before", "1d")),
         ("✓ may read customers", ("doctor",)),
-        ("The header is 'Authorization: Bearer …'", ("mcp", "tokens", "create", "laptop")),
-        ("laptop", ("mcp", "tokens", "list")),
-        ("Revoked: laptop.", ("mcp", "tokens", "revoke", "laptop")),
+        *(
+            (said, (*words, *command))
+            for words in (("tokens",), ("mcp", "tokens"))
+            for said, command in (
+                ("The header is 'Authorization: Bearer …'", ("create", "laptop", "--tools", "get_customer")),
+                ("laptop", ("list",)),
+                ("Revoked: laptop.", ("revoke", "laptop")),
+            )
+        ),
+        ("ana sees a password", ("people", "list")),
+        ("Roles changed: ana.", ("people", "roles", "ana", "--role", "decides")),
+        ("Disabled: ana.", ("people", "disable", "ana")),
+        ("Enabled: ana.", ("people", "enable", "ana")),
+        ("ana password changed shell", ("people", "log")),
         ("That is the secret of hook", ("webhooks", "add", "http://127.0.0.1:9/", "--name", "hook")),
         ("127.0.0.1:9", ("webhooks", "list")),
         ("0 arrived", ("webhooks", "deliver")),
         ("Removed: hook.", ("webhooks", "remove", "hook")),
     ]
+    desk.piped("people", "add", "ana", "--role", "sees", stdin=PASSWORD)
+    desk.piped("people", "password", "ana", stdin=PASSWORD)
     for said, command in others:
         assert said in " ".join(desk.shown(*command).split()), command
     assert "no endpoint named" in desk.shown("webhooks", "test", "hook", code=2)
@@ -304,4 +333,4 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
     assert "Interrupted." in done.out
-    assert set(names(program())) == desk.used | {("sandbox",), ("calls", "export")}
+    assert set(names(program())) == desk.used | {("sandbox",), ("serve",), ("calls", "export")}

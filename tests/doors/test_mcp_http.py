@@ -15,7 +15,6 @@ import signal
 import sqlite3
 import subprocess
 from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -32,7 +31,6 @@ from mcp_host import ASKS, CREATE, VERSIONS, saying
 from mcp_serving import HEADERS, USER, call_in, connected, hello, message, plain, served, settings_for
 
 from ocp_stripe_balance.mcp import http as http_server
-from ocp_stripe_balance.mcp.http import _Verifier
 from ocp_stripe_balance.mcp.server import server_for
 from ocp_stripe_balance.serving.http import listening, names_of
 from ocp_stripe_balance.serving.tokens import Tokens
@@ -41,7 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ocp_stripe_balance._journal import Record
+    from ocp_stripe_balance.mcp.server import BalanceServer
     from ocp_stripe_balance.sandbox import Sandbox
+    from ocp_stripe_balance.serving.tokens import Token
 
 
 def told(result: Any) -> dict[str, Any]:
@@ -180,7 +180,7 @@ async def test_a_token_is_in_no_log_no_answer_and_no_row(
             answers += [await http.post(url, json=hello(), headers={"Authorization": f"Bearer {token}x"})]
     texts = [repr((each.status_code, each.headers, each.text)) for each in answers]
     texts += [f"{record.name} {record.getMessage()}" for record in caplog.records if "httpc" not in record.name]
-    texts.append(repr(await _Verifier(tokens).verify_token(token)))
+    texts.append(repr(tokens.caller_of(token)))
     with closing(sqlite3.connect(str(Settings().journal_place))) as database:
         texts.append("".join(database.iterdump()))
     secret = token.partition(".")[2]
@@ -435,7 +435,11 @@ async def test_a_token_is_wanted_once_one_was_made(
     made = tokens.create("bot")
     tokens.revoke("bot")
     settings = settings_for(stripe)
-    serving = asyncio.create_task(_over_http(partial(server_for, settings=settings), settings, "127.0.0.1", 0, []))
+
+    async def server_of(caller: Token) -> BalanceServer:
+        return server_for(caller.name, settings)
+
+    serving = asyncio.create_task(_over_http(server_of, settings, "127.0.0.1", 0, []))
     while not (url := capsys.readouterr().out.strip()):
         await asyncio.sleep(0)
     async with plain() as http:

@@ -5,8 +5,9 @@ Tokens of the MCP server over HTTP: who is let in, what is kept, and what is sai
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,13 +25,16 @@ def tokens(tmp_path: Path) -> Tokens:
 
 
 def test_a_token_names_its_caller(tokens: Tokens) -> None:
-    assert "billing-bot" == tokens.caller_of(tokens.create("billing-bot"))
+    found = tokens.caller_of(tokens.create("billing-bot"))
+    assert found is not None
+    assert ("billing-bot", None, None, None) == (found.name, found.policy, found.tools, found.rate)
 
 
 def test_only_the_hash_is_kept_where_its_owner_alone_reads(tokens: Tokens) -> None:
     token = tokens.create("bot")
     (file,) = tokens.folder.iterdir()
-    assert hashlib.sha256(token.encode()).hexdigest() == file.read_text()
+    assert hashlib.sha256(token.encode()).hexdigest() == json.loads(file.read_text())["hash"]
+    assert token.partition(".")[2] not in file.read_text()
     assert 0o700 == stat.S_IMODE(tokens.folder.stat().st_mode)
     assert 0o600 == stat.S_IMODE(file.stat().st_mode)
 
@@ -57,6 +61,22 @@ def test_nothing_else_names_anybody(tokens: Tokens, forge: object) -> None:
     token = tokens.create("bot")
     tokens.create("other")
     assert tokens.caller_of(forge(token)) is None  # type: ignore[operator]  # one of the above
+
+
+def test_a_file_of_before_there_were_limits_names_its_caller(tokens: Tokens) -> None:
+    tokens.create("other")
+    (tokens.folder / "bot").write_text(hashlib.sha256(b"bot.secret").hexdigest())
+    found = tokens.caller_of("bot.secret")
+    assert found is not None
+    assert ("bot", None) == (found.name, found.tools)
+    assert ["bot", "other"] == [each.name for each in tokens.all()]
+
+
+@pytest.mark.parametrize("limits", [{"tools": ["get_customers", "refund"]}, {"rate": 0}, {"policy": "/none.toml"}])
+def test_limits_that_cannot_be_held_make_no_token(tokens: Tokens, limits: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        tokens.create("bot", **limits)
+    assert [] == tokens.all()
 
 
 def test_a_file_that_somebody_emptied_lets_nobody_in(tokens: Tokens) -> None:
@@ -88,7 +108,7 @@ def test_a_name_is_one_callers(tokens: Tokens) -> None:
     token = tokens.create("bot")
     with pytest.raises(ConfigurationError, match="token named bot already"):
         tokens.create("bot")
-    assert "bot" == tokens.caller_of(token)
+    assert tokens.caller_of(token) is not None
 
 
 @pytest.mark.parametrize("name", ["", "Bot", "a.b", "a/b", "..", "-x", "x" * 65, "bot\n", "bö"])
@@ -110,16 +130,16 @@ def test_without_a_journal_there_is_no_place_for_tokens() -> None:
 
 
 def test_commands_make_list_and_revoke(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 0 == main(["mcp", "tokens", "create", "bot"])
+    assert 0 == main(["tokens", "create", "bot"])
     made = capsys.readouterr()
     token = made.out.strip()
     assert token.startswith("bot.")
     assert token not in made.err
-    assert 0 == main(["mcp", "tokens", "list"])
+    assert 0 == main(["tokens", "list"])
     listed = capsys.readouterr().out
     assert listed.startswith("bot ")
     assert token.partition(".")[2] not in listed
-    assert 2 == main(["mcp", "tokens", "create", "bot"])
+    assert 2 == main(["tokens", "create", "bot"])
     assert 0 == main(["mcp", "tokens", "revoke", "bot"])
-    assert 0 == main(["mcp", "tokens", "list"])
+    assert 0 == main(["tokens", "list"])
     assert "" == capsys.readouterr().out

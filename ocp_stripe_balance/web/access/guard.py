@@ -9,8 +9,9 @@ from functools import wraps
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 
+from ocp_stripe_balance.web.access.pages import message
 from ocp_stripe_balance.web.access.sessions import Sessions, csrf_of, secret_of
 
 if TYPE_CHECKING:
@@ -46,11 +47,12 @@ def signed_in(*needed: Role) -> Callable[[Page], Page]:
             refusal = await _refusal(request, person, needed)
             if refusal is not None:
                 await sessions.note(person, "refused", f"{_named(request)}: {refusal}")
-                return PlainTextResponse(f"{refusal}\n", status_code=403)
+                return message(request, refusal, 403)
             if request.method not in _SAFE:
                 await sessions.note(person, "asked for", _named(request))
             return await page(request)
 
+        guard.needed = frozenset(needed)  # type: ignore[attr-defined]  # for a test that asks every route
         return guard
 
     return guarded
@@ -61,8 +63,14 @@ def is_from_here(request: Request) -> bool:
     Whether a page of this very site sent a request, as browsers say; what says nothing is no browser's form.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    return (site, origin) != (None, None) and site in {None, "same-origin"} and origin in {None, own}
+    return (site, origin) != (None, None) and site in {None, "same-origin"} and origin in {None, own_origin(request)}
+
+
+def own_origin(request: Request) -> str:
+    """
+    What a browser calls this site.
+    """
+    return f"{request.scope['scheme']}://{request.headers.get('host', '')}"
 
 
 async def _refusal(request: Request, person: Person, needed: tuple[Role, ...]) -> str | None:
@@ -76,9 +84,8 @@ async def _refusal(request: Request, person: Person, needed: tuple[Role, ...]) -
         return None
     if not is_from_here(request):
         return "Nothing was done: the request did not come from a page of this server."
-    sent = request.headers.get("x-csrf-token")
-    if sent is None:
-        sent = (await request.form()).get("csrf")
+    header = request.headers.get("x-csrf-token")
+    sent = (await request.form()).get("csrf") if header is None else header
     if not isinstance(sent, str) or not hmac.compare_digest(sent.encode(), request.state.csrf.encode()):
         return "Nothing was done: the page was opened before you signed in. Open it again, and try once more."
     return None
@@ -89,10 +96,17 @@ def _sign_in(request: Request) -> Response:
     The way to the sign-in page, where a person would follow it.
     """
     if request.method not in _SAFE:
-        return PlainTextResponse("Nothing was done: you are not signed in any more.\n", status_code=401)
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(f"/sign-in?{urlencode({'next': path})}", status_code=303)
+        return message(request, "Nothing was done: you are not signed in any more.", 401)
+    return RedirectResponse(f"/sign-in?{urlencode({'next': _path_of(request)})}", status_code=303)
 
 
 def _named(request: Request) -> str:
-    return f"{request.method} {request.url.path}"[:_LONGEST_DETAIL]
+    return f"{request.method} {_path_of(request)}"[:_LONGEST_DETAIL]
+
+
+def _path_of(request: Request) -> str:
+    """
+    The path and the query, as they were sent.
+    """
+    path, query = (bytes(request.scope[name]).decode("ascii", "replace") for name in ("raw_path", "query_string"))
+    return f"{path}?{query}" if query else path

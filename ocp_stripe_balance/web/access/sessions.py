@@ -52,25 +52,6 @@ class Sessions:
             return None
         return Person(name=entry.name, roles=roles_of(entry.roles), how=entry.how, address=address_of(request))
 
-    async def begin(self, person: Person, before: str) -> str:
-        """
-        The secret of a new session; the one that the browser brought is good for nothing any more.
-
-        Raises:
-            NotSentError: the journal cannot be written.
-        """
-        secret = secrets.token_urlsafe(32)
-
-        def work(people: People) -> None:
-            people.forget_sessions(idle_s=IDLE_S, longest_s=LONGEST_S)
-            if before:
-                people.end(_digest(before))
-            people.begin(_digest(secret), person.name, person.how, person.address)
-            people.note("signed in", person.name, how=person.how, address=person.address)
-
-        await self._journal.run(lambda book: work(People(book.db, self._journal.now())), reach=PEOPLE)
-        return secret
-
     async def end(self, person: Person, secret: str) -> None:
         """
         Let somebody out.
@@ -97,6 +78,18 @@ class Sessions:
             people.note(what, person.name, how=person.how, address=person.address, detail=detail)
 
         await self._journal.run(lambda book: work(People(book.db, self._journal.now())), reach=READING)
+
+
+def begin(people: People, name: str, how: str, address: str, before: str) -> str:
+    """
+    The secret of a new session; the one that the browser brought is good for nothing any more.
+    """
+    secret = secrets.token_urlsafe(32)
+    people.forget_sessions(idle_s=IDLE_S, longest_s=LONGEST_S)
+    people.end(_digest(before))
+    people.begin(_digest(secret), name, how, address)
+    people.note("signed in", name, how=how, address=address)
+    return secret
 
 
 def roles_of(names: str) -> frozenset[Role]:
@@ -127,25 +120,30 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def is_safe(request: Request) -> bool:
+    """
+    Whether it came over TLS, by what the server says.
+    """
+    return bool(request.scope["scheme"] == "https")
+
+
 def give_secret(request: Request, response: Response, secret: str) -> None:
     """
     Let the browser hold it, until it is closed or the session ends.
     """
-    is_safe = request.url.scheme == "https"
-    response.set_cookie(_cookie_of(request), secret, path="/", secure=is_safe, httponly=True, samesite="lax")
+    response.set_cookie(_cookie_of(request), secret, path="/", secure=is_safe(request), httponly=True, samesite="lax")
 
 
 def take_secret(request: Request, response: Response) -> None:
     """
     Let the browser forget it.
     """
-    is_safe = request.url.scheme == "https"
-    response.delete_cookie(_cookie_of(request), path="/", secure=is_safe, httponly=True, samesite="lax")
+    response.delete_cookie(_cookie_of(request), path="/", secure=is_safe(request), httponly=True, samesite="lax")
 
 
 def _cookie_of(request: Request) -> str:
     # With that prefix a browser takes it from this very host alone, over TLS: no neighbour can set it.
-    return "__Host-session" if request.url.scheme == "https" else "session"
+    return "__Host-session" if is_safe(request) else "session"
 
 
 def _digest(secret: str) -> str:

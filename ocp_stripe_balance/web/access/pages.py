@@ -1,0 +1,41 @@
+"""
+The pages of those who are not in: signing in, and being refused.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader
+from starlette.responses import HTMLResponse
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+def message(request: Request, text: str, status_code: int) -> HTMLResponse:
+    """
+    A page that says one thing.
+    """
+    del request
+    return _page("refused.html", status_code, text=text)
+
+
+def sign_in_page(
+    *, next_path: str, name: str = "", why: str = "", has_provider: bool, status_code: int = 200
+) -> HTMLResponse:
+    """
+    The form, and why the last attempt was refused.
+    """
+    facts = {"next": next_path, "name": name, "why": why, "has_provider": has_provider}
+    return _page("sign_in.html", status_code, **facts)
+
+
+def _page(template: str, status_code: int, **facts: Any) -> HTMLResponse:
+    return HTMLResponse(_templates().get_template(template).render(facts), status_code=status_code)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=PackageLoader("ocp_stripe_balance.web.access"), autoescape=True, trim_blocks=True)

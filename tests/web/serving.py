@@ -1,0 +1,65 @@
+"""
+The server in the test's own loop, on a real socket. Needs the extra ``web``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+pytest.importorskip("jinja2")
+pytest.importorskip("uvicorn")
+
+from ocp_stripe_balance import Settings
+from ocp_stripe_balance.serving.http import LOOPBACK, listening, serve
+from ocp_stripe_balance.web.gateway import Gateway
+from ocp_stripe_balance.web.server import application
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ocp_stripe_balance.sandbox import Sandbox
+
+USER = "ana@desk"
+ASKS: dict[str, Any] = {"approval": {"above": {"usd": "20.00"}, "queue": True}}
+
+
+def settings_for(stripe: Sandbox, **more: Any) -> Settings:
+    return Settings(**{"api_key": stripe.api_key, "api_base": stripe.url, "rate_limit": "off", **more})
+
+
+@contextlib.asynccontextmanager
+async def served(settings: Settings, *names: str, **how: Any) -> AsyncIterator[str]:
+    """
+    The address of a server that serves until the block ends, under some more names.
+    """
+    listener, url = listening("127.0.0.1", 0)
+    app = application(Gateway(settings, USER), [*LOOPBACK, *names])
+    serving = asyncio.create_task(serve(app, listener, **how))
+    try:
+        yield url
+    finally:
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+
+@contextlib.asynccontextmanager
+async def client(settings: Settings, token: str | None = None, **how: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """
+    A plain HTTP client of such a server.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with (
+        served(settings, **how) as url,
+        httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http,
+    ):
+        yield http
+
+
+def as_caller(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,345 @@
+"""
+The server before the tools: attacks over HTTP, and what stops each. What a browser could be made to do, what a client
+can send, who says who it is, and what is kept of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from helpers import TOOL, ledger, order
+
+pytest.importorskip("uvicorn")
+from serving import ASKS, as_caller, client, served, settings_for
+
+from ocp_stripe_balance import ConfigurationError, Settings
+from ocp_stripe_balance.serving import http as listening_http
+from ocp_stripe_balance.serving.http import check_reach
+from ocp_stripe_balance.serving.tokens import Tokens
+from ocp_stripe_balance.web import protection
+
+if TYPE_CHECKING:
+    from ocp_stripe_balance.sandbox import Sandbox
+
+CALL = f"/tools/{TOOL}"
+JSON = {"Content-Type": "application/json"}
+
+
+async def raw(url: str, *pieces: bytes) -> bytes:
+    """
+    All that is answered on a connection that sends these bytes.
+    """
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+# Who says who it is
+
+
+async def test_guessed_tokens_are_all_told_the_same(stripe: Sandbox, customer: str) -> None:
+    """256 random bits stop guessing; a name that there is, is answered as one that is not."""
+    token = Tokens(Settings()).create("bot")
+    guesses = ["", "Bearer", "Bearer bot", "Bearer bot.", f"Bearer {token}x", f"Basic {token}", "Bearer ../bot.x"]
+    guesses += [f"Bearer nobody.{token[4:]}", "Bearer b\u00f6t.x", f"Bearer  {token}"]
+    async with client(settings_for(stripe)) as http:
+        answers = [
+            await http.post(CALL, json=order(customer), headers={b"Authorization": each.encode("latin-1")})
+            for each in guesses
+        ]
+        answers += [await http.post(f"{CALL}?token={token}", json=order(customer))]
+        two = [("Authorization", "Bearer x"), ("Authorization", f"Bearer {token}")]
+        answers.append(await http.post(CALL, json=order(customer), headers=two))
+    assert {401} == {each.status_code for each in answers}
+    assert 1 == len({each.text for each in answers})
+    assert all(each.headers["www-authenticate"].startswith("Bearer realm=") for each in answers)
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_what_a_client_says_of_itself_counts_for_nothing(stripe: Sandbox, customer: str) -> None:
+    """Budgets count the token's name, whatever the OCP headers, a forwarded address or a parameter say."""
+    policy = {"budgets": [{"per": "user", "window": "1h", "credit": {"usd": "8.00"}}]}
+    token = Tokens(Settings()).create("bot")
+    lies = {"OCP-User": "root", "OCP-Agent-Type": "human", "OCP-Context-ID": "ocp-x", "X-Forwarded-For": "127.0.0.1"}
+    async with client(settings_for(stripe, policy=policy), token) as http:
+        first = await http.post(CALL, json=order(customer, reference="a"))
+        lied = await http.post(CALL, json=order(customer, reference="b"), headers=lies)
+    assert [201, 403] == [first.status_code, lied.status_code]
+    assert "budgets" in lied.json()["rule"]
+
+
+async def test_a_proposal_is_its_callers_alone(stripe: Sandbox, customer: str) -> None:
+    """Who guesses or reads the ID of another's learns nothing, not even that it is there."""
+    tokens = Tokens(Settings())
+    ada, bob = (as_caller(tokens.create(name)) for name in ("ada", "bob"))
+    async with client(settings_for(stripe, policy=ASKS)) as http:
+        waiting = await http.post(CALL, json=order(customer, -2500), headers=ada)
+        where = waiting.headers["location"]
+        assert 200 == (await http.get(where, headers=ada)).status_code
+        theirs = await http.get(where, headers=bob)
+        none = await http.get("/proposals/ap_000000000000", headers=bob)
+        assert 401 == (await http.get(where)).status_code
+    assert (404, none.text) == (theirs.status_code, theirs.text)
+
+
+async def test_a_key_of_another_caller_moves_nothing_and_tells_nothing(stripe: Sandbox, customer: str) -> None:
+    """A key is one decision's, over all tokens: with other words it is refused, with the same it is not made again."""
+    tokens = Tokens(Settings())
+    ada, bob = (as_caller(tokens.create(name)) for name in ("ada", "bob"))
+    key = {"Idempotency-Key": "k-1"}
+    async with client(settings_for(stripe)) as http:
+        made = await http.post(CALL, json=order(customer, description="for Ada only"), headers=ada | key)
+        other = await http.post(CALL, json=order(customer, -1), headers=bob | key)
+        same = await http.post(CALL, json=order(customer, description="for Ada only"), headers=bob | key)
+        own = await http.post(CALL, json=order(customer, -1), headers=ada | key)
+    assert [201, 422, 200] == [made.status_code, other.status_code, same.status_code]
+    assert customer not in other.text
+    assert made.json()["data"]["id"] not in other.text
+    assert made.json()["data"]["id"] in own.text
+    assert 1 == len(await ledger(stripe, customer))
+
+
+# What a browser could be made to do
+
+
+_TRICKS: list[tuple[dict[str, str], int]] = [
+    ({"Host": "evil.example.com"}, 421),
+    ({"Host": "127.0.0.1.evil.example.com"}, 421),
+    ({"Host": "localhost:x"}, 421),
+    ({"Host": ""}, 421),
+    ({"Origin": "https://evil.example.com"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Origin": "http://localhost.evil.example.com"}, 403),
+    ({"Content-Type": "text/plain"}, 415),
+    ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    ({"Content-Type": "application/json; charset=utf-16"}, 415),
+    ({"Content-Encoding": "gzip"}, 415),
+    ({"X-Forwarded-Host": "evil.example.com", "X-Original-URL": "/health", "X-HTTP-Method-Override": "GET"}, 201),
+    ({"Origin": "http://localhost:3000", "Host": "LOCALHOST:1"}, 200),
+]
+
+
+async def test_a_page_of_elsewhere_and_headers_that_trick_reach_nothing(stripe: Sandbox, customer: str) -> None:
+    """Names of hosts, what a form may send, and headers that some servers obey. The last two come in."""
+    body = json.dumps(order(customer))
+    async with client(settings_for(stripe)) as http:
+        answers = [
+            await http.post(CALL, content=body, headers=JSON | {"Idempotency-Key": "k"} | headers)
+            for headers, _ in _TRICKS
+        ]
+        asked = await http.options(
+            CALL, headers={"Origin": "http://localhost", "Access-Control-Request-Method": "POST"}
+        )
+    assert [status for _, status in _TRICKS] == [each.status_code for each in answers]
+    assert not [name for each in [*answers, asked] for name in each.headers if name.startswith("access-control")]
+    assert 405 == asked.status_code
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_every_answer_keeps_a_browser_from_more(stripe: Sandbox) -> None:
+    async with client(settings_for(stripe)) as http:
+        answers = [await http.get(path) for path in ("/problems", "/problems/rejected", "/none", "/health", "/mcp")]
+        page = await http.get("/none", headers={"Accept": "text/html"})
+    for each in [*answers, page]:
+        assert "default-src 'none'" in each.headers["content-security-policy"]
+        assert ("nosniff", "no-store") == (each.headers["x-content-type-options"], each.headers["cache-control"])
+    assert (404, True) == (page.status_code, page.headers["content-type"].startswith("text/html"))
+
+
+# What a client can send
+
+
+_BODIES: list[tuple[str | bytes, int]] = [
+    ("", 422),
+    ("[]", 400),
+    ("null", 400),
+    ("{", 400),
+    ('{"amount": -500, "amount": -50000, %s}', 400),
+    ('{"amount": -500, "\\u0061mount": -50000, %s}', 400),
+    ('{"amount": NaN, %s}', 400),
+    ('{"amount": -1e999, %s}', 400),
+    ('{"amount": -' + "9" * 5000 + ", %s}", 400),
+    ('{"amount": -' + "9" * 500 + ", %s}", 422),
+    ('{"amount": -500.5, %s}', 422),
+    ('{"amount": true, %s}', 422),
+    ('{"amount": -500, "__proto__": {"admin": true}, %s}', 422),
+    ('{"amount": -500, "metadata": {"a[b]": "c"}, %s}', 422),
+    ('{"amount": -500, "currency": "usd", "customer": "../charges"}', 422),
+    ('{"amount": -500, "currency": "usd", "customer": "cus_1/../../x?y#z"}', 422),
+    ('{"amount": -500, "description": "\\ud800", %s}', 422),
+    ('{"a":' * 5000 + "1" + "}" * 5000, 400),
+    (b'{"amount": -500, "description": "\xff"}', 400),
+    (b"\x1f\x8b\x08", 400),
+]
+
+
+async def test_no_body_that_is_not_plain_moves_money(stripe: Sandbox, customer: str) -> None:
+    """Names twice, numbers that are none, paths in a name, depth, bytes: the one JSON reader, and the schema."""
+    rest = f'"currency": "usd", "customer": "{customer}"'
+    async with client(settings_for(stripe)) as http:
+        for body, status in _BODIES:
+            sent = body.replace("%s", rest).encode() if isinstance(body, str) else body
+            answer = await http.post(CALL, content=sent, headers=JSON)
+            assert (status, "not_sent") == (answer.status_code, answer.json()["outcome"]), body[:60]
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_no_path_or_method_reaches_a_tool_by_another_name(stripe: Sandbox, customer: str) -> None:
+    body, statuses = order(customer), {}
+    async with client(settings_for(stripe)) as http:
+        for path in (
+            f"{CALL}/",
+            f"/{CALL}",
+            "/tools/%2e%2e/health",
+            f"/tools/x%2f{TOOL}",
+            f"{CALL}%00",
+            f"{CALL};a",
+            "/tools/POST",
+            "/tools/..;/x",
+            f"{CALL}?amount=-9",
+        ):
+            statuses[path] = (await http.post(http.base_url.copy_with(raw_path=path.encode()), json=body)).status_code
+        for method in ("PUT", "PATCH", "DELETE", "TRACE"):
+            statuses[method] = (await http.request(method, CALL, json=body)).status_code
+    assert {404, 405, 400} == set(statuses.values()), statuses
+    assert [400] == [statuses[f"{CALL}?amount=-9"]]
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_keys_that_are_not_clear_are_refused(stripe: Sandbox, customer: str) -> None:
+    async with client(settings_for(stripe)) as http:
+        for headers in (
+            [("Idempotency-Key", '"a')],
+            [("Idempotency-Key", '"a" b')],
+            [("Idempotency-Key", "a"), ("Idempotency-Key", "b")],
+            [("Idempotency-Key", "a"), ("idempotency_key", "b")],
+        ):
+            assert 400 == (await http.post(CALL, json=order(customer), headers=headers)).status_code
+        for key in ("", "k" * 256, '""'):
+            assert 422 == (await http.post(CALL, json=order(customer), headers={"Idempotency-Key": key})).status_code
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_smuggled_requests_are_refused(stripe: Sandbox, customer: str) -> None:
+    """Where a proxy and this server could disagree where a request ends."""
+    body = json.dumps(order(customer)).encode()
+    head = (
+        f"POST {CALL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n".encode()
+    )
+    length, chunk = b"Content-Length: %d\r\n" % len(body), b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    async with served(settings_for(stripe)) as url:
+        for request in (
+            head + length + b"Transfer-Encoding: chunked\r\n\r\n" + chunk,
+            head + length + b"Content-Length: 3\r\n\r\n" + body,
+            head + b"Transfer-Encoding: xchunked\r\n\r\n" + chunk,
+            head + b"Transfer-Encoding : chunked\r\n\r\n" + chunk,
+            head + b"Host: evil.example.com\r\n" + length + b"\r\n" + body,
+            head.replace(b"\r\n", b"\n") + length + b"\n\n" + b"\0" + body,
+        ):
+            answer = await raw(url, request)
+            assert b"400" in answer.split(b"\r\n")[0], request
+        assert b"201" in (await raw(url, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)).split(b"\r\n")[0]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+# How much, and how slowly
+
+
+async def test_too_much_is_refused(stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a body that says how long it is, and of one that does not; of headers."""
+    monkeypatch.setattr(protection, "MAX_BODY", 2000)
+    long = json.dumps(order(customer, description="x" * 3000)).encode()
+
+    async def chunks() -> Any:
+        yield long[:1500]
+        yield long[1500:]
+
+    async with client(settings_for(stripe)) as http:
+        assert 413 == (await http.post(CALL, content=long, headers=JSON)).status_code
+        assert 413 == (await http.post(CALL, content=chunks(), headers=JSON)).status_code
+        assert 431 == (await http.get("/health", headers={"OCP-Session": "x" * 70_000})).status_code
+        assert 200 == (await http.get("/health", headers={"OCP-Session": "x" * 50_000})).status_code
+
+
+async def test_who_sends_slowly_is_cut_off(stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether nothing comes, half a head, or half a body; who asks for what takes its time is not."""
+    monkeypatch.setattr(listening_http, "_RECEIVE_S", 0.2)
+    head = (
+        f"POST {CALL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n".encode()
+    )
+    stripe.faults.add("stall", seconds=0.5, path="balance_transactions$")
+    async with client(settings_for(stripe)) as http:
+        url = str(http.base_url).rstrip("/")
+        slow = asyncio.create_task(http.post(CALL, json=order(customer)))
+        for pieces in ((b"",), (head,), (head, b"\r\n{}")):
+            with pytest.raises((ConnectionError, AssertionError)):
+                assert await raw(url, *pieces)
+        assert 201 == (await slow).status_code
+
+
+async def test_there_are_only_so_many_connections(stripe: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening_http, "_MAX_CONNECTIONS", 2)
+    async with client(settings_for(stripe)) as http, client(settings_for(stripe)):
+        await http.get("/health")
+        url = f"{http.base_url}/"
+        async with httpx.AsyncClient(trust_env=False) as second, httpx.AsyncClient(trust_env=False) as third:
+            assert 200 == (await second.get(f"{url}health")).status_code
+            with pytest.raises(httpx.TransportError):
+                await third.get(f"{url}health")
+
+
+# What is kept of it
+
+
+async def test_no_secret_is_logged_kept_or_told(
+    stripe: Sandbox, customer: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Tokens, the API key and OCP-Session, which has an agent's whole history; also where the server fails."""
+    caplog.set_level(logging.DEBUG)
+    token = Tokens(Settings()).create("bot")
+    history = {"OCP-Session": "c2VjcmV0LWhpc3Rvcnk=", "Cookie": "session=secret-cookie"}
+    answers = []
+    async with client(settings_for(stripe), token) as http:
+        answers.append(await http.post(CALL, json=order(customer), headers=history))
+        answers.append(await http.post(CALL, json=order(customer, "x"), headers=history))
+        answers.append(await http.post(CALL, json=order(customer), headers=history | as_caller(f"{token}x")))
+        answers.append(await http.get("/none", headers=history))
+    texts = [repr((each.status_code, each.headers, each.text)) for each in answers]
+    texts += [record.getMessage() for record in caplog.records if "httpc" not in record.name] + [*capfd.readouterr()]
+    with closing(sqlite3.connect(str(Settings().journal_place))) as database:
+        texts.append("".join(database.iterdump()))
+    secrets = [token.partition(".")[2], stripe.api_key, "c2VjcmV0", "secret-cookie"]
+    assert [] == [(each, text) for text in texts for each in secrets if each in text]
+
+
+# Where it can be reached
+
+
+def test_elsewhere_it_is_reached_behind_tls_or_a_named_proxy() -> None:
+    with pytest.raises(ConfigurationError, match="can be read on the way"):
+        check_reach("0.0.0.0", (), is_tls=False, proxy=None)  # noqa: S104  refused
+    with pytest.raises(ConfigurationError, match=r"as pay\.example\.com"):
+        check_reach("127.0.0.1", ("pay.example.com",), is_tls=False, proxy=None)
+    check_reach("127.0.0.1", (), is_tls=False, proxy=None)
+    check_reach("0.0.0.0", (), is_tls=True, proxy=None)  # noqa: S104  behind TLS
+    check_reach("127.0.0.1", ("pay.example.com",), is_tls=False, proxy="127.0.0.1")
+
+
+@pytest.mark.parametrize(("proxy", "scheme"), [("127.0.0.1", "https"), ("192.0.2.9", "http")])
+async def test_the_named_proxy_alone_says_who_asks(stripe: Sandbox, proxy: str, scheme: str) -> None:
+    async with client(settings_for(stripe), proxy=proxy) as http:
+        entry = await http.get("/registry/stripe", headers={"X-Forwarded-Proto": "https"})
+    assert entry.json()["base_url"].startswith(f"{scheme}://")
