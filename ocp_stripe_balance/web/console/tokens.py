@@ -45,7 +45,7 @@ async def create(request: Request) -> Response:
     name, tools, rate = (forms.text(form, each) for each in ("name", "tools", "rate"))
     if rate and not (rate.isascii() and rate.isdigit()):
         return await _page(request, Notice(f"{rate} is no number of calls.", "bad"), status=400)
-    limits = {"tools": tools.replace(",", " ").split() or None, "rate": int(rate) if rate else None}
+    limits: dict[str, Any] = {"tools": tools.replace(",", " ").split() or None, "rate": int(rate) if rate else None}
     try:
         made = await asyncio.to_thread(partial(_tokens(request).create, name, **limits))
     except ToolError as error:
