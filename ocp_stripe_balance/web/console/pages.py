@@ -33,6 +33,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 NAVIGATION = (
     ("/console", "Inbox", Role.SEES),
     ("/console/calls", "Calls", Role.SEES),
+    ("/console/bulk", "Bulk", Role.SEES),
     ("/console/overview", "Overview", Role.SEES),
     ("/console/policy", "Policy", Role.SEES),
     ("/console/tokens", "Tokens", Role.TOKENS),
