@@ -45,6 +45,9 @@ class Sessions(chaos.Run):
     One run.
     """
 
+    words = ("mcp", "--http")
+    policy = _POLICY
+
     def __init__(self, options: argparse.Namespace, seed: int, folder: Path) -> None:
         """
         Make up calls, for their customers' sake: those of the sessions are made up as time goes.
@@ -57,7 +60,7 @@ class Sessions(chaos.Run):
         Let sessions call until the time is over, and others finish what killed ones left.
         """
         del http
-        (self.folder / "policy.toml").write_text(_POLICY)
+        (self.folder / "policy.toml").write_text(self.policy)
         self.is_over, self.waiting, self.server_kills = False, [], 0
         named = {job.parameters["customer"] for job in self.jobs}
         self.customers = sorted(each for each in named if "none" not in each)
@@ -87,7 +90,7 @@ class Sessions(chaos.Run):
         """
         A server process, once it listens.
         """
-        command = [str(Path(sys.executable).parent / "ocp-stripe-balance"), "mcp", "--http", "--port", str(port)]
+        command = [str(Path(sys.executable).parent / "ocp-stripe-balance"), *self.words, "--port", str(port)]
         settings = {
             "STRIPE_SECRET_KEY": self.stripe["api_key"],
             "STRIPE_API_BASE": self.stripe["url"],
@@ -122,14 +125,34 @@ class Sessions(chaos.Run):
                 async with aiohttp.ClientSession(
                     self.url.removesuffix(_PATH), headers=_HEADERS, timeout=timeout
                 ) as http:
-                    version = self.chance.choice(_VERSIONS)
-                    known = {"MCP-Protocol-Version": version}
-                    if version == _VERSIONS[0]:
-                        known["Mcp-Session-Id"] = await opened(http, version)
+                    known = await self.begin(http)
                     while (job := self.next_job()) is not None:
                         await self.call(http, known, job)
                         await asyncio.sleep(self.chance.random() * 0.2)
             await asyncio.sleep(0.2)
+
+    async def begin(self, http: aiohttp.ClientSession) -> dict[str, str]:
+        """
+        The headers of all calls of a new session.
+
+        Raises:
+            aiohttp.ClientError: the server is gone.
+        """
+        version = self.chance.choice(_VERSIONS)
+        known = {"MCP-Protocol-Version": version}
+        if version == _VERSIONS[0]:
+            known["Mcp-Session-Id"] = await opened(http, version)
+        return known
+
+    async def answer(self, http: aiohttp.ClientSession, known: dict[str, str], job: chaos.Job) -> dict[str, Any]:
+        """
+        What a call was answered.
+
+        Raises:
+            aiohttp.ClientError: the server is gone, or does not know the session.
+            LookupError: there was no result.
+        """
+        return await answer_to(http, known, "tools/call", name=_TOOL, arguments=job.parameters)
 
     def next_job(self) -> chaos.Job | None:
         """
@@ -154,7 +177,7 @@ class Sessions(chaos.Run):
         """
         job.issues += 1
         try:
-            told = await answer_to(http, known, "tools/call", name=_TOOL, arguments=job.parameters)
+            told = await self.answer(http, known, job)
         except BaseException:
             self.waiting.append(job)
             raise
@@ -224,8 +247,8 @@ async def answer_to(http: aiohttp.ClientSession, known: dict[str, str], method: 
     return told
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="MCP sessions that are killed, a Stripe that fails, three witnesses")
+def main(runs: type[Sessions], name: str) -> int:
+    parser = argparse.ArgumentParser(description="sessions that are killed, a Stripe that fails, three witnesses")
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--every", type=float, default=1, help="seconds between two sessions that are killed")
@@ -234,12 +257,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = Sessions(options, options.seed, Path(folder))
+        run = runs(options, options.seed, Path(folder))
         report = asyncio.run(run.main())
-    sys.stdout.write("\nMCP sessions\n")
+    sys.stdout.write(f"\n{name}\n")
     chaos.show(report | {"server killed": run.server_kills})
     return 1 if any(report["violations"].values()) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Sessions, "MCP sessions"))
