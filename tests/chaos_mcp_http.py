@@ -45,7 +45,7 @@ class Sessions(chaos.Run):
     One run.
     """
 
-    words = ("mcp", "--http")
+    words: tuple[str, ...] = ("mcp", "--http")
     policy = _POLICY
 
     def __init__(self, options: argparse.Namespace, seed: int, folder: Path) -> None:
