@@ -129,7 +129,7 @@ async def serving(app: Starlette, **how: Any) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def console(monkeypatch: pytest.MonkeyPatch, *, proxy: str | None = None, **settings: Any) -> AsyncIterator[Site]:
+async def console(monkeypatch: pytest.MonkeyPatch, *, proxy: Any = None, **settings: Any) -> AsyncIterator[Site]:
     """
     The whole server, with a page for anybody who is in, and one for each role; hashes are cheap.
     """
