@@ -16,6 +16,10 @@ WHERE state IN ('sending', 'unknown') AND updated_at >= :since AND (state = 'unk
         SELECT 1 FROM deliveries WHERE event = 'call ' || calls.id || ' ' || calls.key AND endpoint = :endpoint)
 ORDER BY id LIMIT :number
 
+-- over:
+-- Proposals whose time is over, which nobody has looked at since.
+SELECT * FROM proposals WHERE state IN ('waiting', 'approved') AND expires_at <= :now
+
 -- proposal_then:
 -- The proposal of a key that there was at a time.
 SELECT * FROM proposals

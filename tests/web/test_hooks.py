@@ -26,6 +26,7 @@ from programs import started
 
 from ocp_stripe_balance import ApprovalRequiredError, ConfigurationError, OutcomeUnknownError, Settings
 from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance.web.gateway import Gateway
 from ocp_stripe_balance.web.hooks import sending
 from ocp_stripe_balance.web.hooks.courier import WAITS_S, Courier
 from ocp_stripe_balance.web.hooks.endpoints import Endpoint, Endpoints, is_public
@@ -90,6 +91,7 @@ class Desk:
         self.settings = Settings(api_key=stripe.api_key, api_base=stripe.url, **self.values)
         self.endpoints = Endpoints(self.settings)
         self.late_s = 0.0
+        """How far the time of the journal is ahead."""
         self.stripe = stripe
 
     @contextlib.asynccontextmanager
@@ -187,7 +189,7 @@ async def test_what_did_not_arrive_is_sent_again(desk: Desk, receiver: Receiver,
 
 async def test_it_is_given_up_after_days(desk: Desk, receiver: Receiver, customer: str) -> None:
     """And the list says so."""
-    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url, events=("approval_request.created",)))
     await desk.call(customer, -30_00)
     receiver.status = 503
     for wait_s in (0, *WAITS_S, 86400):
@@ -198,6 +200,20 @@ async def test_it_is_given_up_after_days(desk: Desk, receiver: Receiver, custome
         "endpoints"
     ]
     assert (0, 1, "it answered 503") == (told["waiting"], told["given_up"], told["last_failure"])
+
+
+async def test_what_nobody_looked_at_expires_and_is_told(desk: Desk, receiver: Receiver, customer: str) -> None:
+    """In their order; and the gateway tells by itself."""
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    await desk.call(customer, -30_00)
+    desk.late_s = 86401
+    assert (2, 0) == await desk.deliver()
+    assert ["approval_request.created", "approval_request.expired"] == receiver.kinds
+    await desk.call(customer, -30_00, reference="more")
+    receiver.came.clear()
+    async with Gateway(desk.settings), asyncio.timeout(30):
+        await receiver.came.wait()
+    assert "approval_request.created" == receiver.kinds[-1]
 
 
 async def test_servers_share_the_work(desk: Desk, receiver: Receiver, customer: str) -> None:
