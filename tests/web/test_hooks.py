@@ -25,9 +25,9 @@ from places import look
 from programs import started
 
 from ocp_stripe_balance import ApprovalRequiredError, ConfigurationError, OutcomeUnknownError, Settings
-from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal import Journal, deliveries
 from ocp_stripe_balance.web.gateway import Gateway
-from ocp_stripe_balance.web.hooks import sending
+from ocp_stripe_balance.web.hooks import courier, sending
 from ocp_stripe_balance.web.hooks.courier import WAITS_S, Courier
 from ocp_stripe_balance.web.hooks.endpoints import Endpoint, Endpoints, is_public
 
@@ -214,6 +214,26 @@ async def test_what_nobody_looked_at_expires_and_is_told(desk: Desk, receiver: R
     async with Gateway(desk.settings), asyncio.timeout(30):
         await receiver.came.wait()
     assert "approval_request.created" == receiver.kinds[-1]
+
+
+async def test_of_two_yes_the_second_is_told_and_many_are_told_some_at_a_time(
+    desk: Desk, receiver: Receiver, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first yes decides nothing yet."""
+    for module in (courier, deliveries):
+        monkeypatch.setattr(module, "AT_ONCE", 1)
+    desk.values["policy"] = {**POLICY, "approval": {**POLICY["approval"], "two_people_above": {"usd": "25.00"}}}
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    await desk.call(customer, -30_00)
+    async with desk.journal() as journal:
+        for person in ("ana", "bob"):
+            await decide(journal, (await proposals(journal))[0].approve(by=person))
+    async with desk.journal() as journal:
+        told = Courier(desk.settings, journal, desk.endpoints)
+        assert [(1, 0), (0, 0), (1, 0), (0, 0)] == [await told.deliver() for _ in range(4)]
+    assert ["approval_request.created", "approval_request.approved"] == receiver.kinds
+    approvals = json.loads(receiver.got[1].body)["data"]["approvals"]
+    assert ["ana", "bob"] == [each["by"] for each in approvals]
 
 
 async def test_servers_share_the_work(desk: Desk, receiver: Receiver, customer: str) -> None:
