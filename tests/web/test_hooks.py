@@ -22,6 +22,7 @@ from aiohttp import web
 from helpers import TOOL, connect, decide, order, proposals, run
 from pages import DOCS, names_of
 from places import look
+from postgres import new_database
 from programs import started
 
 from ocp_stripe_balance import ApprovalRequiredError, ConfigurationError, OutcomeUnknownError, Settings
@@ -86,8 +87,8 @@ class Desk:
     A journal, its endpoints, and a time of its own.
     """
 
-    def __init__(self, stripe: Sandbox, folder: Path) -> None:
-        self.values: dict[str, Any] = {"policy": POLICY, "journal": str(folder / "journal.sqlite3")}
+    def __init__(self, stripe: Sandbox, journal: str) -> None:
+        self.values: dict[str, Any] = {"policy": POLICY, "journal": journal}
         self.settings = Settings(api_key=stripe.api_key, api_base=stripe.url, **self.values)
         self.endpoints = Endpoints(self.settings)
         self.late_s = 0.0
@@ -114,7 +115,7 @@ class Desk:
 
 @pytest.fixture
 def desk(stripe: Sandbox, tmp_path: Path) -> Desk:
-    return Desk(stripe, tmp_path)
+    return Desk(stripe, str(tmp_path / "journal.sqlite3"))
 
 
 def test_signature_is_that_of_the_standard() -> None:
@@ -236,14 +237,24 @@ async def test_of_two_yes_the_second_is_told_and_many_are_told_some_at_a_time(
     assert ["ana", "bob"] == [each["by"] for each in approvals]
 
 
-async def test_servers_share_the_work(desk: Desk, receiver: Receiver, customer: str) -> None:
+@pytest.mark.parametrize("engine", ["file", "server"])
+async def test_servers_share_the_work(
+    engine: str, stripe: Sandbox, tmp_path: Path, receiver: Receiver, customer: str
+) -> None:
     """Three at once tell each event once; a message that another server is at is left to it."""
+    desk = Desk(stripe, str(tmp_path / "journal.sqlite3") if engine == "file" else new_database())
     desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
-    for number in range(6):
+    stripe.faults.add("reset", path="balance_transactions")
+    await desk.call(customer, -1_00, reference="lost")
+    for number in range(5):
         await desk.call(customer, -30_00, reference=f"r{number}")
     results = await asyncio.gather(*(desk.deliver() for _ in range(3)))
     assert 6 == sum(arrived for arrived, _ in results) == len(receiver.got)
     assert 6 == len({each.headers["webhook-id"] for each in receiver.got})
+    for number in range(4):
+        await desk.call(customer, -10_00, reference=f"spent {number}")
+    assert (1, 0) == await desk.deliver()
+    assert "budget.nearly_spent" == receiver.kinds[-1]
 
 
 @pytest.mark.promise("hooks.told")
