@@ -16,7 +16,7 @@ demo: .venv/wheel ## the main job on the embedded sandbox
 
 console: .venv/wheel ## the console on the sandbox with an agent at work, until Ctrl-C; prints who may sign in
 	@$(BIN)/pip install --quiet --disable-pip-version-check '.[web]'
-	@$(BIN)/ocp-stripe-balance console-demo
+	@$(BIN)/ocp-stripe-balance console
 
 pictures: .venv/tools .venv/wheel ## the pictures of the console in the docs; needs Chromium
 	$(BIN)/python scripts/screenshots.py
@@ -38,8 +38,8 @@ test-floors: .venv/wheel ## the tests that need no provider's package, with the 
 	build/floors/bin/pip install --quiet --constraint build/floors.txt '.[dev]'
 	build/floors/bin/pytest -n 2
 
-test-clients: .venv/tools .venv/wheel build/clients/node_modules ## MCP clients that others wrote against our server; needs npm
-	TEST_CLIENTS=1 $(BIN)/pytest tests/doors/test_mcp_clients.py
+test-clients: .venv/tools .venv/wheel build/clients/node_modules ## clients that others wrote against our servers; needs npm
+	TEST_CLIENTS=1 $(BIN)/pytest tests/doors/test_mcp_clients.py tests/web/test_api_programs.py
 
 test-crewai: .venv/wheel ## CrewAI's loop, which needs a gigabyte of packages
 	$(PYTHON) -m venv build/crewai
@@ -99,6 +99,7 @@ clean: ## remove what was built and installed
 .venv/tools: .venv/python pyproject.toml
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench,web,browser]'
+	@command -v chromium >/dev/null || $(BIN)/playwright install chromium || echo "No Chromium: the tests in a browser will say that they did not run."
 	@touch $@
 
 .venv/docs: .venv/python pyproject.toml

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import subprocess
+import sys
 import uuid
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
+    import aiohttp
     import stripe
 
     from ocp_stripe_balance import Settings
@@ -32,6 +36,8 @@ TOOL = "postCustomersCustomerBalanceTransactions"
 AMOUNT_MINOR, CURRENCY = -500, "usd"
 _KEY = "sk_test_benchmark"
 _MAX_IN_FLIGHT = 256
+AGENTS = 256
+"""How many call through the gateway, each with a token of its own."""
 _PLENTY = "999999999.99"
 # Nothing that would stop many like calls; the rest as it is without a policy.
 _ANYTHING = {"duplicate_window": "off", "limits": {"credit": {"other": _PLENTY}, "debit": {"other": _PLENTY}}}
@@ -295,6 +301,60 @@ def all_that_is_required(number: int) -> dict[str, Any]:
     return {**said, **what_the_readme_requires(number)}
 
 
+class GatewayCall:
+    """
+    A call through the gateway, by one agent after the other.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, served: Mapping[str, Any], pid: int, customers: Customers
+    ) -> None:
+        """
+        Call the server of that process, as whoever has one of its tokens.
+        """
+        self._session, self._pid, self._customers = session, pid, customers
+        self._url = f"{served['url']}/tools/{TOOL}"
+        self._headers = [{"Authorization": f"Bearer {token}"} for token in served["tokens"]]
+
+    async def __call__(self, number: int) -> object:
+        """
+        Make one.
+        """
+        parameters = {**_plain(self._customers)(number), **what_the_readme_requires(number)}
+        headers = {**self._headers[number % AGENTS], "Idempotency-Key": str(uuid.uuid4())}
+        async with self._session.post(self._url, json=parameters, headers=headers) as response:
+            body = await response.read()
+        response.raise_for_status()
+        return json.loads(body)
+
+    def cpu_s(self) -> float:
+        """
+        What the server's process used so far; whose load this is, is another matter.
+        """
+        try:
+            facts = Path(f"/proc/{self._pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        except FileNotFoundError:
+            return math.nan
+        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.asynccontextmanager
+async def gateway(url: str, folder: Path, customers: Customers) -> AsyncIterator[Call]:
+    """
+    The same as the README sets it up, but behind the gateway, which 256 agents call over HTTP.
+    """
+    import aiohttp  # noqa: PLC0415  see above
+
+    command = [sys.executable, str(Path(__file__).parent / "gateway.py"), url, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        served = json.loads(process.stdout.readline())
+        connector = aiohttp.TCPConnector(limit=_MAX_IN_FLIGHT)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield GatewayCall(session, served, process.pid, customers)
+        process.terminate()
+
+
 CLIENTS: dict[str, Client] = {
     "aiohttp": aiohttp_alone,
     "httpx": httpx_alone,
@@ -305,4 +365,5 @@ CLIENTS: dict[str, Client] = {
     "ours_readme": ours_readme,
     "ours_policy": ours_policy,
     "ours_postgres": ours_postgres,
+    "gateway": gateway,
 }

@@ -28,6 +28,7 @@ _LABELS = {
     "ours_readme": "ocp-stripe-balance, journal, the README's policy",
     "ours_policy": "ocp-stripe-balance, journal, policy",
     "ours_postgres": "ocp-stripe-balance, journal on PostgreSQL, the README's policy",
+    "gateway": "through the gateway, journal, the README's policy",
 }
 _COLOURS = {
     "aiohttp": "#555555",
@@ -39,6 +40,7 @@ _COLOURS = {
     "ours_readme": "#2f8f6f",
     "ours_policy": "#4aa98a",
     "ours_postgres": "#336791",
+    "gateway": "#c1503a",
 }
 _LINE_PT = 13
 

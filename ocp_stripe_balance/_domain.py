@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["test", "live"]
 Direction = Literal["credit", "debit"]
-Ruling = Literal["allowed", "refused", "asked", "approved", "denied", "expired"]
+Ruling = Literal["allowed", "refused", "asked", "approved", "denied", "expired", "planned", "begun"]
+"""What the audit says of a call or a plan; a plan is ``planned``, and each of its runs ``begun``."""
 # Set while the bytes of a call may have left: for a door that still stops what was not sent, and finishes what was.
 sent: ContextVar[asyncio.Event | None] = ContextVar("sent", default=None)
 

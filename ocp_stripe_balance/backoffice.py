@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +32,7 @@ from ocp_stripe_balance._journal import (
     has_journal,
     most_used,
 )
+from ocp_stripe_balance._journal.sums import Sum, Sums
 from ocp_stripe_balance._policy import Finding, budgets_used
 from ocp_stripe_balance._text.database_url import DatabaseURL, check_database_url, is_database_url
 from ocp_stripe_balance._text.plain import moment
@@ -56,6 +58,7 @@ __all__ = [
     "Decision",
     "Record",
     "State",
+    "Sum",
     "copy_journal",
     "facts_of_call",
     "facts_of_decision",
@@ -63,6 +66,9 @@ __all__ = [
     "facts_of_proof",
     "facts_of_proposal",
 ]
+
+
+_PAGE = 1000  # calls read at once, so that other work is not kept waiting
 
 
 class BackOffice:
@@ -115,6 +121,31 @@ class BackOffice:
         return await self._journal.run(
             lambda book: book.calls(states=states, since=since, customer=customer), reach=READING
         )
+
+    async def sums(self, by: Sequence[str] = (), *, since: float = 0.0, before: float = math.inf) -> list[Sum]:
+        """
+        What was credited and debited within a time, by mode and currency, and by what the entries of a sum share.
+
+        Args:
+            by: any of user, agent_type, reference, customer, account, day, month, and metadata.NAME, such as a reason.
+            since: when it was moved, at the earliest.
+            before: when it was moved before.
+
+        Raises:
+            InvalidParametersError: nothing can be added up by that.
+        """
+
+        async def page(after: int) -> list[tuple[int, Record]]:
+            return await self._journal.run(
+                lambda book: book.moved(after, _PAGE, since=since, before=before), reach=READING
+            )
+
+        sums, found = Sums(by), await page(0)
+        while found:
+            for _, record in found:
+                sums.add(record)
+            found = await page(found[-1][0])
+        return sums.found()
 
     async def call(self, key: str) -> tuple[list[Record], list[Decision]]:
         """

@@ -480,11 +480,18 @@ class Proposal:
         return Scope(self.base_url, self.mode, self.account)
 
     @property
+    def is_plan(self) -> bool:
+        """
+        Whether it is about all rows of a plan at once.
+        """
+        return self.key_origin is Origin.PLAN
+
+    @property
     def moved(self) -> tuple[Money, ...]:
         """
         What it would move: of a plan, in each currency and direction.
         """
-        sums = self.parameters.get("sums") if self.tool == PLAN else None
+        sums = self.parameters.get("sums") if self.is_plan else None
         if sums is not None:
             return tuple(Money(each["amount"], each["currency"]) for each in sums)
         return (Money(self.amount, self.currency),) if self.moves_money else ()
@@ -494,7 +501,7 @@ class Proposal:
         """
         What it would do, as ``credit 5.00 usd``, or of a plan ``3,000 entries: credit 15,000.00 usd``.
         """
-        return str(self.parameters["effect"]) if self.tool == PLAN else money.effect(self.amount, self.currency)
+        return str(self.parameters["effect"]) if self.is_plan else money.effect(self.amount, self.currency)
 
     @property
     def balance_after(self) -> int | None:
@@ -535,13 +542,12 @@ class Proposal:
 
         words = self.parameters
         before, after = balance(self.balance_before), balance(self.balance_after)
-        is_plan = self.tool == PLAN
         lines = {
             "effect": f"{self.effect} ({self.mode} mode)",
-            **(words["shown"] if is_plan else {}),
+            **(words["shown"] if self.is_plan else {}),
             "transaction": words.get("transaction"),
-            "customer": None if is_plan else f"{self.customer} ({self.customer_name or 'name not known'})",
-            "balance": f"{before} when asked, {after} after this call" if self.amount and not is_plan else None,
+            "customer": None if self.is_plan else f"{self.customer} ({self.customer_name or 'name not known'})",
+            "balance": f"{before} when asked, {after} after this call" if self.amount and not self.is_plan else None,
             "reference": words.get("reference", self.reference),
             "description": words.get("description"),
             "metadata": json.dumps(words["metadata"]) if words.get("metadata") else None,

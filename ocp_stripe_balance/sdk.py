@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ocp_stripe_balance._host.contract import APIOptions, SharedJournal
 from ocp_stripe_balance._process.forking import no_fork
 from ocp_stripe_balance._text.secrets import concealed
+from ocp_stripe_balance._tools.manifest import tool_named
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.errors import ConfigurationError, ToolError
 from ocp_stripe_balance.plugin import StripeAPI
@@ -289,7 +290,7 @@ class Registration:
             return None
         if not any(found is each for each in self._spec.tools):
             return None
-        return next(tool for tool in self.api.tools if tool.name == tool_name)
+        return tool_named(self.api.tools, tool_name)
 
     async def _call(
         self,

@@ -285,7 +285,7 @@ class Admission:
         all_said = list(said)
         finding = decide(all_said)
         plan = book.standing_proposal(self._plan.key, call.intent.scope, past.now)
-        if plan is not None and plan.state == "approved" and plan.key_origin is Origin.PLAN:
+        if plan is not None and plan.state == "approved" and plan.is_plan:
             rule = plan.rule if finding is None or finding.verdict != "ask" else finding.rule
             if voting.is_enough(voting.counted(self.policy, plan, rule)):
                 return decide(each for each in all_said if not _asks_about_amount(each)), plan

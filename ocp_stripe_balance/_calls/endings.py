@@ -22,7 +22,7 @@ from ocp_stripe_balance.errors import (
     ToolError,
     rejection,
 )
-from ocp_stripe_balance.models import PLAN, Proposal, ToolResult
+from ocp_stripe_balance.models import Proposal, ToolResult
 
 if TYPE_CHECKING:
     import asyncio
@@ -330,18 +330,17 @@ class Waiting:
         Raise where it waits, and until when.
         """
         proposal, expires = self.proposal, moment(self.proposal.expires_at)
-        is_plan = proposal.tool == PLAN
         again = (
             f"call again with the same parameters and idempotency_key {proposal.key!r}; another customer, amount, "
             "currency or reference is another proposal"
         )
         error = ApprovalRequiredError(
-            f"Nothing was sent: the {'plan' if is_plan else 'call'} waits for {_whose_approval(proposal)}, because "
-            f"{proposal.why}.",
+            f"Nothing was sent: the {'plan' if proposal.is_plan else 'call'} waits for {_whose_approval(proposal)}, "
+            f"because {proposal.why}.",
             rule=proposal.rule,
             hint=(
                 f"Tell whoever asked for it that proposal {proposal.id} waits. Once it is approved, and before "
-                f"{expires}, {'run the plan again' if is_plan else again}."
+                f"{expires}, {'run the plan again' if proposal.is_plan else again}."
             ),
             for_people=f"To decide: ocp-stripe-balance approvals approve {proposal.id}",
             proposal_id=proposal.id,

@@ -4,7 +4,8 @@ Many calls at once: what would become of them, what a person decided about all, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import json
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ocp_stripe_balance._calls.call import scope_of
 from ocp_stripe_balance._calls.customers import KnownCustomer, SeenCustomer
@@ -13,6 +14,7 @@ from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.planned import Plans
 from ocp_stripe_balance._domain import Caller, Intent, Key, Origin
 from ocp_stripe_balance._journal import READING
+from ocp_stripe_balance.models import PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,6 +123,30 @@ class Many:
         ending = await plans.decide(question, self.scope, self._caller)
         if ending is not None:
             ending.result()
+
+    async def note(self, question: Question, ruling: Literal["planned", "begun"]) -> None:
+        """
+        Put on record that a plan was made, or that a run of it begins, and by whom.
+
+        Raises:
+            NotSentError: the journal cannot be used.
+        """
+        intent, who = question.intent(self.scope, self._caller), self._caller.user or "no named user"
+        effect, now = json.loads(question.arguments)["effect"], self.journal.now
+        await self.journal.run(
+            lambda book: book.note(intent, ruling, now(), rule="plan", who=who, reason=effect), reach=READING
+        )
+
+    async def has_planned(self, key: str) -> bool:
+        """
+        Whether the plan of that key was made with this journal.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        made = (PLAN, "planned", self.scope)
+        found = await self.journal.run(lambda book: book.decisions(key), reach=READING)
+        return any((each.tool, each.decision, each.scope) == made for each in found)
 
     def know(self, customer: str, currency: str) -> None:
         """

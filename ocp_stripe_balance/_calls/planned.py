@@ -15,7 +15,7 @@ from ocp_stripe_balance._calls import approvers, voting
 from ocp_stripe_balance._calls.admission import nobody_to_ask
 from ocp_stripe_balance._calls.call import Approval
 from ocp_stripe_balance._calls.endings import Refused, Waiting
-from ocp_stripe_balance._domain import Origin
+from ocp_stripe_balance._domain import Intent, Key, Origin
 from ocp_stripe_balance._journal import intent_of
 from ocp_stripe_balance._policy import Finding, Words, decide, denied, threshold_rule, two_people_rule
 from ocp_stripe_balance.models import PLAN, Proposal
@@ -41,6 +41,14 @@ class Question(NamedTuple):
     arguments: str
     """What is shown of it, as JSON."""
     reference: str | None
+
+    def intent(self, scope: Scope, caller: Caller) -> Intent:
+        """
+        The decision that it is, for the audit.
+        """
+        moved = self.totals[0] if len(self.totals) == 1 else None
+        key = Key(self.key, Origin.PLAN)
+        return Intent(scope, caller, key, PLAN, None, moved, self.reference, self.arguments)
 
 
 class Plans:
@@ -95,7 +103,7 @@ class Plans:
         """
         now = self._journal.now()
         proposal = book.standing_proposal(question.key, scope, now)
-        if proposal is None or proposal.state == "used" or proposal.key_origin is not Origin.PLAN:
+        if proposal is None or proposal.state == "used" or not proposal.is_plan:
             proposal = self._proposed(question, finding, scope, caller, now)
             if self._approver is None and not self._policy.approval.queue:
                 nobody = nobody_to_ask(finding)

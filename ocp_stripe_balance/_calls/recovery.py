@@ -13,7 +13,7 @@ from ocp_stripe_balance._calls.endings import Invalid
 from ocp_stripe_balance._calls.reconcile import look_for, open_still
 from ocp_stripe_balance._domain import Origin, Outcome, State
 from ocp_stripe_balance._journal import READING, is_alive
-from ocp_stripe_balance._tools.manifest import tool_at
+from ocp_stripe_balance._tools.manifest import tool_at, tool_named
 from ocp_stripe_balance.errors import Problem
 
 if TYPE_CHECKING:
@@ -124,4 +124,4 @@ class Recovery:
         return settlement
 
     def _tool_of(self, record: Record) -> ToolSpec:
-        return next(tool for tool in self._tools if tool.name == record.intent.tool)
+        return tool_named(self._tools, record.intent.tool)

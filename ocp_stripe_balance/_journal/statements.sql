@@ -53,6 +53,12 @@ WHERE created_at >= :since AND state IN (:state_0, :state_1, :state_2, :state_3,
     AND (:customer IS NULL OR customer = :customer)
 ORDER BY created_at, id
 
+-- moved:
+-- Calls that moved money within a time, some at once, in the order of their numbers.
+SELECT * FROM calls
+WHERE id > :row AND state = 'succeeded' AND moves_money AND spent_at >= :since AND spent_at < :before
+ORDER BY id LIMIT :number
+
 -- calls_of_key:
 -- The calls of that key in every scope, oldest first.
 SELECT * FROM calls WHERE key = :key ORDER BY created_at, id

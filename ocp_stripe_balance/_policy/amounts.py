@@ -65,18 +65,13 @@ def limit_rule(policy: Policy, moved: Money) -> Finding:
     def above() -> Words:
         limit = in_units(amount, currency)
         return Words(
-            f"amount {moved.amount} is a {direction} of {asked()}, more than the {limit} allowed for one call",
-            f"Amounts are integers in the smallest unit: {_example(currency)}. If the amount is right, a person "
-            f"must make the entry or set limits.{direction}.{currency} in the policy; do not split it.",
+            f"a {direction} of {asked()} is more than the {limit} allowed for one call",
+            f"Amounts are integers in the smallest unit: {moved.amount} is {asked()}. If that is right, "
+            f"a person must make the entry or set limits.{direction}.{currency} in the policy; do not split it.",
             limit=limit,
         )
 
     return Finding("refused", rule, above)
-
-
-def _example(currency: str) -> str:
-    minor = 5 * 10 ** money.exponent(currency)
-    return f"{minor} is {money.to_text(minor, currency)}"
 
 
 def rate_rule(limit: int, past: Past) -> Finding:

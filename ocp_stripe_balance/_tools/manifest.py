@@ -183,6 +183,13 @@ def tool_at(tools: Iterable[ToolSpec], method: str, path: str) -> ToolSpec:
     return next(tool for tool in tools if (tool.method, tool.path) == (method, path) and not tool.reverses)
 
 
+def tool_named(tools: Iterable[ToolSpec], name: str) -> ToolSpec:
+    """
+    The tool of that name, of which there is one.
+    """
+    return next(tool for tool in tools if tool.name == name)
+
+
 @cache
 def _schema_file(name: str) -> dict[str, Any]:
     document: dict[str, Any] = _read(f"schemas/{name}")

@@ -7,6 +7,7 @@ Many entries from one file: planned, approved once, run, and gone on with after 
             …
 """
 
+from ocp_stripe_balance.bulk.choosing import Chosen, Where
 from ocp_stripe_balance.bulk.door import Bulk
 from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, open_plan
 from ocp_stripe_balance.bulk.planning import Expected
@@ -15,4 +16,17 @@ from ocp_stripe_balance.bulk.report import Status
 from ocp_stripe_balance.bulk.rows import Common
 from ocp_stripe_balance.bulk.running import RowResult, Run
 
-__all__ = ["Bulk", "Common", "Expected", "Form", "Plan", "PlannedRow", "RowResult", "Run", "Status", "open_plan"]
+__all__ = [
+    "Bulk",
+    "Chosen",
+    "Common",
+    "Expected",
+    "Form",
+    "Plan",
+    "PlannedRow",
+    "RowResult",
+    "Run",
+    "Status",
+    "Where",
+    "open_plan",
+]

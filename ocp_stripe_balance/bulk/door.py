@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
+from ocp_stripe_balance.bulk.choosing import Chosen, Where, choose
 from ocp_stripe_balance.bulk.plan import question_of
 from ocp_stripe_balance.bulk.planning import Expected, Wanted, plan_file
 from ocp_stripe_balance.bulk.reading import Form
@@ -22,10 +23,10 @@ from ocp_stripe_balance.settings import Settings
 from ocp_stripe_balance.verbs import CREATE, REVERSE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
-    from ocp_stripe_balance._domain import Scope
+    from ocp_stripe_balance._domain import Money, Scope
     from ocp_stripe_balance.bulk.plan import Plan
     from ocp_stripe_balance.models import Answer, Proposal
 
@@ -44,7 +45,7 @@ class Bulk:
         settings: Settings | None = None,
         *,
         user: str | None = None,
-        progress: Callable[[int], None] = lambda _more: None,
+        progress: Callable[[int], None] = lambda _number: None,
     ) -> None:
         """
         Read the settings; nothing is opened before it is needed.
@@ -52,7 +53,7 @@ class Bulk:
         Args:
             settings: instead of those from the environment.
             user: who plans and runs, for the policy, the budgets and the audit.
-            progress: told how many more rows of a file were read.
+            progress: told how many rows of a list were read, or written, so far.
 
         Raises:
             ConfigurationError: a setting is impossible, or the journal is switched off.
@@ -80,6 +81,21 @@ class Bulk:
         """
         for api in (self._api, *self._others):
             await api.aclose()
+
+    async def choose(self, target: Path, amount: Money, where: Where | None = None) -> Chosen:
+        """
+        Write a list of the customers for whom something holds, each with the same amount; `plan` takes it.
+
+        Args:
+            target: a file that is not there yet, ending in .csv.
+            amount: of each entry, without a sign; who is billed in another currency is left out.
+            where: which customers are meant; by default all.
+
+        Raises:
+            NotSentError: the list is there, or cannot be written.
+            ToolError: Stripe cannot be read, or the API key or the policy does not let the customers be listed.
+        """
+        return await choose(self._api, target, amount, where or Where(), self._progress)
 
     async def plan(
         self,
@@ -136,11 +152,13 @@ class Bulk:
         """
         self._check_scope(plan)
         await asyncio.to_thread(plan.check)
-        await self._api.many.decide(question_of(plan), approver, asks_always=asks_always)
-        rows = Rows(plan)
+        question, many = question_of(plan), self._api.many
+        await many.decide(question, approver, asks_always=asks_always)
+        await many.note(question, "begun")
+        rows, is_ours = Rows(plan), await many.has_planned(plan.key)
         api = StripeAPI(self._options(plan=rows))
         self._others.append(api)
-        return Run(api, plan, rows, limit=limit, only_failed=only_failed, max_failed=max_failed)
+        return Run(api, plan, rows, is_ours=is_ours, limit=limit, only_failed=only_failed, max_failed=max_failed)
 
     async def status(self, plan: Plan) -> Status:
         """
@@ -170,20 +188,24 @@ class Bulk:
             message = f"No report was written to {target}: {error.strerror or error}."
             raise NotSentError(message, hint="Name a file in a folder that is there.") from None
 
-    async def reverse(self, plan: Plan, out: Path) -> Plan:
+    async def reverse(self, plan: Plan, out: Path, *, metadata: Mapping[str, str] | None = None) -> Plan:
         """
         The plan of the opposites of all entries that *plan* made and that still stand, written to *out*; sends nothing.
+
+        Args:
+            plan: whose entries are taken back.
+            out: a file that is not there yet.
+            metadata: of the opposites, where the policy demands some.
 
         Raises:
             InvalidFileError: the policy would refuse some.
             NotSentError: there are none, the journal cannot be read, or the plan not be written.
         """
         self._check_scope(plan)
-        return await plan_reversal(self._api, plan, out)
+        return await plan_reversal(self._api, plan, out, metadata or {})
 
     def _refuse_loss(self, plan: Plan, target: Path) -> None:
-        source = plan.path.with_name(plan.facts["source"])
-        for kept in (plan.path, source, self.settings.journal_place):
+        for kept in (plan.path, plan.source, self.settings.journal_place):
             if isinstance(kept, Path) and kept.exists() and target.exists() and target.samefile(kept):
                 raise NotSentError(f"{target} is the plan, its list or the journal itself.", hint="Name another file.")
 

@@ -88,7 +88,8 @@ class Draft:
         """
         Begin without any.
         """
-        self._db = sqlite3.connect("", isolation_level=None)  # a file that goes with the connection
+        # A file that goes with the connection; what takes long is done in a thread.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
 
@@ -104,15 +105,15 @@ class Draft:
         """
         self._db.close()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row) -> int:
         """
-        One more row.
+        One more row; how many there are.
         """
         given = row.parameters
         reference = one_spelling(given["reference"])
         values = (row.line, given["customer"], given["amount"], given["currency"], reference, json.dumps(given))
         insert = "INSERT INTO rows (line, customer, amount, currency, reference, parameters) VALUES (?, ?, ?, ?, ?, ?)"
-        self._db.execute(insert, values)
+        return self._db.execute(insert, values).lastrowid or 0
 
     def __len__(self) -> int:
         """

@@ -86,11 +86,24 @@ class Plan:
         """
         return int(self.facts["rows"])
 
+    @property
+    def source(self) -> Path:
+        """
+        The list that it was made of, where that was.
+        """
+        return self.path.parent / str(self.facts.get("source_path", self.facts["source"]))
+
+    def discard(self) -> None:
+        """
+        Take it away again.
+        """
+        self.path.unlink(missing_ok=True)
+
     def has_another_list(self) -> bool:
         """
-        Whether the list beside it is not as it was when this plan was made of it.
+        Whether the list is not as it was when this plan was made of it.
         """
-        then, now = self.facts.get("source_sha256"), digest_of(self.path.with_name(self.facts["source"]))
+        then, now = self.facts.get("source_sha256"), digest_of(self.source)
         return None not in {then, now} and then != now
 
     def blocks(self) -> Iterator[list[PlannedRow]]:
@@ -237,6 +250,7 @@ def question_of(plan: Plan) -> Question:
         "digest": plan.digest,
     }
     sums = [moved._asdict() for moved in totals]
+    shown = {name: text for name, text in shown.items() if text}
     said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown, "sums": sums}
     return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
 

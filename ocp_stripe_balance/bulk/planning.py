@@ -11,6 +11,8 @@ From a list to a plan: everything that is wrong is told at once, and nothing is 
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,16 +22,17 @@ from ocp_stripe_balance._calls.preview import Foreseen
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import moment
+from ocp_stripe_balance._tools.manifest import tool_named
 from ocp_stripe_balance.bulk.customers import read_customers
 from ocp_stripe_balance.bulk.draft import Draft, DraftRow
 from ocp_stripe_balance.bulk.mistakes import Mistakes
-from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, digest_of, refuse_existing, write_plan
+from ocp_stripe_balance.bulk.plan import Plan, PlannedRow, digest_of, question_of, refuse_existing, write_plan
 from ocp_stripe_balance.bulk.reading import Form, rows_of
 from ocp_stripe_balance.bulk.rows import Common, row_of
 from ocp_stripe_balance.verbs import CREATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ocp_stripe_balance._calls.endings import Invalid
@@ -86,29 +89,59 @@ async def plan_file(api: StripeAPI, source: Path, out: Path, wanted: Wanted, pro
         for line, cells in rows_of(source, form, mistakes):
             row = row_of(line, cells, common, mistakes)
             if row is not None:
-                draft.add(row)
-                progress(1)
+                progress(number := draft.add(row))
+                if number % BATCH == 0:
+                    await asyncio.sleep(0)  # calls may be under way in this loop
         are_all_read = not mistakes.number
         if not len(draft) and are_all_read:
             mistakes.note(0, "", "has no rows", "below the names of the columns, write a line for each entry")
         all_readable = await read_customers(api, draft, mistakes)
-        for line, customer, first in draft.twins():
+        for line, customer, first in await asyncio.to_thread(list, draft.twins()):
             hint = "take one out, or give each row a reason of its own in a column reference or key"
             mistakes.note(line, "customer", f"{customer} stands on line {first} for the same reason", hint)
         await foresee(api, draft, mistakes)
-        sums = draft.sums()
+        sums = await asyncio.to_thread(draft.sums)
         if are_all_read:  # else nobody knows yet how many there are, and how much
             _compare(expected, len(draft), sums, mistakes)
         mistakes.raise_any()
         facts = facts_of(source.name, common.reference, draft, sums, all_readable=all_readable)
-        return write_plan(out, api.scope, facts | {"source_sha256": digest}, _planned(draft))
+        facts |= {"source_path": _way(source, out), "source_sha256": digest}
+        return await write_known(api, out, facts, _planned(draft))
+
+
+async def write_known(
+    api: StripeAPI, out: Path, facts: dict[str, Any], rows: Iterable[PlannedRow], tool: str = CREATE
+) -> Plan:
+    """
+    Write a plan, and note in the journal that it was made: of one that was not, a run takes nothing for granted.
+
+    Raises:
+        NotSentError: it cannot be written, or not be noted.
+    """
+    plan = await asyncio.to_thread(write_plan, out, api.scope, facts, rows, tool)
+    try:
+        await api.many.note(question_of(plan), "planned")
+    except BaseException:
+        plan.discard()
+        raise
+    return plan
+
+
+def _way(source: Path, out: Path) -> str:
+    """
+    The way from a plan to its list, which still leads there where both are moved together.
+    """
+    try:
+        return os.path.relpath(source, out.parent)
+    except ValueError:  # on another drive of Windows
+        return str(source.absolute())
 
 
 async def foresee(api: StripeAPI, draft: Draft, mistakes: Mistakes) -> None:
     """
     Look what would become of each row, and of all together.
     """
-    create = next(tool for tool in api.tools if tool.name == CREATE)
+    create = tool_named(api.tools, CREATE)
     for batch in draft.batches(BATCH):
         found = await api.many.foresee(create, [(row.parameters, _known(row)) for row in batch])
         judged = []

@@ -12,15 +12,15 @@ from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance.bulk.draft import Draft
 from ocp_stripe_balance.bulk.mistakes import Mistakes
-from ocp_stripe_balance.bulk.plan import PlannedRow, refuse_existing, write_plan
-from ocp_stripe_balance.bulk.planning import BATCH, facts_of, foresee
+from ocp_stripe_balance.bulk.plan import PlannedRow, refuse_existing
+from ocp_stripe_balance.bulk.planning import BATCH, facts_of, foresee, write_known
 from ocp_stripe_balance.bulk.report import standings
 from ocp_stripe_balance.bulk.rows import Row
 from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.verbs import CREATE, REVERSE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from ocp_stripe_balance._domain import Scope
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.plugin import StripeAPI
 
 
-async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
+async def plan_reversal(api: StripeAPI, plan: Plan, out: Path, metadata: Mapping[str, str]) -> Plan:
     """
     The plan of the opposites of all entries that *plan* made and that still stand, written to *out*; nothing is sent.
 
@@ -45,7 +45,7 @@ async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
         async for standing in standings(api.many, plan):
             is_reversed |= standing.reversed_by is not None
             if standing.entry and not standing.reversed_by:
-                draft.add(_opposite(standing.row, standing.entry))
+                draft.add(_opposite(standing.row, standing.entry, metadata))
         if not len(draft) and is_reversed:
             raise _unfit(plan, "has nothing left to take back", "To pay anew, plan the list with another reference.")
         if not len(draft):
@@ -54,12 +54,12 @@ async def plan_reversal(api: StripeAPI, plan: Plan, out: Path) -> Plan:
         mistakes.raise_any(why="the entries cannot all be taken back here", hint="")
         facts = facts_of(plan.path.name, None, draft, draft.sums())
         facts |= {"reverses": plan.digest, "campaign": plan.facts["reference"]}
-        return write_plan(out, api.scope, facts, _planned(draft, api.scope), REVERSE)
+        return await write_known(api, out, facts, _planned(draft, api.scope), REVERSE)
 
 
-def _opposite(row: PlannedRow, entry: str) -> Row:
+def _opposite(row: PlannedRow, entry: str, metadata: Mapping[str, str]) -> Row:
     parameters = opposite_of(entry, row.customer, row.moved, {})
-    del parameters["metadata"]  # a mark that no caller may set
+    parameters["metadata"] = dict(metadata)  # without a mark that no caller may set
     said = {"stated_effect": money.stated_effect(parameters["amount"], parameters["currency"])}
     return Row(row.line, parameters | said)
 
@@ -78,6 +78,7 @@ def _planned(draft: Draft, scope: Scope) -> Iterator[PlannedRow]:
                     "customer": given["customer"],
                     "transaction": entry,
                     "stated_effect": given["stated_effect"],
+                    **({"metadata": given["metadata"]} if given["metadata"] else {}),
                 },
                 is_billed=True,  # the entry is in that currency
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ocp_stripe_balance._calls.admission import OF_PLAN
 from ocp_stripe_balance._domain import State, sent
 from ocp_stripe_balance._journal import is_alive
+from ocp_stripe_balance._tools.manifest import tool_named
 from ocp_stripe_balance.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -106,6 +107,7 @@ class Run:
         plan: Plan,
         rows: Rows,
         *,
+        is_ours: bool,
         limit: int | None = None,
         only_failed: bool = False,
         max_failed: float = 0.1,
@@ -118,6 +120,7 @@ class Run:
             api: whose calls are the rows of this plan.
             plan: whose rows are sent.
             rows: those under way.
+            is_ours: whether it was made with this journal: what it says of customers is then not asked again.
             limit: how many rows are sent at most.
             only_failed: whether rows that were never tried are left alone.
             max_failed: the share of the last hundred rows that may fail before the run pauses.
@@ -128,8 +131,8 @@ class Run:
         """How many rows ended how in this run."""
         self.stopped: str | None = None
         """Why it ended before the end of the plan."""
-        self._api, self._rows, self._many = api, rows, api.many
-        self._tool: ToolSpec = next(tool for tool in api.tools if tool.name == plan.tool)
+        self._api, self._rows, self._many, self._is_ours = api, rows, api.many, is_ours
+        self._tool: ToolSpec = tool_named(api.tools, plan.tool)
         self._left, self._only_failed, self._max_failed = limit, only_failed, max_failed
         self._in_flight = in_flight
         self._lately: deque[bool] = deque(maxlen=_LAST)
@@ -283,7 +286,7 @@ class Run:
         while True:
             await asyncio.sleep(self._not_before - self._many.journal.now())
             try:
-                if row.is_billed:
+                if row.is_billed and self._is_ours:
                     self._many.know(row.customer, row.moved.currency)
                 result = await self._api.call(self._tool, row.parameters, headers=None, idempotency_key=None)
             except PolicyRefusedError as error:
@@ -303,7 +306,7 @@ class Run:
         """
         if self.stopped is not None:
             return RowResult(row, "unknown", error=error)
-        look = next(tool for tool in self._api.tools if tool.name == _LOOK)
+        look = tool_named(self._api.tools, _LOOK)
         with contextlib.suppress(ToolError):
             await self._api.call(look, {"key": row.key}, headers=None, idempotency_key=None)
             record = (await self._many.look_up([row.key]))[0].record

@@ -64,7 +64,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(webhooks.app, name="webhooks")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
-app.command("console-demo")(console.console_demo)
+app.command("console")(console.console)
 app.command("doctor")(doctor.doctor)
 
 

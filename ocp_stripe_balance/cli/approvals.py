@@ -185,7 +185,7 @@ def whoami() -> str:
 
 async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: str, is_sure: bool) -> int:
     from ocp_stripe_balance.backoffice import BackOffice, facts_of_proposal  # what --help does not need
-    from ocp_stripe_balance.models import PLAN, shown_digest  # as above
+    from ocp_stripe_balance.models import shown_digest  # as above
 
     async with BackOffice() as office:
         proposal = await office.proposal(name)
@@ -210,7 +210,7 @@ async def _decide(run: Run, name: str, *, is_yes: bool, by: str | None, reason: 
     run.flush()
     if is_first:
         say(f"Somebody else has to say yes too, until {local(done.expires_at)}: {done.needed} people are needed.")
-    elif is_yes and done.tool == PLAN:
+    elif is_yes and done.is_plan:
         say(f"The plan may now be run until {local(done.expires_at)}: ocp-stripe-balance bulk run PLAN")
         say("Of each row, the other rules of the policy still hold.")
     elif is_yes:

@@ -2,11 +2,11 @@
 Many entries from one list: planned, approved once, run.
 """
 
-import contextlib
 import functools
+import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,10 +15,11 @@ import typer
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance.cli import stopping
 from ocp_stripe_balance.cli.approvals import ask_at_terminal, whoami
-from ocp_stripe_balance.cli.given import fail
+from ocp_stripe_balance.cli.given import fail, moment_of
 from ocp_stripe_balance.cli.money import pairs_of
-from ocp_stripe_balance.cli.options import Json, Yes
-from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table
+from ocp_stripe_balance.cli.options import TIME_HELP, Json, Yes
+from ocp_stripe_balance.cli.output import say, show_fact, show_table
+from ocp_stripe_balance.cli.progress import progress
 from ocp_stripe_balance.cli.running import Run, command
 
 if TYPE_CHECKING:
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Many entries from one list: planned, approved once, run.")
 
 File = Annotated[str, typer.Argument(metavar="LIST", help=".csv, .tsv, .jsonl or .xlsx; the first line names columns")]
+ListFile = Annotated[str, typer.Argument(metavar="LIST", help="where to, ending in .csv; it must not be there yet")]
+Amount = Annotated[str, typer.Option(metavar="AMOUNT", help="of each entry, in decimals, such as 5.00")]
+CurrencyOfAll = Annotated[
+    str, typer.Option("--currency", metavar="CODE", help="such as usd; who is billed in another one is left out")
+]
+Which = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="only customers whose metadata says so; may be repeated"),
+]
+CreatedSince = Annotated[str | None, typer.Option(metavar="TIME", help=f"only customers made since {TIME_HELP}")]
+CreatedBefore = Annotated[str | None, typer.Option(metavar="TIME", help="only customers made before then")]
 Out = Annotated[str | None, typer.Option(metavar="PLAN", help="where to; by default beside LIST, ending in .plan")]
 Reference = Annotated[
     str | None, typer.Option(metavar="TEXT", help="the campaign: the reason of each row without a reference of its own")
@@ -71,6 +83,52 @@ MaxFailed = Annotated[
 ]
 
 
+@app.command("customers")
+async def choose(
+    ctx: typer.Context,
+    path: ListFile,
+    *,
+    amount: Amount,
+    currency: CurrencyOfAll,
+    metadata: Which = None,
+    created_since: CreatedSince = None,
+    created_before: CreatedBefore = None,
+    as_json: Json = False,
+) -> int:
+    """
+    Write a list of customers, where there is none; sends nothing.
+    """
+    from ocp_stripe_balance._domain import Money  # what --help does not need
+    from ocp_stripe_balance._text.amounts import AmountError, amount_of  # as above
+    from ocp_stripe_balance.bulk import Bulk, Where  # as above
+
+    try:
+        each = Money(amount_of(amount, currency), currency.lower())
+    except AmountError as error:
+        raise fail("--amount", error.message, error.hint) from None
+    where = Where(
+        metadata=pairs_of(metadata),
+        since=moment_of(created_since, "--created-since") if created_since else 0.0,
+        before=moment_of(created_before, "--created-before") if created_before else math.inf,
+    )
+    with progress("customers") as show_done:
+        async with Bulk(user=whoami(), progress=lambda number: show_done(number, None)) as bulk:
+            found = await bulk.choose(Path(path), each, where)
+    if ctx.obj.as_json:
+        ctx.obj.print_facts({"list": path, **found._asdict()})
+        return 0
+    show_fact("list", f"{path}, {found.number:,} customers")
+    if found.without_currency:
+        show_fact(
+            "currency", f"{found.without_currency:,} of them have none yet, and would get {each.currency} for good"
+        )
+    if found.left_out:
+        show_fact("left out", f"{found.left_out:,} who are billed in another currency")
+    say("Look it through; then plan it:")
+    say(f"{command('bulk', 'plan', path)} --direction credit --reference …")
+    return 0
+
+
 @app.command()
 async def plan(
     ctx: typer.Context,
@@ -109,8 +167,8 @@ async def plan(
         decimal=decimal,
     )
     expected = Expected(expect_count, tuple(_total(each) for each in expect_total or ()))
-    with _counting("rows") as progress:
-        async with Bulk(user=whoami(), progress=progress) as bulk:
+    with progress("rows") as show_done:
+        async with Bulk(user=whoami(), progress=lambda number: show_done(number, None)) as bulk:
             target = Path(out) if out else source.with_name(f"{source.name}.plan")
             made = await bulk.plan(source, target, form=form, common=common, expected=expected)
             lasts = bulk.duration(made)
@@ -196,7 +254,14 @@ async def report(ctx: typer.Context, path: PlanFile, *, out: ReportFile = None, 
 
 
 @app.command()
-async def reverse(ctx: typer.Context, path: PlanFile, *, out: ReverseFile = None, as_json: Json = False) -> int:
+async def reverse(
+    ctx: typer.Context,
+    path: PlanFile,
+    *,
+    out: ReverseFile = None,
+    metadata: Metadata = None,
+    as_json: Json = False,
+) -> int:
     """
     Plan the opposite of each entry that a plan made; sends nothing.
     """
@@ -205,7 +270,7 @@ async def reverse(ctx: typer.Context, path: PlanFile, *, out: ReverseFile = None
     made = open_plan(Path(path))
     target = Path(out) if out else made.path.with_name(f"{made.path.name}.reverse")
     async with Bulk(user=whoami()) as bulk:
-        opposite = await bulk.reverse(made, target)
+        opposite = await bulk.reverse(made, target, metadata=pairs_of(metadata))
         lasts = bulk.duration(opposite)
     _tell_plan(ctx.obj, opposite, lasts)
     return 0
@@ -215,12 +280,19 @@ async def _follow(run: "BulkRun", before: "Status") -> None:
     """
     Wait for all results, with a bar that says how many there are, how much was moved, and what failed.
     """
-    moved = Counter[str]()
-    with _bar(run, before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]) as show:
+    moved, left = Counter[str](), before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]
+
+    def words() -> str:
+        said = [money.effect(amount, currency) for currency, amount in moved.items() if amount]
+        said += [f"{number:,} {outcome}" for outcome, number in run.done.items() if outcome != "succeeded"]
+        said += [f"waits {run.waits_s:.0f} s for the policy's calls_per_minute"] if run.waits_s else []
+        return ", ".join(said)
+
+    with progress("rows", words) as show_done:
         async for result in run:
             if result.outcome == "succeeded":
                 moved[result.row.moved.currency] += result.row.moved.amount
-            show(run.done, moved)
+            show_done(run.done.total(), left)
 
 
 def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
@@ -342,50 +414,5 @@ def _span(seconds: float) -> str:
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
-
-
-@contextlib.contextmanager
-def _bar(run: "BulkRun", total: int) -> Iterator[Callable[[Counter[Any], Counter[str]], None]]:
-    """
-    What to tell how many rows ended how, and how much moved: on a terminal a bar, which also says why it waits.
-    """
-    if is_plain(sys.stderr):
-        yield lambda _done, _moved: None
-        return
-    from rich.console import Console  # only a terminal needs it
-    from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Wait(ProgressColumn):
-        def render(self, _task: Task) -> Text:
-            return Text(f"waits {run.waits_s:.0f} s for the policy's calls_per_minute" if run.waits_s else "")
-
-    words = TextColumn("{task.fields[said]}")
-    columns = (*Progress.get_default_columns()[1:2], MofNCompleteColumn(), TimeRemainingColumn(), words, Wait())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("rows", total=total, said="")
-
-        def show(done: Counter[Any], moved: Counter[str]) -> None:
-            said = [money.effect(amount, currency) for currency, amount in moved.items() if amount]
-            said += [f"{number:,} {outcome}" for outcome, number in done.items() if outcome != "succeeded"]
-            bar.update(task, completed=done.total(), said=", ".join(said))
-
-        yield show
-
-
-@contextlib.contextmanager
-def _counting(noun: str) -> Iterator[Callable[[int], None]]:
-    """
-    What to tell how many more are done: a number on a terminal, else nothing.
-    """
-    if is_plain(sys.stderr):
-        yield lambda _more: None
-        return
-    from rich.console import Console  # only a terminal needs it
-    from rich.progress import Progress, SpinnerColumn, TextColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f}"), TextColumn(noun))
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task(noun, total=None)
-        yield lambda more: bar.update(task, advance=more)
+    rounded = max(round(seconds), 1)
+    return f"{rounded} second{'s' * (rounded != 1)}"

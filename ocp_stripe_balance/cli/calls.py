@@ -2,28 +2,23 @@
 The calls on record: list, show, reconcile, resume, export, backup, copy and prune.
 """
 
-import contextlib
 import json
-import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import local
-from ocp_stripe_balance.cli.options import TIME_HELP, Json, OfCustomer, Since
-from ocp_stripe_balance.cli.output import is_plain, say, show_fact, show_table, show_text
-from ocp_stripe_balance.errors import InvalidParametersError, Problem
+from ocp_stripe_balance.cli.given import moment_of
+from ocp_stripe_balance.cli.options import SUM_HELP, TIME_HELP, Json, OfCustomer, Since
+from ocp_stripe_balance.cli.output import say, show_fact, show_table, show_text
+from ocp_stripe_balance.cli.progress import progress
 
 if TYPE_CHECKING:
     from ocp_stripe_balance.backoffice import Decision
-
-_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 _OUTCOMES = f"only this one of {', '.join(State)}; may be repeated"
 Key = Annotated[str, typer.Argument(metavar="KEY", help="its idempotency key")]
@@ -46,7 +41,7 @@ async def list_calls(
     from ocp_stripe_balance.backoffice import BackOffice, facts_of_call  # what --help does not need
 
     states = outcome or ()
-    after = _moment(since, "--since") if since else 0.0
+    after = moment_of(since, "--since") if since else 0.0
     async with BackOffice() as office:
         calls = await office.calls(states=states, since=after, customer=customer)
     facts = [facts_of_call(call) for call in calls]
@@ -92,7 +87,7 @@ async def decisions(
     """
     from ocp_stripe_balance.backoffice import BackOffice, facts_of_decision  # what --help does not need
 
-    after = _moment(since, "--since") if since else 0.0
+    after = moment_of(since, "--since") if since else 0.0
     async with BackOffice() as office:
         found = await office.decisions(since=after, customer=customer)
     facts = [facts_of_decision(each) for each in found]
@@ -107,6 +102,33 @@ def _by(decision: "Decision") -> str:
 
 
 @app.command()
+async def sums(
+    ctx: typer.Context,
+    *,
+    by: Annotated[list[str] | None, typer.Option(metavar="WHAT", help=f"{SUM_HELP}; may be repeated")] = None,
+    since: Since = None,
+    before: Annotated[str | None, typer.Option(metavar="TIME", help=f"only before {TIME_HELP}")] = None,
+    as_json: Json = False,
+) -> int:
+    """
+    What was credited and debited, added up.
+    """
+    from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
+
+    wanted = by or []
+    until = moment_of(before, "--before") if before else math.inf
+    async with BackOffice() as office:
+        found = await office.sums(wanted, since=moment_of(since, "--since") if since else 0.0, before=until)
+    facts = [{**dict(zip(wanted, each.group, strict=True)), **each.facts()} for each in found]
+    rows = [
+        (*each.group, each.mode, f"{each.number:,}", money.effect(each.moved.amount, each.moved.currency))
+        for each in found
+    ]
+    ctx.obj.show_list("sums", facts, (*wanted, "mode", "entries", "effect"), rows, "No entries.")
+    return 0
+
+
+@app.command()
 async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     """
     Settle open calls by reading Stripe; moves no money.
@@ -114,8 +136,8 @@ async def reconcile(ctx: typer.Context, *, as_json: Json = False) -> int:
     from ocp_stripe_balance.backoffice import BackOffice, facts_of_finding  # what --help does not need
 
     async with BackOffice() as office:
-        with _progress() as progress:
-            findings = await office.reconcile(progress)
+        with progress("calls") as show_done:
+            findings = await office.reconcile(show_done)
         elsewhere = await office.open_elsewhere()
     rows = []
     for finding in findings:
@@ -152,10 +174,10 @@ async def export() -> int:
     async with BackOffice() as office:
         await office.proposals()  # which notes those that have expired
         calls, decided = await office.calls(), await office.decisions()
-    with _progress() as progress:
+    with progress("calls") as show_done:
         for number, call in enumerate(calls, 1):
             print(json.dumps({"record": "call", **facts_of_call(call)}))
-            progress(number, len(calls))
+            show_done(number, len(calls))
     for decision in decided:
         print(json.dumps({"record": "decision", **facts_of_decision(decision)}))
     return 0
@@ -194,8 +216,8 @@ async def copy(
     """
     from ocp_stripe_balance.backoffice import copy_journal, facts_of_proof  # what --help does not need
 
-    with _progress() as progress:
-        proof = await copy_journal(source, target, progress)
+    with progress("records") as show_done:
+        proof = await copy_journal(source, target, show_done)
     if as_json:
         ctx.obj.print_facts(facts_of_proof(proof))
     headers = ("records", "mode", "currency", "outcome", "number", "amount")
@@ -222,7 +244,7 @@ async def check(ctx: typer.Context, *, as_json: Json = False) -> int:
     from ocp_stripe_balance.backoffice import BackOffice  # as above
 
     async with BackOffice() as office:
-        with _progress():
+        with progress("calls"):
             wrong = await office.check_totals()
         number, path = len(await office.calls()), office.settings.journal_place
     lines = []
@@ -257,7 +279,7 @@ async def prune(
     """
     from ocp_stripe_balance.backoffice import BackOffice  # what --help does not need
 
-    until = _moment(before, "--before")
+    until = moment_of(before, "--before")
     async with BackOffice() as office:
         deleted = await office.prune(until, with_references=with_references)
     if as_json:
@@ -265,31 +287,3 @@ async def prune(
     stay = "open ones" if with_references else "open ones, and paid ones with a reference,"
     say(f"Deleted {deleted} settled calls; {stay} stay, and so does what the rules of a policy still count.")
     return 0
-
-
-def _moment(text: str, option: str) -> float:
-    span = re.fullmatch(r"(\d{1,9})([smhdw])", text)
-    if span:
-        return time.time() - int(span[1]) * _SPANS[span[2]]
-    try:
-        return datetime.fromisoformat(text).timestamp()  # without a zone it is local, as times are printed
-    except (ValueError, OverflowError):
-        problem = Problem(path=option, message=f"{text!r} is not a time", hint=f"pass {TIME_HELP}")
-        raise InvalidParametersError([problem]) from None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """
-    What to tell how many calls of how many are done: a bar on a terminal, else nothing.
-    """
-    if is_plain(sys.stderr):
-        yield lambda _done, _all: None
-        return
-    from rich.console import Console  # only a terminal needs it
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("calls", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

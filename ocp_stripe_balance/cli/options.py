@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+SUM_HELP = "what the entries of a sum share: user, agent_type, reference, customer, account, day, month, metadata.NAME"
 TIME_HELP = "a date (2026-11-01), a time (2026-11-01T12:00Z) or a span back from now (90m, 24h, 7d)"
 
 Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="ID (cus_…), or the e-mail address of one customer")]

@@ -114,7 +114,7 @@ def test_exit_codes_say_what_went_worst(stripe_thread: Sandbox, plan: str, tmp_p
     assert (2, 0) == (done.returncode, posts(stripe_thread))  # none failed, and all are left
     done = run("bulk", "run", plan, stripe=stripe_thread, **refused)
     assert 2 == done.returncode
-    assert "Stopped: 20 of the last 20 rows failed; the last one: Nothing was sent: amount -500 is" in done.stderr
+    assert "Stopped: 20 of the last 20 rows failed; the last one: Nothing was sent: a credit of" in done.stderr
     assert 2 == run(*words, stripe=stripe_thread, **policy).returncode  # the limit is reached, and rows are left
     stripe_thread.faults.add("reset", path="balance")
     assert 4 == run(*words, stripe=stripe_thread, **policy).returncode

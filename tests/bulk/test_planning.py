@@ -4,6 +4,7 @@ From a file to a plan: what Stripe, the journal and the policy say of its rows, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ async def test_rules_are_asked_of_each_row_and_budgets_of_all(stripe: Sandbox, t
         "raise it",
     ] == said[:2]
     limit, used, currency, denied = said[2:]
-    assert "line 2: would be refused: amount -5001 is a credit of 50.01 usd, more than the 50.00 usd" in limit
+    assert "line 2: would be refused: a credit of 50.01 usd is more than the 50.00 usd" in limit
     assert "line 3: would be refused: the reference 'outage' already belongs to another entry" in used
     assert f"line 4: would be refused: customer {third} is billed in eur" in currency
     assert "line 7: would be refused: the policy denies calls for customer cus_denied" in denied
@@ -225,17 +226,41 @@ async def test_a_plan_that_was_changed_is_refused(stripe: Sandbox, tmp_path: Pat
         open_plan(made.path)
 
 
-async def test_a_plan_knows_whether_the_list_beside_it_was_changed_since(stripe: Sandbox, tmp_path: Path) -> None:
-    """Not where it was only touched, or is gone."""
+@pytest.mark.parametrize("where", [".", "plans"])
+async def test_a_plan_knows_whether_its_list_was_changed_since(
+    stripe: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Not where it was only touched, or is gone; also where the plan is elsewhere."""
     row = f"{stripe.create_customer()},1.00"
     source = write(tmp_path, row)
-    made = await planned(stripe, source)
+    (tmp_path / "plans").mkdir()
+    async with Bulk(settings_of(stripe)) as bulk:
+        made = await bulk.plan(source, tmp_path / where / "out.plan", common=CAMPAIGN)
+    monkeypatch.chdir("/")
     source.touch()
     assert not made.has_another_list()
     write(tmp_path, row.replace("1.00", "2.00"))
     assert made.has_another_list()
     source.unlink()
     assert not made.has_another_list()
+
+
+async def test_other_work_of_the_loop_goes_on_while_a_list_is_read(stripe: Sandbox, tmp_path: Path) -> None:
+    """As calls of agents, where a server plans."""
+    lines = [f"{stripe.create_customer()},1.00,{number}" for number in range(800)]
+    turns, seen = 0, set[int]()
+
+    async def others() -> None:
+        nonlocal turns
+        while len(seen) < 4:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with Bulk(settings_of(stripe), progress=lambda _number: seen.add(turns)) as bulk:
+        other = asyncio.create_task(others())
+        await bulk.plan(write(tmp_path, *lines, head="customer,amount,key"), tmp_path / "plan", common=CAMPAIGN)
+        other.cancel()
+    assert 4 <= len(seen)
 
 
 async def test_a_rate_of_the_policy_refuses_no_row(stripe: Sandbox, tmp_path: Path) -> None:

@@ -355,6 +355,26 @@ async def test_nobody_is_asked_about_sums_that_are_not_those_of_the_rows(
         assert [] == await office.proposals()
 
 
+async def test_what_a_plan_says_of_customers_is_taken_only_where_it_was_made_here(desk: Desk) -> None:
+    """Who may run plans cannot write one that keeps the customers from being looked at."""
+    plan = await desk.plan()
+    async with await connect(desk.stripe) as agent:
+        await agent.credit(desk.customers[0], "1.00", "eur", reference="before")
+    made = await desk.run(forged(plan, lambda row: row.update(billed=True)), {"customer_check": "on"})
+    assert {"not_sent": 1, "succeeded": 4} == dict(made.done)
+    assert [100] == [abs(amount) for amount in (await desk.paid())[0]]
+
+
+async def test_audit_says_who_made_a_plan_and_who_ran_it(desk: Desk) -> None:
+    plan = await desk.plan()
+    await desk.run(plan, limit=1)
+    async with BackOffice(desk.settings) as office:
+        _, decided = await office.call(plan.key)
+    assert [(word, "ann", "5 entries: credit 25.00 usd") for word in ("planned", "begun")] == [
+        (each.decision, each.who, each.reason) for each in decided
+    ]
+
+
 async def test_a_no_stands_and_a_yes_is_over_in_time(desk: Desk) -> None:
     plan = await desk.plan()
     await decide(desk, await waiting(desk, plan), is_yes=False)
@@ -538,14 +558,18 @@ async def test_what_the_policy_does_not_let_be_taken_back_is_said_once(desk: Des
 
 
 async def test_entries_are_taken_back_where_the_policy_demands_what_a_reversal_says(desk: Desk) -> None:
-    """It has a description and a reference of its own."""
+    """It has a description and a reference of its own; of metadata, what is said for all."""
     plan = await desk.plan()
     await desk.run(plan, limit=1)
-    demands = {"require": {"description": True, "reference": True, "stated_effect": True}}
-    async with desk.bulk(policy=demands) as bulk:
-        async for result in await bulk.run(await bulk.reverse(plan, desk.folder / "back.plan")):
+    require = {"description": True, "reference": True, "stated_effect": True, "metadata": ["reason"]}
+    async with desk.bulk(policy={"require": require}) as bulk:
+        with pytest.raises(InvalidFileError, match=r"the policy demands metadata\.reason"):
+            await bulk.reverse(plan, desk.folder / "back.plan")
+        opposite = await bulk.reverse(plan, desk.folder / "back.plan", metadata={"reason": "by mistake"})
+        async for result in await bulk.run(opposite):
             assert "succeeded" == result.outcome
     assert [500, -500] == (await desk.paid())[0]
+    assert "by mistake" == (await ledger(desk.stripe, desk.customers[0]))[0]["metadata"]["reason"]
 
 
 async def test_nothing_that_was_not_paid_is_taken_back(desk: Desk) -> None:

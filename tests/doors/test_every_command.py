@@ -148,7 +148,7 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     check_bulk(desk, customer, tmp_path / "list.csv")
     for check in (check_tokens, check_webhooks, check_people):
         check(desk)
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",)}
 
 
 def check_tokens(desk: Desk) -> None:
@@ -189,6 +189,10 @@ def check_bulk(desk: Desk, customer: str, source: Path) -> None:
     assert {"succeeded": 1} == desk.told("bulk", "status", plan)["rows"]
     assert desk.told("bulk", "report", plan)["report"] == f"{plan}.report.csv"
     assert 300 == desk.told("bulk", "reverse", plan)["sums"][0]["amount"]
+    by_order = desk.told("calls", "sums", "--by", "metadata.order")["sums"]
+    assert {"1": 250} == {each["metadata.order"]: each["amount"] for each in by_order if each["metadata.order"]}
+    chosen = ("bulk", "customers", str(source.with_name("chosen.csv")), "--amount", "1", "--currency", "usd")
+    assert 0 < desk.told(*chosen)["number"]
 
 
 def test_help_is_whole_and_in_plain_words() -> None:
@@ -294,6 +298,8 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
         ("1 (credit 3.00 usd)", ("bulk", "status", plan)),
         ("Written to", ("bulk", "report", plan)),
         ("debit 3.00 usd in 1 entry", ("bulk", "reverse", plan)),
+        ("Look it through", ("bulk", "customers", "chosen.csv", "--amount", "1", "--currency", "usd")),
+        ("credit 14.01 usd", ("calls", "sums", "--by", "customer")),
         ("more than 20.00 usd", ("policy", "show")),
         ("is valid", ("policy", "check", str(tmp_path / "policy.toml"))),
         ("would be sent", ("policy", "explain", str(tmp_path / "order.json"))),
@@ -333,4 +339,4 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
     assert "Interrupted." in done.out
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",), ("calls", "export")}
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",), ("calls", "export")}

@@ -20,7 +20,7 @@ from postgres import server_url
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 OURS = {"ours", "ours_journal", "ours_readme", "ours_policy", "ours_postgres"}
-CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", *OURS}
+CLIENTS = {"aiohttp", "httpx", "stripe_httpx", "stripe_aiohttp", "gateway", *OURS}
 POST = b"POST /v1/customers/cus_1/balance_transactions HTTP/1.1\r\nCONTENT-length: 24\r\nIdempotency-Key: K-1\r\n\r\n"
 BODY = b"amount=-500&currency=usd"
 GET = b"GET /v1/customers/cus_1 HTTP/1.1\r\n\r\n"

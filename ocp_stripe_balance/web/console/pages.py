@@ -16,7 +16,6 @@ from starlette.responses import HTMLResponse
 
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import escaped, moment
-from ocp_stripe_balance.models import PLAN
 from ocp_stripe_balance.settings import mode_of
 from ocp_stripe_balance.web.access.person import Role
 
@@ -34,6 +33,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 NAVIGATION = (
     ("/console", "Inbox", Role.SEES),
     ("/console/calls", "Calls", Role.SEES),
+    ("/console/bulk", "Bulk", Role.SEES),
     ("/console/overview", "Overview", Role.SEES),
     ("/console/policy", "Policy", Role.SEES),
     ("/console/tokens", "Tokens", Role.TOKENS),
@@ -150,7 +150,7 @@ def _place(path: str) -> str:
 
 
 def _plan_lines(proposal: Proposal) -> list[tuple[str, Any]]:
-    return list(proposal.parameters["shown"].items()) if proposal.tool == PLAN else []
+    return list(proposal.parameters["shown"].items()) if proposal.is_plan else []
 
 
 def _left(until: float) -> str:

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ocp_stripe_balance.web.console import acts, calls, inbox, overview, policy, tokens
+from ocp_stripe_balance.web.console import acts, bulk, calls, inbox, overview, policy, tokens
 from ocp_stripe_balance.web.console.live import News, events
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/console/resume", acts.resume_now, methods=post),
         Route("/console/reverse", acts.reverse, methods=get),
         Route("/console/reverse", acts.reverse_now, methods=post),
+        *bulk.routes(),
         Route("/console/overview", overview.overview, methods=get),
         Route("/console/policy", policy.policy, methods=get),
         Route("/console/tokens", tokens.tokens, methods=get),
