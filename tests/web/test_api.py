@@ -148,6 +148,24 @@ async def test_a_call_waits_for_a_person_and_goes_on(stripe: Sandbox, customer: 
     assert [-2500] == [entry["amount"] for entry in await ledger(stripe, customer)]
 
 
+async def test_a_held_call_without_a_key_goes_on_too(stripe: Sandbox, customer: str) -> None:
+    """By the name of what was decided: of two that wait for it, the second is told the first one's entry."""
+    async with client(settings_for(stripe, policy=ASKS)) as http:
+        wait = {"Prefer": "wait=5"}
+        held = [asyncio.create_task(http.post(CALL, json=order(customer, -2500), headers=wait)) for _ in range(2)]
+        waiting: list[Any] = []
+        while not waiting:
+            await asyncio.sleep(0.01)
+            async with BackOffice(Settings()) as office:
+                waiting = await office.proposals()
+                for each in waiting:
+                    await office.decide(each.approve(by="bo"))
+        done = await asyncio.gather(*held)
+    assert [200, 201] == sorted(each.status_code for each in done)
+    assert {waiting[0].key} == {each.json()["idempotency_key"] for each in done}
+    assert 1 == len(await ledger(stripe, customer))
+
+
 async def test_a_no_ends_a_held_call(stripe: Sandbox, customer: str) -> None:
     async with client(settings_for(stripe, policy=ASKS)) as http:
         waiting = await http.post(CALL, json=order(customer, -2500), headers=KEY)

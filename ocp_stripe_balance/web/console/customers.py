@@ -39,7 +39,7 @@ async def customer(request: Request) -> Response:
         back = {"back": calls, "back_text": "Calls on record"}
         return problem(request, "The customer could not be read", str(error.args[0]), hint=hint, status=409, **back)
     shown = [_shown(name, entry) for entry in entries]
-    facts = {"balance": found.describe() if found else "", "calls": calls, "most": _MOST}
+    facts: dict[str, Any] = {"balance": found.describe() if found else "", "calls": calls, "most": _MOST}
     return render(request, "customer.html", id=name, customer=found, entries=shown, **facts)
 
 
