@@ -137,6 +137,7 @@ async def _one(request: Request, kept: Kept) -> Response:
         "work": _work(work, plan) if work else None,
         "counts": _counts(counted[0]) if counted else None,
         "counted_at": counted[1] if counted else None,
+        "may_reverse": counted is not None and "asked" in kept.facts and counted[0].rows["succeeded"] > 0,
         "is_done": counted is not None and plan is not None and _is_done(counted[0]),
     }
     page = render(request, "bulk/one.html", **facts)
@@ -161,7 +162,8 @@ async def _before_run(request: Request, kept: Kept) -> Response:
         "Find out what became of rows that are open.",
         f"Send what is not paid yet of {question['effect']}.",
     ]
-    notes = [f"{name}: {text}" for name, text in question["shown"].items() if text and name != "digest"]
+    shown = question["shown"]
+    notes = [f"{name}: {shown[name]}" for name in ("customers", "currency", "unusual") if name in shown]
     if plan.has_another_list():
         notes.append("The list was changed since. What is sent is what the plan says.")
     address = f"{_PATH}/{kept.id}"
@@ -326,7 +328,7 @@ def _told(plan: Plan) -> dict[str, Any]:
         }
         for each in plan.facts["sums"]
     ]
-    lines = {name: text for name, text in question["shown"].items() if text and name != "largest"}
+    lines = {name: text for name, text in question["shown"].items() if name != "largest"}
     lines |= {"reference": question["reference"] or "", "made at": plan.facts["made_at"]}
     if plan.facts["paid_already"]:
         lines["paid already"] = f"{plan.facts['paid_already']:,}, which are not paid again"
