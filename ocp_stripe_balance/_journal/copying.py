@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-_NUMBERED = {"decisions": "number", "calls": "id", "proposals": "number", "votes": "number"}
+_NUMBERED = {"decisions": "number", "calls": "id", "proposals": "number", "votes": "number", "deliveries": "number"}
 _SCOPED = ("key", "base_url", "mode", "account")
 _BATCH = 2000
 _PATIENCE_S = 10.0

@@ -120,6 +120,7 @@ async def serve(
     try:
         config.load()
     except OSError as error:  # among them ssl.SSLError
+        listener.close()
         raise ConfigurationError(f"The certificate or its key cannot be used: {error.strerror or error}.") from error
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))

@@ -15,6 +15,8 @@ from ocp_stripe_balance.serving.desk import Desk
 from ocp_stripe_balance.serving.gate import Gate
 from ocp_stripe_balance.serving.tokens import Tokens
 from ocp_stripe_balance.web.console.plans import Plans
+from ocp_stripe_balance.web.hooks.courier import Courier
+from ocp_stripe_balance.web.hooks.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -53,12 +55,14 @@ class Gateway:
         self.gate = Gate(self.tokens, user)
         self._desks: dict[Token, Desk] = {}
         self._turn = asyncio.Lock()
+        self._courier = Courier(settings, self.journal, Endpoints(settings))
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """
-        The gateway itself.
+        The gateway itself, whose webhooks are told from now on.
         """
+        await self._open.enter_async_context(self._courier.at_work())
         return self
 
     async def __aexit__(

@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, Page
 
-PLACES = ("/overview", "/policy?customer=cus_1&verb=credit&amount=700&currency=usd&user=bot", "/tokens", "/reconcile")
+PLACES = (
+    "/overview",
+    "/policy?customer=cus_1&verb=credit&amount=700&currency=usd&user=bot",
+    "/tokens",
+    "/reconcile",
+    "/bulk",
+)
 PASSWORD = "correct horse battery"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
