@@ -149,7 +149,7 @@ async def test_a_call_waits_for_a_person_and_goes_on(stripe: Sandbox, customer: 
 
 
 async def test_a_held_call_without_a_key_goes_on_too(stripe: Sandbox, customer: str) -> None:
-    """By the name of what was decided: of two that wait for it, the second is told the first one's entry."""
+    """Under the name of what was decided: of two that wait for one decision, the second gets the entry of the first."""
     async with client(settings_for(stripe, policy=ASKS)) as http:
         wait = {"Prefer": "wait=5"}
         held = [asyncio.create_task(http.post(CALL, json=order(customer, -2500), headers=wait)) for _ in range(2)]
