@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Who may come into the console.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="to sign in with: a to z, 0 to 9 and . _ @ + -")]
-Roles = Annotated[list[Role], typer.Option("--role", help="what they may do; once for each")]
+Roles = Annotated[
+    list[Role], typer.Option("--role", metavar="sees|decides|tokens", help="what they may do; again for more")
+]
 _MOST = 200
 
 
@@ -80,7 +82,7 @@ async def password(ctx: typer.Context, name: Name, *, as_json: Json = False) -> 
 @app.command()
 async def roles(ctx: typer.Context, name: Name, *, role: Roles, as_json: Json = False) -> int:
     """
-    Set what a person may do: these roles and no others, from the next request on.
+    Set what a person may do. It is these roles and no others, from the next request on.
     """
     async with _accounts() as (accounts, _):
         await accounts.change_roles(name, role)
@@ -116,7 +118,7 @@ async def log(
     as_json: Json = False,
 ) -> int:
     """
-    Who signed in and out, was refused, asked for something or was changed: when, and from where; newest first.
+    What people did, newest first. Who signed in or out, was refused, asked for something or was changed.
     """
     async with _accounts() as (accounts, _):
         found = await accounts.visits(name, last)
