@@ -28,7 +28,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="to sign in with: a to
 Roles = Annotated[
     list[Role], typer.Option("--role", metavar="sees|decides|tokens", help="what they may do; again for more")
 ]
-_MOST = 200
+_MOST, _MOST_LISTED = 200, 100_000
 
 
 @app.command()
@@ -114,14 +114,14 @@ async def log(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="only this person")] = None,
     *,
-    last: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="how many at most")] = _MOST,
+    last: Annotated[int, typer.Option(metavar="N", help="how many at most")] = _MOST,
     as_json: Json = False,
 ) -> int:
     """
     What people did, newest first. Who signed in or out, was refused, asked for something or was changed.
     """
     async with _accounts() as (accounts, _):
-        found = await accounts.visits(name, last)
+        found = await accounts.visits(name, max(1, min(last, _MOST_LISTED)))
     rows = [(local(each.at), each.name or "?", each.what, each.how, each.address, each.detail) for each in found]
     headers = ("time", "name", "what", "how", "from", "detail")
     ctx.obj.show_list("visits", [_facts_of_visit(each) for each in found], headers, rows, "Nothing was done yet.")
