@@ -16,7 +16,9 @@ pytest.importorskip("argon2")
 from comers import Browser, Site, console
 from helpers import ANYTHING, client, ledger
 
+from ocp_stripe_balance.backoffice import State
 from ocp_stripe_balance.web.access.person import Role
+from ocp_stripe_balance.web.console.plans import Plans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,6 +147,21 @@ async def test_a_list_goes_from_the_browser_to_the_ledger_and_back(desk: Desk, t
     assert "outage.csv" in await desk.page("/console/bulk")
 
 
+async def test_a_list_that_was_not_planned_to_its_end_is_planned_when_it_is_sent_again(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """As where the server was killed meanwhile; and a run of it is none."""
+    text = f"customer,amount\n{desk.stripe.create_customer()},5.00\n"
+    await desk.page(path := await desk.planned(text))
+    (plan,) = (tmp_path / "bulk").glob("*/plan")
+    plan.rename(plan.with_name("plan.new"))
+    desk.site.gateway.plans.works.clear()
+    assert "It was not planned to its end" in await desk.page(path)
+    assert 409 == (await desk.post(f"{path}/run", digest="")).status_code
+    assert path == await desk.planned(text)
+    assert "1 entry: credit 5.00 usd" in await desk.page(path)
+
+
 async def test_mistakes_are_told_and_what_others_wrote_is_not_obeyed(desk: Desk, tmp_path: Path) -> None:
     """Each by line and column; a form that says what cannot be, before anything is kept."""
     path = await desk.planned("customer,amount\ncus_none,x\ncus_none,1\n", name=f"../{HOSTILE}.csv")
@@ -200,8 +217,10 @@ async def test_a_run_can_be_watched_and_goes_on_after_it_was_stopped(
         assert "The run stopped: it was interrupted." in await desk.page(path)
         await desk.begin(path)
     async with opened(monkeypatch, stripe, tmp_path) as desk:
-        page = await desk.page(path)
-        assert [True, False, False] == [word in page for word in ("to do", "under way", "unknown")]
+        assert [] == await desk.site.gateway.office.calls(states=(State.SENDING, State.UNKNOWN))
+        with monkeypatch.context() as slow:
+            slow.setattr(Plans, "count", lambda *_: asyncio.sleep(60))  # a run waits for no count
+            assert "counting" in (await desk.browser.get(path)).text
         assert "succeeded 100 credit 500.00 usd" in await desk.run(path)
     async with client(stripe) as http:
         for each in customers:

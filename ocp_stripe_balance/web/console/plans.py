@@ -176,8 +176,13 @@ class Plans:
     ) -> Work:
         """
         Do something with a plan in the background; where something is done with it already, that goes on.
+
+        But for counting, which nobody waits for.
         """
         found = self.works.get(kept.id)
+        if found is not None and found.task is not None and found.doing == "counting":
+            found.task.cancel()
+            found = None
         if found is None or not found.is_under_way:
             found = self.works[kept.id] = Work(kept=kept, doing=doing, person=person, begun_at=time.time())
             found.task = asyncio.create_task(self._do(found, work))
@@ -187,14 +192,16 @@ class Plans:
         """
         Plan a list, or what takes another plan back.
         """
-        kept, out = work.kept, work.kept.folder / "plan"
-        (kept.folder / "trouble.json").unlink(missing_ok=True)
+        kept, out = work.kept, work.kept.folder / "plan.new"  # until it is whole, whenever the server ends
+        for path in (out, kept.folder / "trouble.json"):
+            path.unlink(missing_ok=True)
         try:
             if "asked" in kept.facts:
                 form, common, expected = _asked(kept.facts["asked"])
                 await bulk.plan(kept.source, out, common=common, form=form, expected=expected)
             elif (paid := self.get(kept.facts["reverses"])) is not None and (plan := paid.plan) is not None:
                 await bulk.reverse(plan, out)
+            out.rename(out.with_name("plan"))
         except ToolError as error:
             _write(kept.folder / "trouble.json", error.to_dict())
             raise
