@@ -195,6 +195,9 @@ async def test_a_plan_waits_in_the_inbox_and_runs_once_somebody_said_yes(desk: D
     assert "waiting" in await desk.run(path)
     assert [] == await ledger(desk.stripe, customer)
     (proposal,) = await desk.site.gateway.office.proposals()
+    (link,) = re.findall(r"/console/bulk/of/[\w-]+", (await desk.browser.get(f"/console/proposals/{proposal.id}")).text)
+    assert path == (await desk.browser.get(link)).headers["location"]
+    assert 404 == (await desk.browser.get(f"{link}0")).status_code
     await desk.site.gateway.office.decide(proposal.approve(by="grace"))
     page = await desk.page(path)
     assert "approved by grace" in page

@@ -8,6 +8,7 @@ its rows is in the journal and nowhere else: a run that ended with the server go
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -151,6 +152,16 @@ class Plans:
         if not _ID.fullmatch(plan_id) or not path.exists():
             return None
         return Kept(plan_id, path.parent, json.loads(path.read_text()))
+
+    def of(self, key: str) -> Kept | None:
+        """
+        The one whose plan has that key, where there is one.
+        """
+        for kept in self.all():
+            with contextlib.suppress(NotSentError):
+                if (plan := kept.plan) is not None and plan.key == key:
+                    return kept
+        return None
 
     def keep(self, name: str, upload: BinaryIO, asked: Asked, by: str) -> Kept:
         """
