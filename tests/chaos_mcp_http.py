@@ -45,9 +45,6 @@ class Sessions(chaos.Run):
     One run.
     """
 
-    words: tuple[str, ...] = ("mcp", "--http")
-    policy = _POLICY
-
     def __init__(self, options: argparse.Namespace, seed: int, folder: Path) -> None:
         """
         Make up calls, for their customers' sake: those of the sessions are made up as time goes.
@@ -60,12 +57,12 @@ class Sessions(chaos.Run):
         Let sessions call until the time is over, and others finish what killed ones left.
         """
         del http
-        (self.folder / "policy.toml").write_text(self.policy)
+        (self.folder / "policy.toml").write_text(_POLICY)
         self.is_over, self.waiting, self.server_kills = False, [], 0
         named = {job.parameters["customer"] for job in self.jobs}
         self.customers = sorted(each for each in named if "none" not in each)
         self.jobs = []
-        server = await self.serve(0)
+        server, self.url = await started(self, "mcp", "--http", "--port", "0")
         sessions = [asyncio.create_task(self.session()) for _ in range(self.options.sessions)]
         began = time.monotonic()
         for kill in range(1, int(self.options.seconds / self.options.every) + 1):
@@ -76,43 +73,16 @@ class Sessions(chaos.Run):
             self.kills += 1
             if kill % self.options.server_every == 0:
                 server.kill()
-                self.ended(server)
-                server = await self.serve(int(self.url.split(":")[2].split("/")[0]))
+                ended(server)
+                port = self.url.split(":")[2].split("/")[0]
+                server, self.url = await started(self, "mcp", "--http", "--port", port)
                 self.server_kills += 1
         self.is_over = True
         done, _ = await asyncio.wait(sessions)
         assert [] == [each for each in done if not each.cancelled() and each.exception()]
         await self.session()
         server.terminate()
-        assert 0 == self.ended(server)
-
-    async def serve(self, port: int) -> subprocess.Popen[str]:
-        """
-        A server process, once it listens.
-        """
-        command = [str(Path(sys.executable).parent / "ocp-stripe-balance"), *self.words, "--port", str(port)]
-        settings = {
-            "STRIPE_SECRET_KEY": self.stripe["api_key"],
-            "STRIPE_API_BASE": self.stripe["url"],
-            "OCP_STRIPE_JOURNAL": self.journal.name,
-            "OCP_STRIPE_POLICY": str(self.folder / "policy.toml"),
-            "OCP_STRIPE_TIMEOUT": "8",
-            "OCP_STRIPE_RATE_LIMIT": "off",
-        }
-        server = subprocess.Popen(  # noqa: S603  our own program
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **settings}
-        )
-        assert server.stdout is not None
-        self.url = (await asyncio.to_thread(server.stdout.readline)).strip()
-        return server
-
-    def ended(self, server: subprocess.Popen[str]) -> int:
-        """
-        The exit code of a server that was told to end.
-        """
-        assert server.stdout is not None
-        server.stdout.close()
-        return server.wait(timeout=60)
+        assert 0 == ended(server)
 
     async def session(self) -> None:
         """
@@ -125,34 +95,14 @@ class Sessions(chaos.Run):
                 async with aiohttp.ClientSession(
                     self.url.removesuffix(_PATH), headers=_HEADERS, timeout=timeout
                 ) as http:
-                    known = await self.begin(http)
+                    version = self.chance.choice(_VERSIONS)
+                    known = {"MCP-Protocol-Version": version}
+                    if version == _VERSIONS[0]:
+                        known["Mcp-Session-Id"] = await opened(http, version)
                     while (job := self.next_job()) is not None:
                         await self.call(http, known, job)
                         await asyncio.sleep(self.chance.random() * 0.2)
             await asyncio.sleep(0.2)
-
-    async def begin(self, http: aiohttp.ClientSession) -> dict[str, str]:
-        """
-        The headers of all calls of a new session.
-
-        Raises:
-            aiohttp.ClientError: the server is gone.
-        """
-        version = self.chance.choice(_VERSIONS)
-        known = {"MCP-Protocol-Version": version}
-        if version == _VERSIONS[0]:
-            known["Mcp-Session-Id"] = await opened(http, version)
-        return known
-
-    async def answer(self, http: aiohttp.ClientSession, known: dict[str, str], job: chaos.Job) -> dict[str, Any]:
-        """
-        What a call was answered.
-
-        Raises:
-            aiohttp.ClientError: the server is gone, or does not know the session.
-            LookupError: there was no result.
-        """
-        return await answer_to(http, known, "tools/call", name=_TOOL, arguments=job.parameters)
 
     def next_job(self) -> chaos.Job | None:
         """
@@ -177,7 +127,7 @@ class Sessions(chaos.Run):
         """
         job.issues += 1
         try:
-            told = await self.answer(http, known, job)
+            told = await answer_to(http, known, "tools/call", name=_TOOL, arguments=job.parameters)
         except BaseException:
             self.waiting.append(job)
             raise
@@ -201,6 +151,38 @@ class Sessions(chaos.Run):
         made = Counter(entry["description"] for entry in ledger)
         report["violations"]["double"] += [reason for reason, times in made.items() if times > 1]
         return report
+
+
+async def started(run: chaos.Run, *words: str) -> tuple[subprocess.Popen[str], str]:
+    """
+    A server process of ours for the sandbox and the journal of a run, once it listens, and its address.
+    """
+    settings = {
+        "STRIPE_SECRET_KEY": run.stripe["api_key"],
+        "STRIPE_API_BASE": run.stripe["url"],
+        "OCP_STRIPE_JOURNAL": run.journal.name,
+        "OCP_STRIPE_POLICY": str(run.folder / "policy.toml"),
+        "OCP_STRIPE_TIMEOUT": "8",
+        "OCP_STRIPE_RATE_LIMIT": "off",
+    }
+    server = subprocess.Popen(  # noqa: S603  our own program
+        [str(Path(sys.executable).parent / "ocp-stripe-balance"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **settings},
+    )
+    assert server.stdout is not None
+    return server, (await asyncio.to_thread(server.stdout.readline)).strip()
+
+
+def ended(server: subprocess.Popen[str]) -> int:
+    """
+    The exit code of a server that was told to end.
+    """
+    assert server.stdout is not None
+    server.stdout.close()
+    return server.wait(timeout=60)
 
 
 # As little of a client as it takes: a hundred of the SDK's keep two cores busy by themselves.
@@ -247,8 +229,8 @@ async def answer_to(http: aiohttp.ClientSession, known: dict[str, str], method: 
     return told
 
 
-def main(runs: type[Sessions], name: str) -> int:
-    parser = argparse.ArgumentParser(description="sessions that are killed, a Stripe that fails, three witnesses")
+def main() -> int:
+    parser = argparse.ArgumentParser(description="MCP sessions that are killed, a Stripe that fails, three witnesses")
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--every", type=float, default=1, help="seconds between two sessions that are killed")
@@ -257,12 +239,12 @@ def main(runs: type[Sessions], name: str) -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = runs(options, options.seed, Path(folder))
+        run = Sessions(options, options.seed, Path(folder))
         report = asyncio.run(run.main())
-    sys.stdout.write(f"\n{name}\n")
+    sys.stdout.write("\nMCP sessions\n")
     chaos.show(report | {"server killed": run.server_kills})
     return 1 if any(report["violations"].values()) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Sessions, "MCP sessions"))
+    sys.exit(main())
