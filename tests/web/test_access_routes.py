@@ -55,6 +55,7 @@ TABLE: dict[str, str | set[Role]] = {
     "GET /console/calls": {SEES},
     "GET /console/calls.csv": {SEES},
     "GET /console/calls/{key:path}": {SEES},
+    "GET /console/customers/{id:path}": {SEES},
     **{f"{method} /console/{act}": {DECIDES} for act in ("reconcile", "resume", "reverse") for method in METHODS},
     "GET /console/bulk": {SEES},
     "POST /console/bulk": {DECIDES},
