@@ -91,7 +91,8 @@ class Courier:
                 await asyncio.sleep(_LOOK_S)
         finally:
             for task in under_way.values():
-                task.cancel()
+                task.cancel()  # what was under way is sent again by the next server, and says so
+            await asyncio.gather(*under_way.values(), return_exceptions=True)
 
     async def _collected(self) -> list[Endpoint]:
         """
