@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo console pictures check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo console pictures check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp chaos-web bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -14,8 +14,7 @@ help: ## this list
 demo: .venv/wheel ## the main job on the embedded sandbox
 	@$(BIN)/ocp-stripe-balance demo
 
-console: .venv/wheel ## the console on the sandbox with an agent at work, until Ctrl-C; prints who may sign in
-	@$(BIN)/pip install --quiet --disable-pip-version-check '.[web]'
+console: .venv/wheel .venv/web ## the console on the sandbox with an agent at work, until Ctrl-C; prints who may sign in
 	@$(BIN)/ocp-stripe-balance console
 
 pictures: .venv/tools .venv/wheel ## the pictures of the console in the docs; needs Chromium
@@ -61,6 +60,9 @@ chaos-mcp: .venv/tools .venv/wheel ## MCP sessions that are killed each second f
 	$(BIN)/python tests/chaos_mcp_http.py --sessions 100 --seconds 60
 	$(BIN)/python tests/chaos_mcp.py --sessions 20 --seconds 60
 
+chaos-web: .venv/tools .venv/wheel ## a gateway that is killed 40 times under 64 agents, four people who decide, a failing Stripe
+	$(BIN)/python tests/chaos_web.py --agents 64 --kills 40 --ends 8 --faults 0.3
+
 bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py
 
@@ -100,6 +102,10 @@ clean: ## remove what was built and installed
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench,web,browser]'
 	@command -v chromium >/dev/null || $(BIN)/playwright install chromium || echo "No Chromium: the tests in a browser will say that they did not run."
+	@touch $@
+
+.venv/web: .venv/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[web]'
 	@touch $@
 
 .venv/docs: .venv/python pyproject.toml

@@ -37,7 +37,7 @@ async def add(
     as_json: Json = False,
 ) -> int:
     """
-    Tell an endpoint from now on, and print the secret that its messages are signed with.
+    Tell an endpoint from now on. The secret that its messages are signed with is printed.
     """
     from ocp_stripe_balance.web.hooks.endpoints import Endpoint  # what --help does not need
 
@@ -59,7 +59,7 @@ async def add(
 @app.command("list")
 async def list_endpoints(ctx: typer.Context, *, as_json: Json = False) -> int:
     """
-    Which endpoints there are, and how it stands with what they are told.
+    Which endpoints there are. It says how it stands with what each is told, too.
     """
     from ocp_stripe_balance._journal.deliveries import DELIVERIES, Deliveries  # what --help does not need
 
@@ -104,7 +104,7 @@ async def remove(ctx: typer.Context, name: Name, *, as_json: Json = False) -> in
 @app.command("test")
 async def try_out(ctx: typer.Context, name: Name, *, as_json: Json = False) -> int:
     """
-    Send an endpoint one message, of the type ping, and say whether it arrived.
+    Send an endpoint one message. It is of the type ping, and whether it arrived is told.
     """
     from ocp_stripe_balance.web.hooks.courier import ping  # what --help does not need
 
@@ -123,7 +123,7 @@ async def try_out(ctx: typer.Context, name: Name, *, as_json: Json = False) -> i
 @app.command()
 async def deliver(ctx: typer.Context, *, as_json: Json = False) -> int:
     """
-    Tell every endpoint once what is due, as 'serve' does all the time: for a timer of the system's.
+    Tell every endpoint once what is due. 'serve' does so all the time; this is for a timer of the system's.
     """
     from ocp_stripe_balance.web.hooks.courier import Courier  # what --help does not need
 

@@ -12,6 +12,7 @@ import io
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -138,7 +139,8 @@ async def test_nothing_that_others_wrote_is_obeyed(site: Site, ada: Browser, str
         *PLACES, f"/proposals/{waits.id}", f"/proposals/{second.id}", f"/confirm?decision=approve&id={second.id}",
         f"?done={waits.id}", f"?done={tried}", f"/calls?q={tried}&amount={tried}&currency=usd", f"/calls?q={customer}",
         f"/calls?state={tried}", f"/policy?customer={tried}&amount={tried}&currency={tried}", f"/reverse?entry={tried}",
-        f"/resume?key={tried}", f"/tokens/revoke?name={tried}", f"/overview?days={tried}",
+        f"/resume?key={tried}", f"/tokens/revoke?name={tried}", f"/overview?days={tried}", f"/customers/{customer}",
+        f"/customers/{quote(tried)}",
     ]  # fmt: skip
     found = re.search(r'href="(/console/calls/[^"?]+)"', (await ada.get(f"/console/calls?q={customer}")).text)
     assert found is not None
@@ -262,7 +264,9 @@ async def test_an_entry_is_reversed_once_and_an_open_call_found_out(
     said = await ada.get("/console/reverse", params=asked)
     assert "debit 5.00 usd" in said.text
     assert 1 == len(await ledger(stripe, customer))
+    assert "Reverse…" in (await ada.get(f"/console/customers/{customer}")).text
     assert 200 == (await post(ada, "/reverse", **asked)).status_code
+    assert f"reverses {entry}" in (await ada.get(f"/console/customers/{customer}")).text
     again = await post(ada, "/reverse", **asked)
     assert (409, 2) == (again.status_code, len(await ledger(stripe, customer)))
     assert "disabled" in (await ada.get("/console/reverse", params=asked)).text
@@ -305,6 +309,8 @@ async def test_news_come_by_themselves(
         await ask(site, customer)
         while await anext(lines) != "event: news":
             pass
+        await site.gateway.close()  # a server that ends is not held up by pages that are open
+        assert "event: news" not in [line async for line in lines]
 
 
 async def test_what_would_happen_is_told_and_nothing_is_sent(ada: Browser, customer: str, stripe: Sandbox) -> None:
