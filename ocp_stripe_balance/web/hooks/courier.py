@@ -153,10 +153,10 @@ class Courier:
             ]
             for limit in filter(lambda each: each.amount, limits):
                 least = Money(round(limit.amount * _NEARLY), limit.currency)
-                for whose, scope, spent in found.nearly_spent(budget.per, budget.window, least):
-                    event = events.of_budget(budget, number, limit, spent, whose, scope, now)
+                for spent in found.nearly_spent(budget.per, budget.window, least):
+                    event = events.of_budget(budget, number, limit, spent, now)
                     window = int(now // budget.window)
-                    yield f"budget {event.data['rule']} {whose} {' '.join(scope)} {window}", event
+                    yield f"budget {event.data['rule']} {spent.whose} {' '.join(spent.scope)} {window}", event
 
     def _take(self, endpoint: Endpoint, book: Book) -> Delivery | None:
         now = self._journal.now()
