@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo console pictures check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo console pictures check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp chaos-web bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -59,6 +59,9 @@ chaos-bulk: .venv/tools .venv/wheel ## one plan of 2,000 rows, four workers, 40 
 chaos-mcp: .venv/tools .venv/wheel ## MCP sessions that are killed each second for a minute: 100 over HTTP, then 20 servers
 	$(BIN)/python tests/chaos_mcp_http.py --sessions 100 --seconds 60
 	$(BIN)/python tests/chaos_mcp.py --sessions 20 --seconds 60
+
+chaos-web: .venv/tools .venv/wheel ## a gateway that is killed 40 times under 64 agents, four people who decide, a failing Stripe
+	$(BIN)/python tests/chaos_web.py --agents 64 --kills 40 --ends 8 --faults 0.3
 
 bench: .venv/tools .venv/wheel ## speed, memory and start beside Stripe's SDK; tables, build/benchmarks/results.json and speed.svg
 	$(BIN)/python benchmarks/run.py

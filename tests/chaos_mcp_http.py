@@ -62,7 +62,7 @@ class Sessions(chaos.Run):
         named = {job.parameters["customer"] for job in self.jobs}
         self.customers = sorted(each for each in named if "none" not in each)
         self.jobs = []
-        server = await self.serve(0)
+        server, self.url = await started(self, "mcp", "--http", "--port", "0")
         sessions = [asyncio.create_task(self.session()) for _ in range(self.options.sessions)]
         began = time.monotonic()
         for kill in range(1, int(self.options.seconds / self.options.every) + 1):
@@ -73,43 +73,16 @@ class Sessions(chaos.Run):
             self.kills += 1
             if kill % self.options.server_every == 0:
                 server.kill()
-                self.ended(server)
-                server = await self.serve(int(self.url.split(":")[2].split("/")[0]))
+                ended(server)
+                port = self.url.split(":")[2].split("/")[0]
+                server, self.url = await started(self, "mcp", "--http", "--port", port)
                 self.server_kills += 1
         self.is_over = True
         done, _ = await asyncio.wait(sessions)
         assert [] == [each for each in done if not each.cancelled() and each.exception()]
         await self.session()
         server.terminate()
-        assert 0 == self.ended(server)
-
-    async def serve(self, port: int) -> subprocess.Popen[str]:
-        """
-        A server process, once it listens.
-        """
-        command = [str(Path(sys.executable).parent / "ocp-stripe-balance"), "mcp", "--http", "--port", str(port)]
-        settings = {
-            "STRIPE_SECRET_KEY": self.stripe["api_key"],
-            "STRIPE_API_BASE": self.stripe["url"],
-            "OCP_STRIPE_JOURNAL": self.journal.name,
-            "OCP_STRIPE_POLICY": str(self.folder / "policy.toml"),
-            "OCP_STRIPE_TIMEOUT": "8",
-            "OCP_STRIPE_RATE_LIMIT": "off",
-        }
-        server = subprocess.Popen(  # noqa: S603  our own program
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **settings}
-        )
-        assert server.stdout is not None
-        self.url = (await asyncio.to_thread(server.stdout.readline)).strip()
-        return server
-
-    def ended(self, server: subprocess.Popen[str]) -> int:
-        """
-        The exit code of a server that was told to end.
-        """
-        assert server.stdout is not None
-        server.stdout.close()
-        return server.wait(timeout=60)
+        assert 0 == ended(server)
 
     async def session(self) -> None:
         """
@@ -178,6 +151,38 @@ class Sessions(chaos.Run):
         made = Counter(entry["description"] for entry in ledger)
         report["violations"]["double"] += [reason for reason, times in made.items() if times > 1]
         return report
+
+
+async def started(run: chaos.Run, *words: str) -> tuple[subprocess.Popen[str], str]:
+    """
+    A server process of ours for the sandbox and the journal of a run, once it listens, and its address.
+    """
+    settings = {
+        "STRIPE_SECRET_KEY": run.stripe["api_key"],
+        "STRIPE_API_BASE": run.stripe["url"],
+        "OCP_STRIPE_JOURNAL": run.journal.name,
+        "OCP_STRIPE_POLICY": str(run.folder / "policy.toml"),
+        "OCP_STRIPE_TIMEOUT": "8",
+        "OCP_STRIPE_RATE_LIMIT": "off",
+    }
+    server = subprocess.Popen(  # noqa: S603  our own program
+        [str(Path(sys.executable).parent / "ocp-stripe-balance"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **settings},
+    )
+    assert server.stdout is not None
+    return server, (await asyncio.to_thread(server.stdout.readline)).strip()
+
+
+def ended(server: subprocess.Popen[str]) -> int:
+    """
+    The exit code of a server that was told to end.
+    """
+    assert server.stdout is not None
+    server.stdout.close()
+    return server.wait(timeout=60)
 
 
 # As little of a client as it takes: a hundred of the SDK's keep two cores busy by themselves.

@@ -62,5 +62,9 @@ UNION ALL SELECT 'votes', '', '', CASE WHEN is_approved THEN 'approved' ELSE 'de
 FROM votes GROUP BY 4
 UNION ALL SELECT 'deliveries', '', '', state, COUNT(*), 0
 FROM deliveries GROUP BY 4
+UNION ALL SELECT 'people', '', '', roles, COUNT(*), 0
+FROM people GROUP BY 4
+UNION ALL SELECT 'visits', '', '', what, COUNT(*), 0
+FROM visits GROUP BY 4
 UNION ALL SELECT 'joined', mode, '', '', COUNT(*), 0
 FROM joined GROUP BY 2

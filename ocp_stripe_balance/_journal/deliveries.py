@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DELIVERIES = Reach(("deliveries",))
 COLLECTING = DELIVERIES._replace(counts=True)
 """With the totals of budgets."""
-_AT_ONCE = 100
+AT_ONCE = 100
 
 
 class Delivery(NamedTuple):
@@ -60,11 +60,18 @@ class Deliveries:
         """
         self._book, self._now = book, now
 
+    def expire(self) -> None:
+        """
+        Put on record which proposals are over: nobody may have looked.
+        """
+        for row in self._run("over", {"now": self._now}).fetchall():
+            self._book.unless_expired(proposal_of(row), self._now)
+
     def news_of_decisions(self, endpoint: str, since: float) -> list[tuple[str, Decision, Proposal | None]]:
         """
-        Decisions that an endpoint was not told of, each with the name of the event and the proposal that it was about.
+        The first hundred decisions that an endpoint was not told of, each with the name of the event and its proposal.
         """
-        values = {"endpoint": endpoint, "since": since, "number": _AT_ONCE}
+        values = {"endpoint": endpoint, "since": since, "number": AT_ONCE}
         rows = self._run("news_of_decisions", values).fetchall()
         return [(f"decision {row['number']}", decision_of(row), self._proposal_then(decision_of(row))) for row in rows]
 
@@ -72,7 +79,7 @@ class Deliveries:
         """
         Calls with an open outcome that an endpoint was not told of, each with the name of the event.
         """
-        values = {"endpoint": endpoint, "since": since, "now": self._now, "number": _AT_ONCE}
+        values = {"endpoint": endpoint, "since": since, "now": self._now, "number": AT_ONCE}
         rows = self._run("news_of_calls", values).fetchall()
         return [(f"call {row['id']} {row['key']}", record_of(row)) for row in rows]
 

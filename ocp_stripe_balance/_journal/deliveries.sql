@@ -6,7 +6,7 @@
 SELECT * FROM decisions
 WHERE at >= :since AND decision NOT IN ('allowed', 'refused') AND rule NOT IN ('joined', 'ask_always')
     AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = 'decision ' || decisions.number AND endpoint = :endpoint)
-ORDER BY number LIMIT :number
+ORDER BY at, number LIMIT :number
 
 -- news_of_calls:
 -- Calls whose outcome is open, and that nobody is sending, which an endpoint has not been told of.
@@ -14,7 +14,11 @@ SELECT * FROM calls
 WHERE state IN ('sending', 'unknown') AND updated_at >= :since AND (state = 'unknown' OR lease_until < :now)
     AND NOT EXISTS (
         SELECT 1 FROM deliveries WHERE event = 'call ' || calls.id || ' ' || calls.key AND endpoint = :endpoint)
-ORDER BY id LIMIT :number
+ORDER BY created_at, id LIMIT :number
+
+-- over:
+-- Proposals whose time is over, which nobody has looked at since.
+SELECT * FROM proposals WHERE state IN ('waiting', 'approved') AND expires_at <= :now
 
 -- proposal_then:
 -- The proposal of a key that there was at a time.

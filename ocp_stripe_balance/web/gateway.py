@@ -88,6 +88,7 @@ class Gateway:
                 desk = Desk(caller.name, self.settings, agent_type=AGENT_TYPE, journal=self.journal, limits=caller)
                 await self._open.enter_async_context(desk.open(self))
                 self._desks[caller] = desk
+                desk.is_closed = self.closing.is_set()  # by now
         return self._desks[caller]
 
     async def proposal(self, proposal_id: str) -> Proposal | None:

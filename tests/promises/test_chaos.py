@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import chaos
 import chaos_mcp_http
+import chaos_web
 import pytest
 from chaos_journals import opened
 from helpers import draft
@@ -69,6 +70,23 @@ def test_the_witnesses_agree_where_mcp_sessions_are_killed(tmp_path: Path) -> No
     assert report["SIGKILLs"] > 5  # of 10
     assert report["told"]["succeeded"] > 0
     assert report["issued"] > report["calls"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("at_once")
+def test_a_gateway_that_is_killed_loses_no_call_and_no_decision(tmp_path: Path) -> None:
+    """A few agents, two people, a server that is killed twice and told to end twice; `make chaos-web` has more."""
+    for each in ("uvicorn", "jinja2", "argon2"):
+        pytest.importorskip(each, reason="the extra web is not installed")
+    options = argparse.Namespace(agents=8, people=2, kills=2, ends=1, every=0.4, faults=0.2, calls=40, patience=60)
+    run = chaos_web.Gateways(options, 5, tmp_path)
+    report = asyncio.run(run.main())
+    assert NOTHING == report["violations"]
+    assert 2 <= report["SIGKILLs"]
+    assert 2 == report["told to end"]
+    assert report["issued"] > report["calls"]
+    assert report["told"]["succeeded"] > 0
+    assert run.decisions.counted
 
 
 @pytest.mark.parametrize(("rounds", "processes", "on_server"), [(10, 6, False), (3, 16, True)])

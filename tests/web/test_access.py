@@ -246,6 +246,27 @@ async def test_an_address_that_tries_many_names_waits(site: Site) -> None:
     assert {"127.0.0.1", ""} == {each.address for each in await site.accounts.visits(None, 100)}
 
 
+async def test_behind_a_proxy_with_tls_the_cookie_is_for_this_host_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy that the server was told of says who asks and how; nobody else does."""
+    async with console(monkeypatch, journal=str(place), proxy="127.0.0.1") as site:
+        await site.add()
+        form = {"name": "ana", "password": PASSWORD}
+        headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+        own = {"Origin": site.url.replace("http:", "https:")}
+        async with site.browser(address="127.0.0.2") as other, site.browser() as proxy:
+            assert 403 == (await other.post("/sign-in", data=form, headers=headers | own)).status_code
+            assert 403 == (await proxy.post("/sign-in", data=form, headers=headers | {"Origin": site.url})).status_code
+            cookie = (await proxy.post("/sign-in", data=form, headers=headers | own)).headers["set-cookie"]
+            held = {"Cookie": cookie.partition(";")[0]}
+            assert 200 == (await proxy.get("/any", headers=headers | held)).status_code
+            planted = {"Cookie": held["Cookie"].removeprefix("__Host-")}
+            assert 303 == (await proxy.get("/any", headers=headers | planted)).status_code
+        assert re.fullmatch(r"__Host-session=[\w-]{43}; HttpOnly; Path=/; SameSite=lax; Secure", cookie)
+        assert "203.0.113.9" == (await site.accounts.visits("ana", 1))[0].address
+
+
 async def test_a_hundred_guesses_at_once_are_a_hundred_guesses(site: Site) -> None:
     async with site.browser() as guesser:
         answers = await asyncio.gather(*(guesser.sign_in("ana", "wrong") for _ in range(30)))

@@ -60,6 +60,7 @@ TABLE: dict[str, str | set[Role]] = {
     "GET /console/bulk": {SEES},
     "POST /console/bulk": {DECIDES},
     "GET /console/bulk/{id}": {SEES},
+    "GET /console/bulk/of/{key}": {SEES},
     **{f"{method} /console/bulk/{{id}}/run": {DECIDES} for method in METHODS},
     **{f"POST /console/bulk/{{id}}/{act}": {DECIDES} for act in ("stop", "reverse")},
     "POST /console/bulk/{id}/count": {SEES},

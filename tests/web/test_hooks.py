@@ -22,11 +22,13 @@ from aiohttp import web
 from helpers import TOOL, connect, decide, order, proposals, run
 from pages import DOCS, names_of
 from places import look
+from postgres import new_database
 from programs import started
 
 from ocp_stripe_balance import ApprovalRequiredError, ConfigurationError, OutcomeUnknownError, Settings
-from ocp_stripe_balance._journal import Journal
-from ocp_stripe_balance.web.hooks import sending
+from ocp_stripe_balance._journal import Journal, deliveries
+from ocp_stripe_balance.web.gateway import Gateway
+from ocp_stripe_balance.web.hooks import courier, sending
 from ocp_stripe_balance.web.hooks.courier import WAITS_S, Courier
 from ocp_stripe_balance.web.hooks.endpoints import Endpoint, Endpoints, is_public
 
@@ -85,11 +87,12 @@ class Desk:
     A journal, its endpoints, and a time of its own.
     """
 
-    def __init__(self, stripe: Sandbox, folder: Path) -> None:
-        self.values: dict[str, Any] = {"policy": POLICY, "journal": str(folder / "journal.sqlite3")}
+    def __init__(self, stripe: Sandbox, journal: str) -> None:
+        self.values: dict[str, Any] = {"policy": POLICY, "journal": journal}
         self.settings = Settings(api_key=stripe.api_key, api_base=stripe.url, **self.values)
         self.endpoints = Endpoints(self.settings)
         self.late_s = 0.0
+        """How far the time of the journal is ahead."""
         self.stripe = stripe
 
     @contextlib.asynccontextmanager
@@ -112,7 +115,7 @@ class Desk:
 
 @pytest.fixture
 def desk(stripe: Sandbox, tmp_path: Path) -> Desk:
-    return Desk(stripe, tmp_path)
+    return Desk(stripe, str(tmp_path / "journal.sqlite3"))
 
 
 def test_signature_is_that_of_the_standard() -> None:
@@ -187,7 +190,7 @@ async def test_what_did_not_arrive_is_sent_again(desk: Desk, receiver: Receiver,
 
 async def test_it_is_given_up_after_days(desk: Desk, receiver: Receiver, customer: str) -> None:
     """And the list says so."""
-    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url, events=("approval_request.created",)))
     await desk.call(customer, -30_00)
     receiver.status = 503
     for wait_s in (0, *WAITS_S, 86400):
@@ -200,14 +203,58 @@ async def test_it_is_given_up_after_days(desk: Desk, receiver: Receiver, custome
     assert (0, 1, "it answered 503") == (told["waiting"], told["given_up"], told["last_failure"])
 
 
-async def test_servers_share_the_work(desk: Desk, receiver: Receiver, customer: str) -> None:
-    """Three at once tell each event once; a message that another server is at is left to it."""
+async def test_what_nobody_looked_at_expires_and_is_told(desk: Desk, receiver: Receiver, customer: str) -> None:
+    """In their order; and the gateway tells by itself."""
     desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
-    for number in range(6):
+    await desk.call(customer, -30_00)
+    desk.late_s = 86401
+    assert (2, 0) == await desk.deliver()
+    assert ["approval_request.created", "approval_request.expired"] == receiver.kinds
+    await desk.call(customer, -30_00, reference="more")
+    receiver.came.clear()
+    async with Gateway(desk.settings), asyncio.timeout(30):
+        await receiver.came.wait()
+    assert "approval_request.created" == receiver.kinds[-1]
+
+
+async def test_of_two_yes_the_second_is_told_and_many_are_told_some_at_a_time(
+    desk: Desk, receiver: Receiver, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first yes decides nothing yet."""
+    for module in (courier, deliveries):
+        monkeypatch.setattr(module, "AT_ONCE", 1)
+    desk.values["policy"] = {**POLICY, "approval": {**POLICY["approval"], "two_people_above": {"usd": "25.00"}}}
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    await desk.call(customer, -30_00)
+    async with desk.journal() as journal:
+        for person in ("ana", "bob"):
+            await decide(journal, (await proposals(journal))[0].approve(by=person))
+    async with desk.journal() as journal:
+        told = Courier(desk.settings, journal, desk.endpoints)
+        assert [(1, 0), (0, 0), (1, 0), (0, 0)] == [await told.deliver() for _ in range(4)]
+    assert ["approval_request.created", "approval_request.approved"] == receiver.kinds
+    approvals = json.loads(receiver.got[1].body)["data"]["approvals"]
+    assert ["ana", "bob"] == [each["by"] for each in approvals]
+
+
+@pytest.mark.parametrize("engine", ["file", "server"])
+async def test_servers_share_the_work(
+    engine: str, stripe: Sandbox, tmp_path: Path, receiver: Receiver, customer: str
+) -> None:
+    """Three at once tell each event once; a message that another server is at is left to it."""
+    desk = Desk(stripe, str(tmp_path / "journal.sqlite3") if engine == "file" else new_database())
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    stripe.faults.add("reset", path="balance_transactions")
+    await desk.call(customer, -1_00, reference="lost")
+    for number in range(5):
         await desk.call(customer, -30_00, reference=f"r{number}")
     results = await asyncio.gather(*(desk.deliver() for _ in range(3)))
     assert 6 == sum(arrived for arrived, _ in results) == len(receiver.got)
     assert 6 == len({each.headers["webhook-id"] for each in receiver.got})
+    for number in range(4):
+        await desk.call(customer, -10_00, reference=f"spent {number}")
+    assert (1, 0) == await desk.deliver()
+    assert "budget.nearly_spent" == receiver.kinds[-1]
 
 
 @pytest.mark.promise("hooks.told")

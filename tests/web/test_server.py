@@ -6,6 +6,7 @@ can send, who says who it is, and what is kept of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -419,6 +420,8 @@ def test_elsewhere_it_is_reached_behind_tls_or_a_named_proxy() -> None:
         check_reach("0.0.0.0", (), is_tls=False, proxy=None)  # noqa: S104  refused
     with pytest.raises(ConfigurationError, match=r"as pay\.example\.com"):
         check_reach("127.0.0.1", ("pay.example.com",), is_tls=False, proxy=None)
+    with pytest.raises(ConfigurationError, match="no address"):
+        check_reach("127.0.0.1", (), is_tls=False, proxy="nginx")
     check_reach("127.0.0.1", (), is_tls=False, proxy=None)
     check_reach("0.0.0.0", (), is_tls=True, proxy=None)  # noqa: S104  behind TLS
     check_reach("127.0.0.1", ("pay.example.com",), is_tls=False, proxy="127.0.0.1")
@@ -429,6 +432,17 @@ async def test_the_named_proxy_alone_says_who_asks(stripe: Sandbox, proxy: str |
     async with client(settings_for(stripe), proxy=proxy) as http:
         entry = await http.get("/registry/stripe", headers={"X-Forwarded-Proto": "https"})
     assert entry.json()["base_url"].startswith(f"{scheme}://")
+
+
+async def test_another_machine_than_the_named_proxy_is_not_let_in(
+    stripe: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could say what it likes, and be overheard."""
+    monkeypatch.setattr(listening_http, "is_loopback", lambda _: False)  # this machine is another one here
+    for proxy, is_in in (("127.0.0.1", True), ("192.0.2.9", False)):
+        async with client(settings_for(stripe), proxy=proxy) as http:
+            with contextlib.nullcontext() if is_in else pytest.raises(httpx.TransportError):
+                assert 200 == (await http.get("/health")).status_code
 
 
 async def test_the_command_serves_until_it_is_ended(stripe: Sandbox, customer: str) -> None:

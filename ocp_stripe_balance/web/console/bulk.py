@@ -50,6 +50,7 @@ def routes() -> list[BaseRoute]:
     return [
         Route(_PATH, _every),
         Route(_PATH, _send, methods=["POST"]),
+        Route(f"{_PATH}/of/{{key}}", _of_key),
         Route(one, _one),
         Route(f"{one}/run", _before_run),
         Route(f"{one}/run", _run, methods=["POST"]),
@@ -144,6 +145,20 @@ async def _one(request: Request, kept: Kept) -> Response:
     if work is not None and work.is_under_way:
         page.headers["Refresh"] = str(_AGAIN_S)
     return page
+
+
+@signed_in(Role.SEES)
+async def _of_key(request: Request) -> Response:
+    """
+    The plan that a question in the inbox is about.
+    """
+    kept = await asyncio.to_thread(_plans(request).of, request.path_params["key"])
+    if kept is None:
+        hint = "What it moves is in the question; its rows are in the file that was planned."
+        return problem(
+            request, "No such plan", "The plan was not made in this console.", hint=hint, status=404, **_BACK
+        )
+    return _to(kept)
 
 
 @signed_in(Role.DECIDES)

@@ -8,6 +8,7 @@ its rows is in the journal and nowhere else: a run that ended with the server go
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -152,6 +153,16 @@ class Plans:
             return None
         return Kept(plan_id, path.parent, json.loads(path.read_text()))
 
+    def of(self, key: str) -> Kept | None:
+        """
+        The one whose plan has that key, where there is one.
+        """
+        for kept in self.all():
+            with contextlib.suppress(NotSentError):
+                if (plan := kept.plan) is not None and plan.key == key:
+                    return kept
+        return None
+
     def keep(self, name: str, upload: BinaryIO, asked: Asked, by: str) -> Kept:
         """
         Keep a list that was sent; where it was sent before, that is what there is.
@@ -176,8 +187,13 @@ class Plans:
     ) -> Work:
         """
         Do something with a plan in the background; where something is done with it already, that goes on.
+
+        But for counting, which nobody waits for.
         """
         found = self.works.get(kept.id)
+        if found is not None and found.task is not None and found.doing == "counting":
+            found.task.cancel()
+            found = None
         if found is None or not found.is_under_way:
             found = self.works[kept.id] = Work(kept=kept, doing=doing, person=person, begun_at=time.time())
             found.task = asyncio.create_task(self._do(found, work))
@@ -187,14 +203,16 @@ class Plans:
         """
         Plan a list, or what takes another plan back.
         """
-        kept, out = work.kept, work.kept.folder / "plan"
-        (kept.folder / "trouble.json").unlink(missing_ok=True)
+        kept, out = work.kept, work.kept.folder / "plan.new"  # until it is whole, whenever the server ends
+        for path in (out, kept.folder / "trouble.json"):
+            path.unlink(missing_ok=True)
         try:
             if "asked" in kept.facts:
                 form, common, expected = _asked(kept.facts["asked"])
                 await bulk.plan(kept.source, out, common=common, form=form, expected=expected)
             elif (paid := self.get(kept.facts["reverses"])) is not None and (plan := paid.plan) is not None:
                 await bulk.reverse(plan, out)
+            out.rename(out.with_name("plan"))
         except ToolError as error:
             _write(kept.folder / "trouble.json", error.to_dict())
             raise

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import Money
-from ocp_stripe_balance._journal.deliveries import COLLECTING, DELIVERIES, Deliveries
+from ocp_stripe_balance._journal.deliveries import AT_ONCE, COLLECTING, DELIVERIES, Deliveries
 from ocp_stripe_balance._policy import to_minor
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.web.hooks import events, sending
@@ -35,6 +35,8 @@ _NEARLY = 0.8
 _LOOK_S = 2.0
 _LEASE_S = sending.TIMEOUT_S * 2
 _KEPT_S = 14 * 86400.0
+_LATE_S = 600.0  # within which a decision is on record for others to see, whatever their clocks say
+_SELDOM, _SELDOM_S = "", 30.0  # what is looked at seldom: budgets, and what may be forgotten
 _log = logging.getLogger("ocp_stripe_balance")
 
 
@@ -51,6 +53,8 @@ class Courier:
         """
         self._policy, self._journal, self._endpoints = settings.policy_in_force, journal, endpoints
         self._sender = sending.Sender(settings, timeout_s)
+        self._looked: dict[str, float] = {}
+        """When all that was decided was found for an endpoint: older decisions are not looked through again."""
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -96,7 +100,7 @@ class Courier:
         endpoints = self._endpoints.all()
         if endpoints:
             reach = COLLECTING if self._policy.budgets else DELIVERIES
-            await self._journal.run(partial(self._collect, endpoints), reach=reach)
+            self._looked = await self._journal.run(partial(self._collect, endpoints), reach=reach)
         return endpoints
 
     async def _deliver_to(self, endpoint: Endpoint) -> tuple[int, int]:
@@ -111,25 +115,35 @@ class Courier:
                 arrived += 1
         return arrived, 0
 
-    def _collect(self, endpoints: list[Endpoint], book: Book) -> None:
+    def _collect(self, endpoints: list[Endpoint], book: Book) -> dict[str, float]:
         """
-        Put on record what each endpoint is to be told that it was not told yet.
+        Put on record what each endpoint is to be told that it was not told yet; when each was looked at last for all.
         """
-        now = self._journal.now()
+        now, looked = self._journal.now(), dict(self._looked)
         found = Deliveries(book, now)
-        found.forget(now - _KEPT_S)
+        found.expire()
+        is_time = now - looked.get(_SELDOM, 0.0) > _SELDOM_S
+        if is_time:
+            looked[_SELDOM] = now
+            found.forget(now - _KEPT_S)
+        spent = list(self._spent(found, now)) if is_time else []
         for endpoint in endpoints:
-            since = max(endpoint.created_at, now - _KEPT_S)
-            for name, event in self._news(found, endpoint.name, since, now):
+            oldest = max(endpoint.created_at, now - _KEPT_S)
+            decided = found.news_of_decisions(endpoint.name, max(oldest, looked.get(endpoint.name, 0.0) - _LATE_S))
+            if len(decided) < AT_ONCE:
+                looked[endpoint.name] = now
+            news = [(name, events.of_decision(decision, proposal)) for name, decision, proposal in decided]
+            news += [(name, events.of_unknown(record)) for name, record in found.news_of_calls(endpoint.name, oldest)]
+            for name, event in (*news, *spent):
                 is_wanted = event is not None and endpoint.wants(event.kind)
                 told = sending.payload(endpoint, event) if event is not None and is_wanted else None
                 found.tell(name, endpoint.name, f"msg_{secrets.token_hex(12)}", told)
+        return looked
 
-    def _news(self, found: Deliveries, endpoint: str, since: float, now: float) -> Iterator[tuple[str, Event | None]]:
-        for name, decision, proposal in found.news_of_decisions(endpoint, since):
-            yield name, events.of_decision(decision, proposal)
-        for name, record in found.news_of_calls(endpoint, since):
-            yield name, events.of_unknown(record)
+    def _spent(self, found: Deliveries, now: float) -> Iterator[tuple[str, Event]]:
+        """
+        Which budgets are nearly spent, each named once in each of its windows.
+        """
         for number, budget in enumerate(self._policy.budgets):
             limits = [
                 Money(sign * to_minor(amount, currency), currency)
@@ -140,7 +154,7 @@ class Courier:
                 least = Money(round(limit.amount * _NEARLY), limit.currency)
                 for whose, scope, spent in found.nearly_spent(budget.per, budget.window, least):
                     event = events.of_budget(budget, number, limit, spent, whose, scope, now)
-                    window = int(now // budget.window)  # it is told once in each window
+                    window = int(now // budget.window)
                     yield f"budget {event.data['rule']} {whose} {' '.join(scope)} {window}", event
 
     def _take(self, endpoint: Endpoint, book: Book) -> Delivery | None:
