@@ -14,9 +14,8 @@ help: ## this list
 demo: .venv/wheel ## the main job on the embedded sandbox
 	@$(BIN)/ocp-stripe-balance demo
 
-console: .venv/wheel ## the console on the sandbox with an agent at work, until Ctrl-C; prints who may sign in
-	@$(BIN)/pip install --quiet --disable-pip-version-check '.[web]'
-	@$(BIN)/ocp-stripe-balance console-demo
+console: .venv/wheel .venv/web ## the console on the sandbox with an agent at work, until Ctrl-C; prints who may sign in
+	@$(BIN)/ocp-stripe-balance console
 
 pictures: .venv/tools .venv/wheel ## the pictures of the console in the docs; needs Chromium
 	$(BIN)/python scripts/screenshots.py
@@ -102,6 +101,11 @@ clean: ## remove what was built and installed
 .venv/tools: .venv/python pyproject.toml
 	@echo "Installing the tools for tests and checks, once; this takes a minute or two."
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[dev,providers,bench,web,browser]'
+	@command -v chromium >/dev/null || $(BIN)/playwright install chromium || echo "No Chromium: the tests in a browser will say that they did not run."
+	@touch $@
+
+.venv/web: .venv/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[web]'
 	@touch $@
 
 .venv/docs: .venv/python pyproject.toml

@@ -22,6 +22,7 @@ from ocp_stripe_balance._tools.documentation import documentation
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.cli.app import app
 from ocp_stripe_balance.settings import _variables
+from ocp_stripe_balance.web.api.kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
         "policy": _policy(),
         "tools": _tools(),
         "errors": _errors(),
+        "problems": _problems(),
         "python": _python(),
         "command-line": _command_line(),
     }
@@ -200,6 +202,19 @@ All are in `ocp_stripe_balance.errors`. [The outcome](../outcomes.md) says what 
 Every error has:
 
 {fields}
+"""
+
+
+def _problems() -> str:
+    explained = "\n\n".join(
+        f"## {kind}\n\n**{each.title}** ({each.status}). {each.text}" for kind, each in KINDS.items()
+    )
+    return f"""# Problems
+
+What [the gateway](../gateway.md) answers where a request did not get what it asked for: `application/problem+json`, whose `type` ends with one of
+these names. The server has the same page for each, under `/problems`.
+
+{explained}
 """
 
 

@@ -267,9 +267,11 @@ class Admission:
         asked = voting.counted(self.policy, proposal, finding.rule)
         if is_approved and voting.is_enough(asked):
             return asked
-        if is_approved or asked.needed != proposal.needed:
+        if is_approved:
+            return voting.ask_again(book, asked, finding, now)
+        if asked.needed != proposal.needed:
             book.reopen(asked)
-        return replace(asked, state="waiting", decided_at=None, decided_by=None, reason=None)
+        return asked
 
     def _verdict(
         self, book: Book, call: Call, seen: SeenCustomer, past: Past

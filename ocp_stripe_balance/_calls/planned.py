@@ -120,9 +120,11 @@ class Plans:
             return None
         if proposal.state == "denied":
             return Refused(intent_of(proposal), denied(str(proposal.decided_by), proposal.reason or ""))
-        if proposal.state == "approved" or proposal.needed != counted.needed:
+        if proposal.state == "approved":
+            counted = voting.ask_again(book, counted, finding, now)
+        elif proposal.needed != counted.needed:
             book.reopen(counted)
-        return Waiting(replace(counted, state="waiting"), finding)
+        return Waiting(counted, finding)
 
     def _proposed(self, question: Question, finding: Finding, scope: Scope, caller: Caller, now: float) -> Proposal:
         amount, currency = question.totals[0] if len(question.totals) == 1 else (0, "")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ocp_stripe_balance._journal import intent_of
 from ocp_stripe_balance._policy import Asked, Finding, Words, barred, people_needed, without_requester
 from ocp_stripe_balance.errors import PolicyRefusedError
 from ocp_stripe_balance.models import shown_digest
@@ -85,6 +86,15 @@ def vote(book: Book, policy: Policy, answer: Answer, now: float) -> Proposal | F
         book.vote(proposal, answer, now)
         book.reopen(proposal)
     return book.proposal(answer.proposal_id, now)
+
+
+def ask_again(book: Book, proposal: Proposal, finding: Finding, now: float) -> Proposal:
+    """
+    A proposal that was approved, and waits again, because fewer people's yes counts now than is needed.
+    """
+    book.reopen(proposal)
+    book.note(intent_of(proposal), "asked", now, rule=finding.rule, reason=finding.words().message)
+    return replace(proposal, state="waiting", decided_at=None, decided_by=None, reason=None)
 
 
 def refusal(stop: Finding, proposal_id: str) -> PolicyRefusedError:

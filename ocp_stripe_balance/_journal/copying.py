@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-_NUMBERED = {"decisions": "number", "calls": "id", "proposals": "number", "votes": "number"}
+_NUMBERED = {"decisions": "number", "calls": "id"}
+_NUMBERED |= dict.fromkeys(("proposals", "votes", "deliveries", "people", "visits"), "number")
 _SCOPED = ("key", "base_url", "mode", "account")
 _BATCH = 2000
 _PATIENCE_S = 10.0
@@ -42,7 +43,7 @@ _AGAIN = "Run the same again: it goes on where it was."
 _WAIT = "SET LOCAL idle_in_transaction_session_timeout TO '5min'"  # the source does nothing while the copy is written
 
 Kind = tuple[str, str, str, str]
-"""Which records: calls, decisions, proposals, votes or joined keys; their mode, currency and outcome."""
+"""Which records: calls, decisions, proposals, accounts of people and so on; their mode, currency and outcome."""
 Sum = tuple[int, int]
 """How many there are, and what their amounts come to in minor units."""
 

@@ -60,5 +60,11 @@ UNION ALL SELECT 'proposals', mode, currency, state, COUNT(*), CAST(SUM(amount) 
 FROM proposals GROUP BY 2, 3, 4
 UNION ALL SELECT 'votes', '', '', CASE WHEN is_approved THEN 'approved' ELSE 'denied' END, COUNT(*), 0
 FROM votes GROUP BY 4
+UNION ALL SELECT 'deliveries', '', '', state, COUNT(*), 0
+FROM deliveries GROUP BY 4
+UNION ALL SELECT 'people', '', '', roles, COUNT(*), 0
+FROM people GROUP BY 4
+UNION ALL SELECT 'visits', '', '', what, COUNT(*), 0
+FROM visits GROUP BY 4
 UNION ALL SELECT 'joined', mode, '', '', COUNT(*), 0
 FROM joined GROUP BY 2

@@ -30,6 +30,7 @@ RIGHTS = {
 """What agents and people do with each table; no decision is ever changed."""
 RIGHTS_OF_CONSOLE = {
     "attempts": _ALL,
+    "deliveries": _ALL,
     "people": ("SELECT", "INSERT", "UPDATE"),
     "sessions": _ALL,
     "visits": ("SELECT", "INSERT"),

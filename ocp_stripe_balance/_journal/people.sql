@@ -15,7 +15,8 @@ SELECT name, roles, password, issuer, subject, made_at, disabled_at FROM people 
 
 -- add_person:
 -- Make an account, where there is none of that name, and nobody else is known as that.
-INSERT INTO people VALUES (:name, :roles, :password, :issuer, :subject, :now, NULL) ON CONFLICT DO NOTHING
+INSERT INTO people (name, roles, password, issuer, subject, made_at)
+VALUES (:name, :roles, :password, :issuer, :subject, :now) ON CONFLICT DO NOTHING
 
 -- set_password:
 -- Let a password be good, and no other.

@@ -4,9 +4,9 @@ Guardrails: what is stopped here, or waits for a person, although Stripe would d
 A call is sent only where every rule allows it, so a rule can only narrow what the others leave.
 """
 
-from ocp_stripe_balance._policy.amounts import span, threshold_rule
+from ocp_stripe_balance._policy.amounts import span, threshold_rule, to_minor
 from ocp_stripe_balance._policy.case import Case, Finding, Past, Words, decide
-from ocp_stripe_balance._policy.file import Per, Policy, load_policy
+from ocp_stripe_balance._policy.file import Budget, Per, Policy, load_policy
 from ocp_stripe_balance._policy.left import BudgetUsed, budgets_used, what_is_left
 from ocp_stripe_balance._policy.people import (
     Asked,
@@ -31,6 +31,7 @@ from ocp_stripe_balance._policy.words import in_words, remarks
 __all__ = [
     "OF_DELETED",
     "Asked",
+    "Budget",
     "BudgetUsed",
     "Case",
     "Finding",
@@ -55,6 +56,7 @@ __all__ = [
     "span",
     "standing",
     "threshold_rule",
+    "to_minor",
     "two_people_rule",
     "what_is_left",
     "without_requester",

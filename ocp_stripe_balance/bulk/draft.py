@@ -88,7 +88,8 @@ class Draft:
         """
         Begin without any.
         """
-        self._db = sqlite3.connect("", isolation_level=None)  # a file that goes with the connection
+        # A file that goes with the connection; what takes long is done in a thread.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
 

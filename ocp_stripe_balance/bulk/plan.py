@@ -250,6 +250,7 @@ def question_of(plan: Plan) -> Question:
         "digest": plan.digest,
     }
     sums = [moved._asdict() for moved in totals]
+    shown = {name: text for name, text in shown.items() if text}
     said = {"effect": f"{number}: {effects}", "reference": facts["reference"], "shown": shown, "sums": sums}
     return Question(plan.key, totals, json.dumps(said), one_spelling(facts["reference"] or "") or None)
 

@@ -11,6 +11,7 @@ From a list to a plan: everything that is wrong is told at once, and nothing is 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -88,16 +89,18 @@ async def plan_file(api: StripeAPI, source: Path, out: Path, wanted: Wanted, pro
         for line, cells in rows_of(source, form, mistakes):
             row = row_of(line, cells, common, mistakes)
             if row is not None:
-                progress(draft.add(row))
+                progress(number := draft.add(row))
+                if number % BATCH == 0:
+                    await asyncio.sleep(0)  # calls may be under way in this loop
         are_all_read = not mistakes.number
         if not len(draft) and are_all_read:
             mistakes.note(0, "", "has no rows", "below the names of the columns, write a line for each entry")
         all_readable = await read_customers(api, draft, mistakes)
-        for line, customer, first in draft.twins():
+        for line, customer, first in await asyncio.to_thread(list, draft.twins()):
             hint = "take one out, or give each row a reason of its own in a column reference or key"
             mistakes.note(line, "customer", f"{customer} stands on line {first} for the same reason", hint)
         await foresee(api, draft, mistakes)
-        sums = draft.sums()
+        sums = await asyncio.to_thread(draft.sums)
         if are_all_read:  # else nobody knows yet how many there are, and how much
             _compare(expected, len(draft), sums, mistakes)
         mistakes.raise_any()
@@ -115,7 +118,7 @@ async def write_known(
     Raises:
         NotSentError: it cannot be written, or not be noted.
     """
-    plan = write_plan(out, api.scope, facts, rows, tool)
+    plan = await asyncio.to_thread(write_plan, out, api.scope, facts, rows, tool)
     try:
         await api.many.note(question_of(plan), "planned")
     except BaseException:

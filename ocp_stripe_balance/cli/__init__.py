@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _EXIT_CODES = {"succeeded": 0, "not_sent": 2, "rejected": 3, "unknown": 4}
 _MONEY = {"call", "credit", "debit", "reverse"}
-_SERVERS = {"console-demo", "mcp", "sandbox", "serve"}  # which end by being interrupted
+_SERVERS = {"console", "mcp", "sandbox", "serve"}  # which end by being interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:

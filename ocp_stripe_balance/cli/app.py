@@ -23,6 +23,7 @@ from ocp_stripe_balance.cli import (
     serve,
     tokens,
     tools,
+    webhooks,
 )
 
 # No Rich in help and errors: they are read in pipes too, and importing it takes as long as all the rest.
@@ -60,9 +61,10 @@ app.add_typer(mcp.app, name="mcp")
 app.command("serve")(serve.serve)
 app.add_typer(people.app, name="people")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
-app.command("console-demo")(console.console_demo)
+app.command("console")(console.console)
 app.command("doctor")(doctor.doctor)
 
 

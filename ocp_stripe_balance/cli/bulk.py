@@ -189,7 +189,7 @@ async def run_plan(
     as_json: Json = False,
 ) -> int:
     """
-    Send what a plan says and is not paid yet; run it again to go on.
+    Send what a plan says; run it again to go on.
     """
     import asyncio  # what --help does not need
 
@@ -263,7 +263,7 @@ async def reverse(
     as_json: Json = False,
 ) -> int:
     """
-    Plan the opposite of each entry that a plan made; sends nothing.
+    Plan the opposite of each entry of a plan; sends nothing.
     """
     from ocp_stripe_balance.bulk import Bulk, open_plan  # what --help does not need
 

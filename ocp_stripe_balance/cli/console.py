@@ -13,12 +13,12 @@ from ocp_stripe_balance.cli.output import say
 from ocp_stripe_balance.errors import ConfigurationError
 
 
-async def console_demo(
+async def console(
     *,
     port: Annotated[int, typer.Option(metavar="N", help="port to listen on; 0 is any free one")] = 0,
 ) -> int:
     """
-    The console with an agent at work on the embedded Stripe, until Ctrl-C; needs no key.
+    Try the console: an agent at work on a sandbox.
     """
     import tempfile  # what --help does not need
     from pathlib import Path

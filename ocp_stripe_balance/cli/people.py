@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Who may come into the console.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="to sign in with: a to z, 0 to 9 and . _ @ + -")]
-Roles = Annotated[list[Role], typer.Option("--role", help="what they may do; once for each")]
-_MOST = 200
+Roles = Annotated[
+    list[Role], typer.Option("--role", metavar="sees|decides|tokens", help="what they may do; again for more")
+]
+_MOST, _MOST_LISTED = 200, 100_000
 
 
 @app.command()
@@ -80,7 +82,7 @@ async def password(ctx: typer.Context, name: Name, *, as_json: Json = False) -> 
 @app.command()
 async def roles(ctx: typer.Context, name: Name, *, role: Roles, as_json: Json = False) -> int:
     """
-    Set what a person may do: these roles and no others, from the next request on.
+    Set what a person may do. It is these roles and no others, from the next request on.
     """
     async with _accounts() as (accounts, _):
         await accounts.change_roles(name, role)
@@ -112,14 +114,14 @@ async def log(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="only this person")] = None,
     *,
-    last: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="how many at most")] = _MOST,
+    last: Annotated[int, typer.Option(metavar="N", help="how many at most")] = _MOST,
     as_json: Json = False,
 ) -> int:
     """
-    Who signed in and out, was refused, asked for something or was changed: when, and from where; newest first.
+    What people did, newest first. Who signed in or out, was refused, asked for something or was changed.
     """
     async with _accounts() as (accounts, _):
-        found = await accounts.visits(name, last)
+        found = await accounts.visits(name, max(1, min(last, _MOST_LISTED)))
     rows = [(local(each.at), each.name or "?", each.what, each.how, each.address, each.detail) for each in found]
     headers = ("time", "name", "what", "how", "from", "detail")
     ctx.obj.show_list("visits", [_facts_of_visit(each) for each in found], headers, rows, "Nothing was done yet.")

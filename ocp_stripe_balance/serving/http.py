@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ocp_stripe_balance._text.plain import shown
 from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.settings import is_loopback
 
@@ -56,6 +58,9 @@ def check_reach(host: str, others: Sequence[str], *, is_tls: bool, proxy: str | 
     Raises:
         ConfigurationError: other machines can reach the server, and nothing keeps what they say from being read.
     """
+    if proxy is not None and not _is_address(proxy):
+        message = f"--proxy {shown(proxy)} is no address such as 10.0.0.5: what a name stands for can change."
+        raise ConfigurationError(message)
     if is_tls or proxy is not None or (is_loopback(host) and not others):
         return
     where = f"as {others[0]}" if others else f"on {host}"
@@ -79,6 +84,15 @@ def listening(host: str, port: int, *, scheme: str = "http") -> tuple[socket.soc
         hint = "Choose another --host or --port."
         raise ConfigurationError(f"Nobody can listen on {host}, port {port}: {error}.", hint=hint) from error
     return listener, f"{scheme}://{f'[{host}]' if is_v6 else host}:{listener.getsockname()[1]}"
+
+
+def _is_address(text: str) -> bool:
+    """
+    Whether it is an IP address.
+    """
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(text))
+    return False
 
 
 async def serve(
@@ -120,6 +134,7 @@ async def serve(
     try:
         config.load()
     except OSError as error:  # among them ssl.SSLError
+        listener.close()
         raise ConfigurationError(f"The certificate or its key cannot be used: {error.strerror or error}.") from error
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))

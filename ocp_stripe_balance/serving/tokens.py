@@ -1,8 +1,8 @@
 """
 Bearer tokens of agents that come over HTTP: each names a caller and what it may do, and only its hash is kept.
 
-A file for each, in a folder beside the journal. It is read at every request, so that a token is good from the moment it
-is made, and for nothing from the moment it is revoked.
+A file for each, in a folder beside the journal. It is looked at in every request, so that a token is good from the
+moment it is made, and for nothing from the moment it is revoked.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Tokens:
             message = "Tokens are kept beside the journal, and the journal is off."
             raise ConfigurationError(message, hint="Set OCP_STRIPE_JOURNAL to a path, or unset it.")
         self.folder: Path = settings.state_folder / _FOLDER
+        self._read: dict[str, tuple[tuple[int, ...], tuple[str, Token] | None]] = {}
 
     @property
     def is_used(self) -> bool:
@@ -178,19 +179,29 @@ class Tokens:
         Raises:
             OSError: there is no such file.
         """
-        with (self.folder / name).open("rb") as file:
-            text, made_at = file.read(), os.fstat(file.fileno()).st_mtime
-        try:
-            # Before there were limits, the hash was all there is.
-            facts: dict[str, Any] = json.loads(text) if text.startswith(b"{") else {"hash": text.decode("ascii")}
-            tools = facts.get("tools")
-            token = Token(name, made_at, facts.get("policy"), tools and tuple(tools), facts.get("rate"))
-            return str(facts["hash"]).encode("ascii").decode(), token
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return None
+        path = self.folder / name
+        found = path.stat()  # which tells whether the file is the one that was read
+        seen = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if name not in self._read or self._read[name][0] != seen:
+            self._read[name] = (seen, _parsed(name, path.read_bytes(), found.st_mtime))
+        return self._read[name][1]
 
     def _unusable(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"The tokens in {self.folder} cannot be used: {error.strerror or error}.")
+
+
+def _parsed(name: str, text: bytes, made_at: float) -> tuple[str, Token] | None:
+    """
+    What the file of a token says; None where it is not one of ours.
+    """
+    try:
+        # Before there were limits, the hash was all there is.
+        facts: dict[str, Any] = json.loads(text) if text.startswith(b"{") else {"hash": text.decode("ascii")}
+        tools = facts.get("tools")
+        token = Token(name, made_at, facts.get("policy"), tools and tuple(tools), facts.get("rate"))
+        return str(facts["hash"]).encode("ascii").decode(), token
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _hash(token: str) -> str:

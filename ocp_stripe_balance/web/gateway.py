@@ -14,6 +14,9 @@ from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.serving.desk import Desk
 from ocp_stripe_balance.serving.gate import Gate
 from ocp_stripe_balance.serving.tokens import Tokens
+from ocp_stripe_balance.web.console.plans import Plans
+from ocp_stripe_balance.web.hooks.courier import Courier
+from ocp_stripe_balance.web.hooks.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,18 +49,20 @@ class Gateway:
         self.settings = settings
         self.journal = Journal(place, patience_s=settings.timeout, counts=True)
         self.office = BackOffice(settings, self.journal)
-        self.tokens = Tokens(settings)
+        self.tokens, self.plans = Tokens(settings), Plans(settings)
         self.closing = asyncio.Event()
         """Set when no more is taken, so that pages which wait for news end."""
         self.gate = Gate(self.tokens, user)
         self._desks: dict[Token, Desk] = {}
         self._turn = asyncio.Lock()
+        self._courier = Courier(settings, self.journal, Endpoints(settings))
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """
-        The gateway itself.
+        The gateway itself, whose webhooks are told from now on.
         """
+        await self._open.enter_async_context(self._courier.at_work())
         return self
 
     async def __aexit__(
@@ -100,4 +105,4 @@ class Gateway:
         Take no more calls; each that is under way is answered with what is known of it.
         """
         self.closing.set()
-        await asyncio.gather(*(desk.close(_PATIENCE_S) for desk in self._desks.values()))
+        await asyncio.gather(self.plans.close(), *(desk.close(_PATIENCE_S) for desk in self._desks.values()))

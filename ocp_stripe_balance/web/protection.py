@@ -19,7 +19,8 @@ from starlette.responses import PlainTextResponse
 
 from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance.serving.http import MAX_HEAD
-from ocp_stripe_balance.web.api.problems import KINDS, page, problem
+from ocp_stripe_balance.web.api.kinds import KINDS
+from ocp_stripe_balance.web.api.problems import page, problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection

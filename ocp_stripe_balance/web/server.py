@@ -20,6 +20,7 @@ from ocp_stripe_balance.mcp.http import PATH, Callers
 from ocp_stripe_balance.mcp.server import server_at
 from ocp_stripe_balance.serving.http import LOOPBACK
 from ocp_stripe_balance.web.access import routes as access
+from ocp_stripe_balance.web.access.pages import unavailable
 from ocp_stripe_balance.web.api import routes as api
 from ocp_stripe_balance.web.console import routes as console
 from ocp_stripe_balance.web.protection import Protection, refused
@@ -54,15 +55,15 @@ def application(gateway: Gateway, names: Sequence[str] = LOOPBACK) -> Starlette:
 
     app = Starlette(
         routes=[
+            *api.routes(gateway),
             Route("/health", _health),
             Route("/ready", _ready),
             Route(PATH, callers),
-            *api.routes(gateway),
             *access.routes(gateway),
             *console.routes(gateway),
         ],
         middleware=[Middleware(Protection, names=names)],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: refused, NotSentError: unavailable},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect of a POST is a second request

@@ -267,6 +267,8 @@ async def test_where_the_policy_became_stricter_meanwhile_the_stricter_holds(str
     assert "approved" == (await say(stripe, ONE, "ana")).state
     assert "1 more person (ana approved it)" in str(await made(stripe, TWO, customer))
     assert "1 more person (ana approved it)" in str(await made(stripe, ONE, customer))
+    async with usual_journal() as journal:
+        assert ["asked", "approved", "asked"] == [each.decision for each in await decisions(journal)]
     assert [] == await ledger(stripe, customer)
     assert "approved" == (await say(stripe, ONE, "bob")).state
     assert "succeeded" == (await made(stripe, TWO, customer)).outcome

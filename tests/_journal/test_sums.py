@@ -15,17 +15,17 @@ from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.errors import InvalidParametersError, RejectedError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from places import Place
 
     from ocp_stripe_balance.sandbox import Sandbox
 
 
 async def test_entries_are_added_up_by_what_they_share(
-    stripe: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripe: Sandbox, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each mode, currency and direction for itself, a page at a time; what moved nothing does not count."""
     monkeypatch.setattr(backoffice, "_PAGE", 2)
-    journal, customer = str(tmp_path / "journal.sqlite3"), stripe.create_customer()
+    journal, customer = str(place), stripe.create_customer()
     for user, verb, amount, reason in (
         ("ann", "credit", "5.00", {"reason": "outage"}),
         ("bob", "credit", "2.00", {"reason": "outage"}),

@@ -16,6 +16,8 @@ import pytest
 from helpers import run
 from terminal import at_terminal
 
+from ocp_stripe_balance.cli.bulk import _span
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -68,6 +70,13 @@ def test_a_list_that_was_changed_since_is_told_before_the_question(
     assert "mistake" not in done.stderr
     asked = at_terminal("bulk", "run", plan, stripe=stripe_thread, answer="n\n").out
     assert "in.csv has changed since the plan was made of it" in asked.partition("Send it?")[0]
+
+
+def test_a_time_is_said_in_words() -> None:
+    """One second is one, and what takes minutes is not told in seconds."""
+    assert ["1 second", "1 second", "2 seconds", "119 seconds", "2 minutes", "3 hours"] == [
+        _span(seconds) for seconds in (0.1, 1.4, 1.6, 119.4, 120, 3 * 3600)
+    ]
 
 
 def test_dry_run_sends_nothing_and_a_terminal_asks(stripe_thread: Sandbox, plan: str) -> None:

@@ -4,6 +4,7 @@ From a file to a plan: what Stripe, the journal and the policy say of its rows, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +243,24 @@ async def test_a_plan_knows_whether_its_list_was_changed_since(
     assert made.has_another_list()
     source.unlink()
     assert not made.has_another_list()
+
+
+async def test_other_work_of_the_loop_goes_on_while_a_list_is_read(stripe: Sandbox, tmp_path: Path) -> None:
+    """As calls of agents, where a server plans."""
+    lines = [f"{stripe.create_customer()},1.00,{number}" for number in range(800)]
+    turns, seen = 0, set[int]()
+
+    async def others() -> None:
+        nonlocal turns
+        while len(seen) < 4:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with Bulk(settings_of(stripe), progress=lambda _number: seen.add(turns)) as bulk:
+        other = asyncio.create_task(others())
+        await bulk.plan(write(tmp_path, *lines, head="customer,amount,key"), tmp_path / "plan", common=CAMPAIGN)
+        other.cancel()
+    assert 4 <= len(seen)
 
 
 async def test_a_rate_of_the_policy_refuses_no_row(stripe: Sandbox, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ above = { usd = "20.00" }
 queue = true
 """
 
+PASSWORD = "correct horse battery\n"
 CAMPAIGN = ("--reference", "outage", "--direction", "credit", "--currency", "usd")
 
 
@@ -145,9 +146,9 @@ def test_every_command_prints_one_json_document(desk: Desk, tmp_path: Path) -> N
     steps = desk.told("demo")["steps"]
     assert (6, 1) == (len(steps), len(steps[-1]["lines"])), "the ledger has one entry"
     check_bulk(desk, customer, tmp_path / "list.csv")
-    check_tokens(desk)
-    check_people(desk)
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",)}
+    for check in (check_tokens, check_webhooks, check_people):
+        check(desk)
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",)}
 
 
 def check_tokens(desk: Desk) -> None:
@@ -161,16 +162,24 @@ def check_tokens(desk: Desk) -> None:
 
 
 def check_people(desk: Desk) -> None:
-    pytest.importorskip("argon2")
-    words = "correct horse battery\n"
-    assert desk.told("people", "add", "ana", "--role", "sees", "--role", "decides", stdin=words)["added"]
-    assert desk.told("people", "password", "ana", stdin=words)["password_changed"]
+    assert desk.told("people", "add", "ana", "--role", "sees", "--role", "decides", stdin=PASSWORD)["added"]
+    assert desk.told("people", "password", "ana", stdin=PASSWORD)["password_changed"]
     assert desk.told("people", "roles", "ana", "--role", "sees")["roles_changed"]
     assert desk.told("people", "disable", "ana")["disabled"]
     assert [["sees"]] == [each["roles"] for each in desk.told("people", "list")["people"]]
     assert desk.told("people", "enable", "ana")["enabled"]
     visits = desk.told("people", "log", "ana")["visits"]
     assert ["enabled", "disabled", "roles changed", "password changed", "made"] == [each["what"] for each in visits]
+
+
+def check_webhooks(desk: Desk) -> None:
+    assert desk.told("webhooks", "add", "http://127.0.0.1:9/", "--name", "hook")["secret"].startswith("whsec_")
+    assert ["hook"] == [each["name"] for each in desk.told("webhooks", "list")["endpoints"]]
+    assert "could not be reached" in desk.piped("webhooks", "test", "hook", "--json", code=2).err
+    assert {"arrived": 0, "failed": 0} == {
+        name: desk.told("webhooks", "deliver")[name] for name in ("arrived", "failed")
+    }
+    assert True is desk.told("webhooks", "remove", "hook")["removed"]
 
 
 def check_bulk(desk: Desk, customer: str, source: Path) -> None:
@@ -311,11 +320,23 @@ def test_every_command_keeps_ids_whole_on_a_narrow_terminal(desk: Desk, tmp_path
                 ("Revoked: laptop.", ("revoke", "laptop")),
             )
         ),
+        ("ana sees a password", ("people", "list")),
+        ("Roles changed: ana.", ("people", "roles", "ana", "--role", "decides")),
+        ("Disabled: ana.", ("people", "disable", "ana")),
+        ("Enabled: ana.", ("people", "enable", "ana")),
+        ("ana password changed shell", ("people", "log")),
+        ("That is the secret of hook", ("webhooks", "add", "http://127.0.0.1:9/", "--name", "hook")),
+        ("127.0.0.1:9", ("webhooks", "list")),
+        ("0 arrived", ("webhooks", "deliver")),
+        ("Removed: hook.", ("webhooks", "remove", "hook")),
     ]
+    desk.piped("people", "add", "ana", "--role", "sees", stdin=PASSWORD)
+    desk.piped("people", "password", "ana", stdin=PASSWORD)
     for said, command in others:
         assert said in " ".join(desk.shown(*command).split()), command
+    assert "no endpoint named" in desk.shown("webhooks", "test", "hook", code=2)
     assert "━" in desk.shown("calls", "check"), "a bar, while it reads"
     assert "decision" in at_terminal("calls", "export").out
     assert (done := at_terminal("sandbox", interrupt_at="first-try")).code == 0
     assert "Interrupted." in done.out
-    assert set(names(program())) == desk.used | {("sandbox",), ("serve",), ("calls", "export")}
+    assert set(names(program())) == desk.used | {("console",), ("sandbox",), ("serve",), ("calls", "export")}

@@ -228,6 +228,28 @@ async def test_without_the_setting_nobody_is_asked(version: str, stripe: Sandbox
     assert [] == await ledger(stripe, customer)
 
 
+@both
+@pytest.mark.promise("closed.people")
+@pytest.mark.parametrize(
+    ("people", "error", "words"),
+    [
+        ({"two_people_above": {"usd": "1.00"}}, "approval_required", "1 more person (ana@host in the session approved"),
+        ({"largest": {"ana": {"usd": "0.50"}}}, "policy_refused", "more than the 0.50 usd that ana@host may approve"),
+        ({"not_by_requester": True}, "approval_required", "waits for a person's approval"),
+    ],
+)
+async def test_yes_in_a_session_is_its_callers(
+    version: str, people: dict[str, Any], error: str, words: str, stripe: Sandbox, customer: str
+) -> None:
+    """One person's, up to what they may approve; and who asked is not asked."""
+    asked: list[str] = []
+    policy = {"approval": {**ASKS["approval"], **people}}
+    async with Client(served(stripe, policy=policy), mode=version, elicitation_callback=saying(asked)) as client:
+        told = facts(await client.call_tool(CREATE, order(customer)))
+    assert (error, True, "not_by_requester" not in people) == (told["error"], words in told["message"], bool(asked))
+    assert [] == await ledger(stripe, customer)
+
+
 def test_the_setting_needs_the_queue() -> None:
     """Where a call waits that the client does not decide."""
     with pytest.raises(errors.ConfigurationError, match=r"in_session: needs queue = true"):

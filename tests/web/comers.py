@@ -113,22 +113,23 @@ class Browser(httpx.AsyncClient):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
+async def serving(app: Starlette, **how: Any) -> AsyncIterator[str]:
     """
     The address of a server that serves until the block ends.
     """
     listener, url = listening("127.0.0.1", 0)
-    task = asyncio.create_task(serve(app, listener))
+    task = asyncio.create_task(serve(app, listener, **how))
     try:
         yield url
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        listener.close()  # where it did not come to serving
 
 
 @contextlib.asynccontextmanager
-async def console(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[Site]:
+async def console(monkeypatch: pytest.MonkeyPatch, *, proxy: Any = None, **settings: Any) -> AsyncIterator[Site]:
     """
     The whole server, with a page for anybody who is in, and one for each role; hashes are cheap.
     """
@@ -137,7 +138,7 @@ async def console(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIter
     gateway, clock = Gateway(Settings(**settings)), Clock()
     gateway.journal._clock = clock
     app = application(gateway)
-    async with serving(app) as url:
+    async with serving(app, proxy=proxy) as url:
         site = Site(gateway, url, clock, app)
         pages = {"/any": signed_in()(site.echo)} | {f"/{role}": signed_in(role)(site.echo) for role in Role}
         app.router.routes[:0] = [Route(path, page, methods=["GET", "POST"]) for path, page in pages.items()]

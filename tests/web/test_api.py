@@ -19,7 +19,7 @@ from ocp_stripe_balance._tools.validation import parameter_validator, response_v
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.serving.tokens import Tokens
 from ocp_stripe_balance.web.api import documents, problems
-from ocp_stripe_balance.web.api.problems import KINDS
+from ocp_stripe_balance.web.api.kinds import KINDS
 
 if TYPE_CHECKING:
     import httpx
@@ -146,6 +146,24 @@ async def test_a_call_waits_for_a_person_and_goes_on(stripe: Sandbox, customer: 
     assert (201, "wait=30") == (done.status_code, done.headers["preference-applied"])
     assert seen.json()["state"] in {"approved", "used"}
     assert [-2500] == [entry["amount"] for entry in await ledger(stripe, customer)]
+
+
+async def test_a_held_call_without_a_key_goes_on_too(stripe: Sandbox, customer: str) -> None:
+    """Under the name of what was decided: of two that wait for one decision, the second gets the entry of the first."""
+    async with client(settings_for(stripe, policy=ASKS)) as http:
+        wait = {"Prefer": "wait=5"}
+        held = [asyncio.create_task(http.post(CALL, json=order(customer, -2500), headers=wait)) for _ in range(2)]
+        waiting: list[Any] = []
+        while not waiting:
+            await asyncio.sleep(0.01)
+            async with BackOffice(Settings()) as office:
+                waiting = await office.proposals()
+                for each in waiting:
+                    await office.decide(each.approve(by="bo"))
+        done = await asyncio.gather(*held)
+    assert [200, 201] == sorted(each.status_code for each in done)
+    assert {waiting[0].key} == {each.json()["idempotency_key"] for each in done}
+    assert 1 == len(await ledger(stripe, customer))
 
 
 async def test_a_no_ends_a_held_call(stripe: Sandbox, customer: str) -> None:

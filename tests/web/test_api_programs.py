@@ -22,6 +22,7 @@ from serving import ASKS, served, settings_for
 
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance.backoffice import BackOffice
+from ocp_stripe_balance.cli import main
 from ocp_stripe_balance.serving.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -85,6 +86,31 @@ async def test_a_program_credits_a_customer_and_waits_for_approval(
         printed, _ = await asyncio.gather(running, approved())
     assert f"{customer} was credited 25.00 usd" in printed
     assert [-2500] == [entry["amount"] for entry in await ledger(stripe, customer)]
+
+
+async def test_curl_credits_a_customer(stripe: Sandbox, customer: str, tmp_path: Path) -> None:
+    """As the page has it, and says what it prints."""
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed, so it did not run")
+    command, _, answer = block(_PAGE, "curl").removeprefix("$ ").rpartition("\n{")
+    token = Tokens(Settings()).create("bot")
+    async with served(settings_for(stripe)) as url:
+        command = command.replace("http://127.0.0.1:8766", url).replace("cus_…", customer)
+        printed = await ran("sh", "-c", command, cwd=tmp_path, TOKEN=token)
+    assert printed.startswith("{" + answer.partition("…}")[0].replace("cus_…", customer).partition(", …")[0])
+
+
+def test_the_commands_of_the_page_make_and_revoke_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text('[limits]\ncredit = { usd = "1.00" }\n')
+    for line in block(_PAGE, "tokens").splitlines():
+        assert 0 == main(line.removeprefix("$ ocp-stripe-balance ").split())
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "small.toml") in printed
+    assert [] == Tokens(Settings()).all()
 
 
 async def test_the_ocp_javascript_agent_finds_the_tool_and_credits(

@@ -21,12 +21,12 @@ pytest.importorskip("playwright")
 pytest.importorskip("axe_playwright_python")
 from axe_playwright_python.base import AXE_FILE_PATH
 from helpers import ledger
-from ocp_stripe_balance.web.access.accounts import Accounts
 from playwright.async_api import async_playwright, expect
 
 from ocp_stripe_balance import ApprovalRequiredError, OCPAgent, Settings
 from ocp_stripe_balance.sandbox import Sandbox
 from ocp_stripe_balance.serving.http import listening, serve
+from ocp_stripe_balance.web.access.accounts import Accounts
 from ocp_stripe_balance.web.access.person import Role
 from ocp_stripe_balance.web.demo import POLICY
 from ocp_stripe_balance.web.gateway import Gateway
@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, Page
 
-PLACES = ("/overview", "/policy?customer=cus_1&verb=credit&amount=700&currency=usd&user=bot", "/tokens", "/reconcile")
+PLACES = (
+    "/overview",
+    "/policy?customer=cus_1&verb=credit&amount=700&currency=usd&user=bot",
+    "/tokens",
+    "/reconcile",
+    "/bulk",
+)
 PASSWORD = "correct horse battery"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

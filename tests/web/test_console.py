@@ -12,41 +12,51 @@ import io
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
 pytest.importorskip("argon2")
 from comers import Browser, Site, console
 from helpers import ledger
+from places import ON_BOTH
+from terminal import at_terminal
 
 from ocp_stripe_balance import ApprovalRequiredError, OCPAgent
+from ocp_stripe_balance._domain import State
+from ocp_stripe_balance._journal.sqlite import open_database
+from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance.models import shown_digest
 from ocp_stripe_balance.web.access.person import Role
 from ocp_stripe_balance.web.console import live
+from ocp_stripe_balance.web.demo import demo, work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from places import Place
 
     from ocp_stripe_balance.models import Proposal
     from ocp_stripe_balance.sandbox import Sandbox
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}\u202e</textarea>"
 POLICY = {
+    "budgets": [{"per": "customer", "window": "24h", "credit": {"usd": "4000.00"}}],
     "approval": {
         "above": {"usd": "50.00"},
         "two_people_above": {"usd": "200.00"},
         "not_by_requester": True,
         "queue": True,
-    }
+    },
 }
 PLACES = ["", "/calls", "/overview", "/policy", "/tokens", "/reconcile"]
 
 
 @pytest.fixture
-async def site(monkeypatch: pytest.MonkeyPatch, stripe: Sandbox, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(monkeypatch: pytest.MonkeyPatch, stripe: Sandbox, place: Place) -> AsyncIterator[Site]:
     settings = {"api_key": stripe.api_key, "api_base": stripe.url, "rate_limit": "off", "policy": POLICY}
-    async with console(monkeypatch, journal=str(tmp_path / "console.sqlite3"), **settings) as site:
+    async with console(monkeypatch, journal=str(place), **settings) as site:
         await site.add("ada")
         await site.add("grace", (Role.SEES, Role.DECIDES))
         yield site
@@ -129,7 +139,8 @@ async def test_nothing_that_others_wrote_is_obeyed(site: Site, ada: Browser, str
         *PLACES, f"/proposals/{waits.id}", f"/proposals/{second.id}", f"/confirm?decision=approve&id={second.id}",
         f"?done={waits.id}", f"?done={tried}", f"/calls?q={tried}&amount={tried}&currency=usd", f"/calls?q={customer}",
         f"/calls?state={tried}", f"/policy?customer={tried}&amount={tried}&currency={tried}", f"/reverse?entry={tried}",
-        f"/resume?key={tried}", f"/tokens/revoke?name={tried}", f"/overview?days={tried}",
+        f"/resume?key={tried}", f"/tokens/revoke?name={tried}", f"/overview?days={tried}", f"/customers/{customer}",
+        f"/customers/{quote(tried)}",
     ]  # fmt: skip
     found = re.search(r'href="(/console/calls/[^"?]+)"', (await ada.get(f"/console/calls?q={customer}")).text)
     assert found is not None
@@ -161,8 +172,10 @@ async def test_an_answer_counts_once_and_only_for_what_was_shown(
     assert 409 == (await say(ada, proposal, "deny")).status_code
     for _ in range(2):
         async with OCPAgent("support", "bot", settings=site.gateway.settings, journal=site.gateway.journal) as agent:
-            await agent.credit(customer, "75.00", "usd", reference="ticket 75.00")
+            made = await agent.credit(customer, "75.00", "usd", reference="ticket 75.00")
     assert 1 == len(await ledger(stripe, customer))
+    reverse = await ada.get("/console/reverse", params={"entry": made.data["id"], "customer": customer})
+    assert "It then is in the inbox" in reverse.text
 
 
 async def test_who_may_not_decide_is_told_why(site: Site, ada: Browser, customer: str) -> None:
@@ -207,6 +220,7 @@ async def test_no_page_can_be_framed_or_kept(ada: Browser) -> None:
         assert "no-store" in headers["cache-control"]
 
 
+@ON_BOTH
 async def test_calls_are_found_a_page_at_a_time(
     site: Site, ada: Browser, customer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +264,9 @@ async def test_an_entry_is_reversed_once_and_an_open_call_found_out(
     said = await ada.get("/console/reverse", params=asked)
     assert "debit 5.00 usd" in said.text
     assert 1 == len(await ledger(stripe, customer))
+    assert "Reverse…" in (await ada.get(f"/console/customers/{customer}")).text
     assert 200 == (await post(ada, "/reverse", **asked)).status_code
+    assert f"reverses {entry}" in (await ada.get(f"/console/customers/{customer}")).text
     again = await post(ada, "/reverse", **asked)
     assert (409, 2) == (again.status_code, len(await ledger(stripe, customer)))
     assert "disabled" in (await ada.get("/console/reverse", params=asked)).text
@@ -293,6 +309,8 @@ async def test_news_come_by_themselves(
         await ask(site, customer)
         while await anext(lines) != "event: news":
             pass
+        await site.gateway.close()  # a server that ends is not held up by pages that are open
+        assert "event: news" not in [line async for line in lines]
 
 
 async def test_what_would_happen_is_told_and_nothing_is_sent(ada: Browser, customer: str, stripe: Sandbox) -> None:
@@ -304,3 +322,52 @@ async def test_what_would_happen_is_told_and_nothing_is_sent(ada: Browser, custo
     assert "It would be refused." in (await ada.get(asked("5000.00"))).text
     assert "It would be refused." in (await ada.get(asked("lots"))).text
     assert [] == await ledger(stripe, customer)
+
+
+@ON_BOTH
+async def test_the_overview_tells_what_moved_what_is_left_and_what_was_refused(
+    site: Site, ada: Browser, customer: str
+) -> None:
+    async with OCPAgent("support", "bot", settings=site.gateway.settings, journal=site.gateway.journal) as agent:
+        await agent.credit(customer, "5.00", "usd", reference="1")
+        await agent.debit(customer, "2.00", "usd", reference="2")
+        with pytest.raises(Exception, match="more than"):
+            await agent.credit(customer, "2000.00", "usd", reference="3")
+    text = html.unescape((await ada.get("/console/overview")).text)
+    assert "In all: credits of 5.00 usd, debits of 2.00 usd." in text
+    assert f"credits for customer {customer} within 24 hours" in text
+    assert "3,995.00 usd <span" in text
+    assert "<code>default limit</code>" in text
+
+
+FEW = " USING INDEX (calls_unsettled|proposals_waiting)$"
+
+
+def test_no_page_reads_a_whole_table(tmp_path: Path) -> None:
+    """Each statement finds what it reads by an index, or stops at a number of rows."""
+    db = open_database(tmp_path / "journal")
+    for name, statement in statements("pages").items():
+        names = dict.fromkeys(re.findall(r":(\w+)", statement), 1)
+        plan = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", names)]
+        scanned = [
+            step for step in plan if re.search(rf"SCAN (calls|proposals|decisions|joined|totals)\b(?!{FEW})", step)
+        ]
+        assert [] == scanned or "ORDER BY number DESC LIMIT 10000" in statement, (name, plan)
+    db.close()
+
+
+async def test_the_demo_shows_everything_within_a_minute(tmp_path: Path) -> None:
+    async with demo(tmp_path) as shown:
+        await work(shown, every_s=0, number=14)
+        office = shown.gateway.office
+        states = {each.state for each in await office.calls()}
+        assert {State.SUCCEEDED, State.UNKNOWN} == states
+        assert {1, 2} == {each.needed for each in (await office.pages.waiting(50))[0]}
+        assert [] != await office.pages.refused(0)
+        await shown.gateway.journal.aclose()
+
+
+def test_the_demo_is_a_command() -> None:
+    done = at_terminal("console", interrupt_at="both have to say yes", columns=200)
+    assert 0 == done.code
+    assert "Sign in as ada with the password" in done.out

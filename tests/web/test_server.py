@@ -6,15 +6,22 @@ can send, who says who it is, and what is kept of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
+import shutil
+import signal
 import sqlite3
+import ssl
+import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, ledger, order
+from helpers import TOOL, ledger, order, run
+from programs import CLI, started
 
 pytest.importorskip("uvicorn")
 from serving import ASKS, as_caller, client, served, settings_for
@@ -23,9 +30,11 @@ from ocp_stripe_balance import ConfigurationError, Settings
 from ocp_stripe_balance.serving import http as listening_http
 from ocp_stripe_balance.serving.http import check_reach
 from ocp_stripe_balance.serving.tokens import Tokens
-from ocp_stripe_balance.web import protection
+from ocp_stripe_balance.web import gateway, protection
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocp_stripe_balance.sandbox import Sandbox
 
 CALL = f"/tools/{TOOL}"
@@ -61,8 +70,8 @@ async def test_guessed_tokens_are_all_told_the_same(stripe: Sandbox, customer: s
             for each in guesses
         ]
         answers += [await http.post(f"{CALL}?token={token}", json=order(customer))]
-        two = [("Authorization", "Bearer x"), ("Authorization", f"Bearer {token}")]
-        answers.append(await http.post(CALL, json=order(customer), headers=two))
+        two = [("Authorization", f"Bearer {token}"), ("Authorization", "Bearer x")]
+        answers += [await http.post(CALL, json=order(customer), headers=each) for each in (two, two[::-1])]
     assert {401} == {each.status_code for each in answers}
     assert 1 == len({each.text for each in answers})
     assert all(each.headers["www-authenticate"].startswith("Bearer realm=") for each in answers)
@@ -325,7 +334,85 @@ async def test_no_secret_is_logged_kept_or_told(
     assert [] == [(each, text) for text in texts for each in secrets if each in text]
 
 
+# When clients go, and when it ends
+
+
+async def test_a_client_that_goes_away_leaves_no_call_unrecorded(stripe: Sandbox, customer: str) -> None:
+    """It goes on, and the same request is told the outcome."""
+    stripe.faults.add("stall", executed=True, path="balance_transactions$", seconds=0.3)
+    body = json.dumps(order(customer)).encode()
+    head = f"POST {CALL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
+    async with client(settings_for(stripe)) as http:
+        _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        while not stripe.faults.met["stall"]:
+            await asyncio.sleep(0.01)
+        writer.close()
+        told = await http.post(CALL, json=order(customer), headers={"Idempotency-Key": "k"})
+    assert (200, "true") == (told.status_code, told.headers["idempotent-replayed"])
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@pytest.mark.parametrize(("sent", "status", "outcome"), [(True, 504, "unknown"), (False, 503, "not_sent")])
+async def test_a_server_that_ends_tells_what_is_known(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch, sent: bool, status: int, outcome: str
+) -> None:
+    """Of a call that was sent, and of one that waits for a person."""
+    monkeypatch.setattr(gateway, "_PATIENCE_S", 0.1)
+    stripe.faults.add("stall", executed=True, path="balance_transactions$" if sent else "customers/", seconds=5)
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        async with served(settings_for(stripe)) as url:
+            calling = asyncio.create_task(http.post(f"{url}{CALL}", json=order(customer)))
+            while not stripe.faults.met["stall"]:
+                await asyncio.sleep(0.01)
+        answer = await calling
+    assert (status, outcome) == (answer.status_code, answer.json()["outcome"])
+
+
+async def test_mcp_has_the_same_tokens_limits_and_desk(stripe: Sandbox, customer: str) -> None:
+    """What one token calls over both counts once, and nobody comes in without one."""
+    tokens = Tokens(Settings())
+    reader = as_caller(tokens.create("reader", tools=["get_customer"], rate=2))
+    # A client may want an answer as an event.
+    headers = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28"}
+    meta: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {}}
+    meta["io.modelcontextprotocol/protocolVersion"] = "2026-07-28"
+    meta["io.modelcontextprotocol/clientInfo"] = {"name": "test", "version": "1"}
+    params = {"name": "get_customer", "arguments": {"customer": customer}, "_meta": meta}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    named = {"Mcp-Method": "tools/call", "Mcp-Name": "get_customer"}
+    async with client(settings_for(stripe)) as http:
+        assert 401 == (await http.post("/mcp", json=call, headers=headers | named)).status_code
+        assert 200 == (await http.post("/tools/get_customer", json={"customer": customer}, headers=reader)).status_code
+        texts = [(await http.post("/mcp", json=call, headers=headers | named | reader)).text for _ in range(2)]
+    assert "is in credit" in texts[0] or customer in texts[0]
+    assert "token.rate" in texts[1]
+
+
 # Where it can be reached
+
+
+async def test_it_speaks_tls(stripe: Sandbox, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl, to make a certificate")
+    made, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, "-out", made, "-keyout", key], check=True, capture_output=True)  # noqa: S603  as found
+    context = ssl.create_default_context(cafile=made)
+    async with (
+        served(settings_for(stripe), certificate=(made, key)) as url,
+        httpx.AsyncClient(verify=context, trust_env=False) as http,
+    ):
+        address = url.replace("http://127.0.0.1", "https://localhost")
+        entry = await http.get(f"{address}/registry/stripe")
+        with pytest.raises(httpx.TransportError):
+            await http.get(f"{url}/health")
+    assert address == entry.json()["base_url"]
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        async with served(settings_for(stripe), certificate=(key, made)):
+            await asyncio.sleep(0)
 
 
 def test_elsewhere_it_is_reached_behind_tls_or_a_named_proxy() -> None:
@@ -333,13 +420,45 @@ def test_elsewhere_it_is_reached_behind_tls_or_a_named_proxy() -> None:
         check_reach("0.0.0.0", (), is_tls=False, proxy=None)  # noqa: S104  refused
     with pytest.raises(ConfigurationError, match=r"as pay\.example\.com"):
         check_reach("127.0.0.1", ("pay.example.com",), is_tls=False, proxy=None)
+    with pytest.raises(ConfigurationError, match="no address"):
+        check_reach("127.0.0.1", (), is_tls=False, proxy="nginx")
     check_reach("127.0.0.1", (), is_tls=False, proxy=None)
     check_reach("0.0.0.0", (), is_tls=True, proxy=None)  # noqa: S104  behind TLS
     check_reach("127.0.0.1", ("pay.example.com",), is_tls=False, proxy="127.0.0.1")
 
 
-@pytest.mark.parametrize(("proxy", "scheme"), [("127.0.0.1", "https"), ("192.0.2.9", "http")])
-async def test_the_named_proxy_alone_says_who_asks(stripe: Sandbox, proxy: str, scheme: str) -> None:
+@pytest.mark.parametrize(("proxy", "scheme"), [("127.0.0.1", "https"), ("192.0.2.9", "http"), (None, "http")])
+async def test_the_named_proxy_alone_says_who_asks(stripe: Sandbox, proxy: str | None, scheme: str) -> None:
     async with client(settings_for(stripe), proxy=proxy) as http:
         entry = await http.get("/registry/stripe", headers={"X-Forwarded-Proto": "https"})
     assert entry.json()["base_url"].startswith(f"{scheme}://")
+
+
+async def test_another_machine_than_the_named_proxy_is_not_let_in(
+    stripe: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could say what it likes, and be overheard."""
+    monkeypatch.setattr(listening_http, "is_loopback", lambda _: False)  # this machine is another one here
+    for proxy, is_in in (("127.0.0.1", True), ("192.0.2.9", False)):
+        async with client(settings_for(stripe), proxy=proxy) as http:
+            with contextlib.nullcontext() if is_in else pytest.raises(httpx.TransportError):
+                assert 200 == (await http.get("/health")).status_code
+
+
+async def test_the_command_serves_until_it_is_ended(stripe: Sandbox, customer: str) -> None:
+    """It prints its address; what it would not do, it says at once."""
+    environment = {**os.environ, "STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url}
+    words = [*started(), CLI, "serve", "--port", "0"]
+    process = await asyncio.create_subprocess_exec(
+        *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    url = (await process.stdout.readline()).decode().strip()
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+        assert 200 == (await http.get("/ready")).status_code
+        assert 201 == (await http.post(CALL, json=order(customer))).status_code
+    process.send_signal(signal.SIGINT)
+    _, said = await process.communicate()
+    assert (0, True) == (process.returncode, b"every program of this machine may call" in said)
+    refused = run("serve", "--host", "0.0.0.0", stripe=stripe)  # noqa: S104  refused
+    assert (2, True) == (refused.returncode, "--tls-cert" in refused.stderr)

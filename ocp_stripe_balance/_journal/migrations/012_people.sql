@@ -1,9 +1,9 @@
 -- Who may come into the console, with what they are known by: a slow hash of a password, or an OpenID provider's name.
 CREATE TABLE people (
-    name TEXT NOT NULL PRIMARY KEY, roles TEXT NOT NULL, password TEXT, issuer TEXT, subject TEXT,
-    made_at REAL NOT NULL, disabled_at REAL,
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, roles TEXT NOT NULL, password TEXT,
+    issuer TEXT, subject TEXT, made_at REAL NOT NULL, disabled_at REAL,
     UNIQUE (issuer, subject)
-) WITHOUT ROWID;
+);
 -- Who is in: of the secret that the browser holds, the digest alone.
 CREATE TABLE sessions (
     digest TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, how TEXT NOT NULL, address TEXT NOT NULL,

@@ -39,6 +39,12 @@ def signed_in(*needed: Role) -> Callable[[Page], Page]:
     def guarded(page: Page) -> Page:
         @wraps(page)
         async def guard(request: Request) -> Response:
+            try:
+                return await served(request)
+            finally:
+                await request.close()  # of what was sent, files may be left
+
+        async def served(request: Request) -> Response:
             sessions = Sessions(request.app.state.gateway.journal)
             person = await sessions.person(request)
             if person is None:

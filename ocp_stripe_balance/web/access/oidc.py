@@ -24,6 +24,8 @@ from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.settings import is_loopback
 
 if TYPE_CHECKING:
+    import ssl
+
     from ocp_stripe_balance.settings import Settings
 
 _ALGORITHMS = ["RS256", "ES256"]
@@ -67,6 +69,7 @@ class Provider:
         self._secret, self._claim = settings.oidc_client_secret, settings.oidc_claim
         self._network = Network.of(settings)
         self._known: _Known | None = None
+        self._context: ssl.SSLContext | None = None
 
     async def start(self, secret: str, redirect_uri: str) -> str:
         """
@@ -180,9 +183,8 @@ class Provider:
         """
         try:
             proxy = self._network.proxy_for(url)
-            transport = httpx.AsyncHTTPTransport(
-                verify=self._network.ssl_context(certifi.where()), proxy=httpx.Proxy(proxy) if proxy else None
-            )
+            self._context = self._context or self._network.ssl_context(certifi.where())
+            transport = httpx.AsyncHTTPTransport(verify=self._context, proxy=httpx.Proxy(proxy) if proxy else None)
             # Neither the environment nor a redirect says where the code and the secret go.
             async with (
                 httpx.AsyncClient(transport=transport, timeout=_PATIENCE_S, trust_env=False) as client,

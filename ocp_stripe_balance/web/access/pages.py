@@ -4,14 +4,19 @@ The pages of those who are not in: signing in, and being refused.
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader
 from starlette.responses import HTMLResponse
 
+from ocp_stripe_balance._text.secrets import redact
+
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+_log = logging.getLogger("ocp_stripe_balance")
 
 
 def message(request: Request, text: str, status_code: int) -> HTMLResponse:
@@ -20,6 +25,14 @@ def message(request: Request, text: str, status_code: int) -> HTMLResponse:
     """
     del request
     return _page("refused.html", status_code, text=text)
+
+
+async def unavailable(request: Request, error: Exception) -> HTMLResponse:
+    """
+    The page where the journal cannot be used; why is for whoever runs the server.
+    """
+    _log.error("a page could not be shown: %s", redact(str(error)))
+    return message(request, "Nothing was done: the journal cannot be used just now. Try again later.", 503)
 
 
 def sign_in_page(

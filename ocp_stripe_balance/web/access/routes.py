@@ -152,7 +152,7 @@ def own_path(path: str | None) -> str:
     Where to go on: a path of this site, or the console where it is anything else.
     """
     # Browsers read a backslash as a slash, and leave out what is no character.
-    return path if path and re.fullmatch(r"/(?![/\\])[!-\[\]-~]*", path) else "/console"
+    return path if path and re.fullmatch(r"/(?!/)[!-\[\]-~]*", path) else "/console"
 
 
 def _let_in(request: Request, secret: str, next_path: str) -> Response:

@@ -8,6 +8,7 @@ then makes the same call again.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -204,6 +205,10 @@ def facts_of(proposal: Proposal) -> dict[str, Any]:
 def _name_of(tool: ToolSpec, parameters: dict[str, Any], key: str | None) -> Hashable:
     """
     What makes two calls of a caller the same; a call that is not valid is like no other.
+
+    Under one key, the journal knows the same call in other words.
     """
+    if key is not None:
+        return AGENT_TYPE, key, tool.name, json.dumps(parameters, sort_keys=True)
     arguments, invalid = parameter_validator(tool).check(parameters)
-    return object() if invalid else (AGENT_TYPE, key, tool.name, in_one_spelling(tool, arguments))
+    return object() if invalid else (AGENT_TYPE, None, tool.name, in_one_spelling(tool, arguments))

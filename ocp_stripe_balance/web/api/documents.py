@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance._tools.validation import KEY_PARAMETER
-from ocp_stripe_balance.web.api.problems import KINDS
+from ocp_stripe_balance.web.api.kinds import KINDS
 from ocp_stripe_balance.web.api.requests import MAX_WAIT_S
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance.errors import ToolError
 from ocp_stripe_balance.web.api import documents, problems, requests
 from ocp_stripe_balance.web.api.calls import Visit, facts_of
-from ocp_stripe_balance.web.api.problems import KINDS, RequestError, as_json
+from ocp_stripe_balance.web.api.kinds import KINDS
+from ocp_stripe_balance.web.api.problems import RequestError, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,8 +51,8 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         "/problems": _contents,
         "/problems/{kind}": _page,
     }
-    calls = Route("/tools/{tool}", _answering(api.call), methods=["POST"])
-    return [*(Route(path, _answering(endpoint), methods=["GET"]) for path, endpoint in found.items()), calls]
+    calls = Route("/tools/{tool}", _answering(api.call), methods=["POST"])  # first, because most requests are calls
+    return [calls, *(Route(path, _answering(endpoint), methods=["GET"]) for path, endpoint in found.items())]
 
 
 def _answering(endpoint: Endpoint) -> Endpoint:

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.web.gateway import Gateway
 
 _LONGEST_KEY = 24
-_OF_CALLS = {"reconcile", "resume", "reverse"}
+_OF_CALLS = {"customers", "reconcile", "resume", "reverse"}
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 NAVIGATION = (
     ("/console", "Inbox", Role.SEES),
     ("/console/calls", "Calls", Role.SEES),
+    ("/console/bulk", "Bulk", Role.SEES),
     ("/console/overview", "Overview", Role.SEES),
     ("/console/policy", "Policy", Role.SEES),
     ("/console/tokens", "Tokens", Role.TOKENS),
@@ -143,7 +144,7 @@ def _place(path: str) -> str:
     """
     Where in the navigation a page is.
     """
-    if path.rpartition("/")[2] in _OF_CALLS:
+    if _OF_CALLS & set(path.split("/")[2:3]):
         return "/console/calls"
     return next((at for at, *_ in reversed(NAVIGATION) if path == at or path.startswith(f"{at}/")), "")
 
@@ -196,6 +197,7 @@ def _templates() -> Environment:
         "balance": money.balance,
         "brief": brief,
         "call_url": call_url,
+        "customer_url": lambda name: f"/console/customers/{quote(name, safe='')}",
         "iso": moment,
         "left": _left,
         "places": money.exponent,

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ocp_stripe_balance.web.console import acts, calls, inbox, overview, policy, tokens
+from ocp_stripe_balance.web.console import acts, bulk, calls, customers, inbox, overview, policy, tokens
 from ocp_stripe_balance.web.console.live import News, events
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/console/calls", calls.calls, methods=get),
         Route("/console/calls.csv", calls.export, methods=get),
         Route("/console/calls/{key:path}", calls.call, methods=get),
+        Route("/console/customers/{id:path}", customers.customer, methods=get),
         Route("/console/reconcile", acts.reconcile, methods=get),
         Route("/console/reconcile", acts.reconcile_now, methods=post),
         Route("/console/resume", acts.resume, methods=get),
         Route("/console/resume", acts.resume_now, methods=post),
         Route("/console/reverse", acts.reverse, methods=get),
         Route("/console/reverse", acts.reverse_now, methods=post),
+        *bulk.routes(),
         Route("/console/overview", overview.overview, methods=get),
         Route("/console/policy", policy.policy, methods=get),
         Route("/console/tokens", tokens.tokens, methods=get),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance.serving.tokens import Tokens
 
+_LONGEST_RATE = 10
 _PLACES = (
     {"name": "tools", "label": "Only these tools", "placeholder": "all; separate with spaces"},
     {"name": "rate", "label": "Calls a minute", "placeholder": "any number"},
@@ -43,11 +44,11 @@ async def create(request: Request) -> Response:
     """
     form = await request.form()
     name, tools, rate = (forms.text(form, each) for each in ("name", "tools", "rate"))
-    if rate and not (rate.isascii() and rate.isdigit()):
+    if rate and not (rate.isascii() and rate.isdigit() and len(rate) < _LONGEST_RATE):
         return await _page(request, Notice(f"{rate} is no number of calls.", "bad"), status=400)
-    limits = {"tools": tools.replace(",", " ").split() or None, "rate": int(rate) if rate else None}
+    chosen, most = tools.replace(",", " ").split() or None, int(rate) if rate else None
     try:
-        made = await asyncio.to_thread(partial(_tokens(request).create, name, **limits))
+        made = await asyncio.to_thread(partial(_tokens(request).create, name, tools=chosen, rate=most))
     except ToolError as error:
         return await _page(request, Notice(f"{error.args[0]} {error.hint}".strip(), "bad"), status=400)
     return await _page(request, made={"name": name, "token": made})
