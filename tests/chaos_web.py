@@ -141,7 +141,7 @@ class Decisions:
         found = {each.id: each for each in proposals}
         self.wrong["lost proposal"] |= self.states.keys() - found.keys()
         for proposal_id, name, decision in self.counted:
-            if (name, decision) not in _votes(found[proposal_id]):
+            if proposal_id in found and (name, decision) not in _votes(found[proposal_id]):
                 self.wrong["undone"].add(proposal_id)
         for each in found.values():
             before = self._known.get(each.id, each)
