@@ -63,6 +63,7 @@ class Callers:
         # A token that was made anew is another caller; the server of the one before ends with all others.
         self._managers: dict[Token, StreamableHTTPSessionManager] = {}
         self._desks: list[Desk] = []
+        self._is_closed = False
         self._turn = asyncio.Lock()
         self._group: TaskGroup
 
@@ -79,6 +80,7 @@ class Callers:
         """
         Take no more calls; each that is under way is answered with what is known of it.
         """
+        self._is_closed = True
         await asyncio.gather(*(desk.close(_PATIENCE_S) for desk in self._desks))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +100,7 @@ class Callers:
     async def _keep(self, caller: Token, *, task_status: TaskStatus[StreamableHTTPSessionManager]) -> None:
         server = await self._server_of(caller)
         self._desks.append(server.desk)
+        server.desk.is_closed |= self._is_closed  # by now
         manager = StreamableHTTPSessionManager(
             server,
             security_settings=self._security,

@@ -32,7 +32,8 @@ from mcp_serving import HEADERS, USER, call_in, connected, hello, message, plain
 
 from ocp_stripe_balance.mcp import http as http_server
 from ocp_stripe_balance.mcp.server import server_for
-from ocp_stripe_balance.serving.http import listening, names_of
+from ocp_stripe_balance.serving.gate import Gate
+from ocp_stripe_balance.serving.http import LOOPBACK, listening, names_of, serve
 from ocp_stripe_balance.serving.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -412,6 +413,26 @@ def test_the_command_serves_until_it_is_ended(stripe_thread: Sandbox) -> None:
     assert ["get_customer"] == re.findall(r'"name":"(\w+)"', listed.text)
     assert "No token was ever made" in said
     assert "Traceback" not in said
+
+
+async def test_who_comes_for_the_first_time_while_the_server_ends_calls_nothing(stripe: Sandbox, customer: str) -> None:
+    """Its desk is opened after the others were closed, and is closed too."""
+
+    async def server_of(caller: Token) -> BalanceServer:
+        return server_for(caller.name, settings_for(stripe))
+
+    listener, url = listening("127.0.0.1", 0)
+    app = http_server.application(server_of, names=LOOPBACK, gate=Gate(None, USER))
+    serving = asyncio.create_task(serve(app, listener))
+    headers, body = call_in("2026-07-28", None, CREATE, **order(customer, reference="ticket-1"))
+    async with plain() as http:
+        await http.get(url)  # it has started
+        await app.state.close()
+        told = await http.post(url + http_server.PATH, json=body, headers=headers)
+    serving.cancel()
+    await asyncio.wait([serving])
+    assert "the server is being ended" in told.text
+    assert [] == await ledger(stripe, customer)
 
 
 async def test_the_first_token_closes_an_open_server(stripe: Sandbox, tokens: Tokens) -> None:

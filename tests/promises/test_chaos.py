@@ -7,7 +7,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import chaos
 import chaos_mcp_http
@@ -15,6 +16,8 @@ import chaos_web
 import pytest
 from chaos_journals import opened
 from helpers import draft
+
+from ocp_stripe_balance.models import Proposal, Vote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +119,37 @@ def test_the_comparison_sees_what_is_wrong(tmp_path: Path) -> None:
     assert [0] == asyncio.run(compare([refused], [entry("a")]))["wrong statement"]
     assert [0] == asyncio.run(compare([paid], [entry("b")]))["wrong statement"]
     assert ["k"] == asyncio.run(compare([paid], [entry("a")]))["unrecorded"]
+
+
+def test_the_comparison_sees_what_is_wrong_with_decisions() -> None:
+    """Doctored proposals, beside what people were told and what was paid."""
+    waits = Proposal(
+        id="ap", key="k", tool="t", arguments="{}", base_url="", mode="test", account="", customer="c",
+        customer_name=None, amount=-900, currency="usd", balance_before=None, reference=None, rule="r", why="",
+        context_id="", agent_type="", user=None, asked_at=0.0, expires_at=9.0,
+    )  # fmt: skip
+    ada, bob = (Vote(by=name, how="", at=1.0) for name in ("ada", "bob"))
+    used = replace(waits, state="used", approvals=(ada,))
+    paid = [{"metadata": {"ocp_call": "k"}, "amount": -900}]
+
+    def wrong(*journal: Proposal, told: str = "waiting", counted: str = "", paid: list[Any] | None = None) -> set[str]:
+        decisions = chaos_web.Decisions()
+        decisions.hear("ap", told)
+        decisions.counted += [("ap", counted, "approve")] if counted else []
+        for each in journal:
+            decisions.look([each])
+        decisions.judge(paid or [])
+        return {name for name, found in decisions.wrong.items() if found}
+
+    assert set() == wrong(replace(used, state="approved"), used, told="approved", counted="ada", paid=paid)
+    assert {"lost proposal"} == wrong(replace(waits, id="other"), counted="ada")
+    assert {"undone"} == wrong(waits, told="denied")
+    assert {"undone"} == wrong(waits, counted="ada")
+    assert {"undone"} == wrong(used, waits)
+    assert {"decided twice"} == wrong(replace(used, approvals=(ada, bob)))
+    assert {"decided twice"} == wrong(replace(used, approvals=(ada, ada), needed=2))
+    assert {"wrong state"} == wrong(replace(waits, approvals=(ada,)))
+    assert {"without a yes"} == wrong(waits, paid=paid)
 
 
 def test_the_comparison_sees_a_time_that_is_not_of_the_run(tmp_path: Path) -> None:
