@@ -38,6 +38,18 @@ class Delivery(NamedTuple):
     """Those that were begun, with the one under way."""
 
 
+class Spent(NamedTuple):
+    """
+    How much of a budget somebody has spent.
+    """
+
+    whose: str
+    """As the totals have it; empty where a budget is for all."""
+    scope: Scope
+    amount: int
+    """In minor units, without a sign."""
+
+
 class Standing(NamedTuple):
     """
     How it stands with what one endpoint is told.
@@ -83,9 +95,9 @@ class Deliveries:
         rows = self._run("news_of_calls", values).fetchall()
         return [(f"call {row['id']} {row['key']}", record_of(row)) for row in rows]
 
-    def nearly_spent(self, per: str, window_s: float, least: Money) -> list[tuple[str, Scope, int]]:
+    def nearly_spent(self, per: str, window_s: float, least: Money) -> list[Spent]:
         """
-        Whose calls in one direction and currency moved at least so much within a window, and how much that is.
+        Whose calls in one direction and currency moved at least so much within a window.
         """
         sign = 1 if least.amount > 0 else -1
         values = {
@@ -100,7 +112,7 @@ class Deliveries:
             intent = _anybodys(per, whose, Scope(*scope), least)
             spent = Past(self._book.db, intent, self._now).spent(per, window_s)
             if spent >= abs(least.amount):
-                found.append((whose, intent.scope, spent))
+                found.append(Spent(whose, intent.scope, spent))
         return found
 
     def tell(self, event: str, endpoint: str, message: str, payload: str | None) -> None:

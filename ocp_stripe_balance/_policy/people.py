@@ -47,10 +47,12 @@ def two_people_rule(policy: Policy, moved: Iterable[Money]) -> Iterator[Finding]
             continue
         rule, amount = threshold
         is_within = total <= to_minor(amount, currency)
-        yield Finding("allowed" if is_within else "ask", rule, partial(_of_two, total, currency, amount, is_within))
+        yield Finding(
+            "allowed" if is_within else "ask", rule, partial(_of_two, total, currency, amount, is_within=is_within)
+        )
 
 
-def _of_two(total: int, currency: str, amount: Decimal, is_within: bool) -> Words:  # noqa: FBT001  of a partial
+def _of_two(total: int, currency: str, amount: Decimal, *, is_within: bool) -> Words:
     limit, asked = in_units(amount, currency), money.to_text(total, currency)
     where = f"within the {limit} that one person decides on" if is_within else f"above {limit}, and needs two people"
     return Words(f"{asked} is {where}", limit=limit)

@@ -72,6 +72,9 @@ def _message(proposal: Proposal) -> str:
         f"asked because {proposal.why} ({proposal.rule})",
         f"asked by {proposal.user or 'no named user'}, proposal {proposal.id}, until {moment(proposal.expires_at)}",
     ]
+    if proposal.needed > 1:
+        so_far = " and ".join(each.by for each in proposal.approvals) or "nobody"
+        lines.append(f"{proposal.needed} people have to say yes; so far {so_far} has")
     written = {key: words.get(key) for key in ("reference", "description", "metadata") if words.get(key)}
     if written:
         lines.append("In the model's own words, which nobody checked:")

@@ -145,6 +145,9 @@ async def _is_waiting(agent: OCPAgent, ticket: Ticket) -> bool:
         await call(customer, amount, currency, reference=reference, description=description)
     except ApprovalRequiredError:
         return True
-    except (OutcomeUnknownError, ToolError):  # which people see on the console
+    except ToolError as error:  # which people see on the console
+        task = asyncio.current_task()
+        if isinstance(error, OutcomeUnknownError) and task is not None and task.cancelling():
+            raise asyncio.CancelledError from error  # it may have been sent, and so was told in place of the end
         return False
     return False

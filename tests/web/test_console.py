@@ -367,6 +367,18 @@ async def test_the_demo_shows_everything_within_a_minute(tmp_path: Path) -> None
         await shown.gateway.journal.aclose()
 
 
+async def test_the_demo_ends_also_while_a_call_is_under_way(tmp_path: Path) -> None:
+    async with demo(tmp_path) as shown:
+        shown.stripe.faults.add("stall", times=None, path="balance_transactions")
+        working = asyncio.create_task(work(shown, every_s=0))
+        while not any(each.method == "POST" for each in shown.stripe.requests):
+            await asyncio.sleep(0.01)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(working, 10)
+        await shown.gateway.journal.aclose()
+
+
 def test_the_demo_is_a_command() -> None:
     done = at_terminal("console", interrupt_at="both have to say yes", columns=200)
     assert 0 == done.code

@@ -107,10 +107,10 @@ class Desk:
         async with self.journal() as journal:
             return await Courier(self.settings, journal, self.endpoints, timeout_s=timeout_s).deliver()
 
-    async def call(self, customer: str, amount: int, **more: Any) -> Any:
+    async def call(self, customer: str, amount: int, *, key: str | None = None, **more: Any) -> Any:
         async with await connect(self.stripe, max_attempts=1, **self.values) as agent:
             with contextlib.suppress(ApprovalRequiredError, OutcomeUnknownError):
-                return await agent.call_tool(TOOL, order(customer, amount, **more))
+                return await agent.call_tool(TOOL, order(customer, amount, **more), idempotency_key=key)
 
 
 @pytest.fixture
@@ -157,7 +157,14 @@ async def test_what_happens_is_told_once_and_verifies(desk: Desk, receiver: Rece
 
 async def test_slack_gets_a_text_without_a_models_words(desk: Desk, receiver: Receiver, customer: str) -> None:
     """And only the events that were named."""
-    desk.endpoints.add(Endpoint(name="slack", url=receiver.url, is_slack=True, events=("approval_request.created",)))
+    desk.endpoints.add(
+        Endpoint(
+            name="slack",
+            url=receiver.url,
+            is_slack=True,
+            events=("approval_request.created", "customer_balance_transaction.unknown"),
+        )
+    )
     await desk.call(customer, -30_00, reference="<!channel> pay", description="now")
     async with desk.journal() as journal:
         await decide(journal, (await proposals(journal))[-1].deny(by="ana"))
@@ -165,6 +172,10 @@ async def test_slack_gets_a_text_without_a_models_words(desk: Desk, receiver: Re
     text = json.loads(receiver.got[0].body)["text"]
     assert text.startswith(f"Waiting for approval: credit 30.00 usd for {customer}, asked for by no named user. <http")
     assert "channel" not in text
+    desk.stripe.faults.add("reset", path="balance_transactions")
+    await desk.call(customer, -1_00, key="k|now>_<!here>")
+    assert (1, 0) == await desk.deliver()
+    assert 1 == json.loads(receiver.got[1].body)["text"].count("<")
 
 
 @pytest.mark.promise("hooks.told")

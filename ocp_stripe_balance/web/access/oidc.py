@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.settings import Settings
 
 _ALGORITHMS = ["RS256", "ES256"]
+_LONGEST_SUBJECT = 255  # of OpenID Connect Core, section 2
 _LEEWAY_S = 60  # by which clocks differ
 _KEPT_S, _AGAIN_S = 3600.0, 60.0
 _PATIENCE_S, _MOST_BYTES = 10.0, 1_000_000
@@ -148,7 +149,7 @@ class Provider:
         if self._claim == "email" and claims.get("email_verified") is not True:
             raise ProviderError("it has not verified the e-mail address")
         subject = claims.get(self._claim)
-        if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():  # noqa: PLR2004  of OpenID
+        if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
             raise ProviderError(f"its ID token has no {self._claim}")
         return subject
 

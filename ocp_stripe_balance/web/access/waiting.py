@@ -87,4 +87,5 @@ def _network(address: str) -> str:
     except ValueError:  # a socket of this machine
         return address
     mapped = getattr(number, "ipv4_mapped", None) or number
-    return str(mapped) if mapped.version == 4 else str(ipaddress.ip_network((int(mapped), 64), strict=False))  # noqa: PLR2004  of IPv4
+    is_old = isinstance(mapped, ipaddress.IPv4Address)
+    return str(mapped) if is_old else str(ipaddress.ip_network((int(mapped), 64), strict=False))

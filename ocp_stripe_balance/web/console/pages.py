@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.web.gateway import Gateway
 
 _LONGEST_KEY = 24
+_MINUTE_S = 60
 _OF_CALLS = {"customers", "reconcile", "resume", "reverse"}
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 NAVIGATION = (
@@ -161,7 +162,7 @@ def _left(until: float) -> str:
 def _took(seconds: float | None) -> str:
     if seconds is None:
         return "-"
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 60 else span(seconds)  # noqa: PLR2004  a minute
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < _MINUTE_S else span(seconds)
 
 
 def _said(number: int, one: str, many: str) -> str:

@@ -91,7 +91,8 @@ class Courier:
                 await asyncio.sleep(_LOOK_S)
         finally:
             for task in under_way.values():
-                task.cancel()
+                task.cancel()  # what was under way is sent again by the next server, and says so
+            await asyncio.gather(*under_way.values(), return_exceptions=True)
 
     async def _collected(self) -> list[Endpoint]:
         """
@@ -152,10 +153,10 @@ class Courier:
             ]
             for limit in filter(lambda each: each.amount, limits):
                 least = Money(round(limit.amount * _NEARLY), limit.currency)
-                for whose, scope, spent in found.nearly_spent(budget.per, budget.window, least):
-                    event = events.of_budget(budget, number, limit, spent, whose, scope, now)
+                for spent in found.nearly_spent(budget.per, budget.window, least):
+                    event = events.of_budget(budget, number, limit, spent, now)
                     window = int(now // budget.window)
-                    yield f"budget {event.data['rule']} {whose} {' '.join(scope)} {window}", event
+                    yield f"budget {event.data['rule']} {spent.whose} {' '.join(spent.scope)} {window}", event
 
     def _take(self, endpoint: Endpoint, book: Book) -> Delivery | None:
         now = self._journal.now()

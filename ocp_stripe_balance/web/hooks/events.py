@@ -5,6 +5,7 @@ What endpoints are told, in Stripe's own nouns: its approval requests do not cov
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import moment
@@ -13,6 +14,7 @@ from ocp_stripe_balance.models import PLAN
 if TYPE_CHECKING:
     from ocp_stripe_balance._domain import Money, Scope
     from ocp_stripe_balance._journal import Decision, Record
+    from ocp_stripe_balance._journal.deliveries import Spent
     from ocp_stripe_balance._policy import Budget
     from ocp_stripe_balance.models import Proposal, Vote
 
@@ -88,10 +90,11 @@ def of_unknown(record: Record) -> Event:
         "created": moment(record.created_at),
     }
     text = f"Not known whether it was made: {intent.effect} for {intent.customer}. Reconcile finds out"
-    return Event("customer_balance_transaction.unknown", record.updated_at, data, f"/console/calls/{record.key}", text)
+    path = f"/console/calls/{quote(record.key, safe='')}"  # a key is anybody's text
+    return Event("customer_balance_transaction.unknown", record.updated_at, data, path, text)
 
 
-def of_budget(budget: Budget, number: int, limit: Money, spent: int, whose: str, scope: Scope, now: float) -> Event:  # noqa: PLR0913, PLR0917  what a budget is
+def of_budget(budget: Budget, number: int, limit: Money, spent: Spent, now: float) -> Event:
     """
     That most of a budget is spent.
     """
@@ -99,16 +102,16 @@ def of_budget(budget: Budget, number: int, limit: Money, spent: int, whose: str,
         "object": "budget",
         "rule": f"budgets[{number}].{limit.direction}.{limit.currency}",
         "per": budget.per,
-        "whose": whose,
+        "whose": spent.whose,
         "window_s": budget.window,
         "direction": limit.direction,
         "currency": limit.currency,
         "limit": abs(limit.amount),
-        "spent": spent,
-        **_scope(scope),
+        "spent": spent.amount,
+        **_scope(spent.scope),
     }
-    of = f" of {budget.per} {whose}" if whose else ""
-    spent_of = f"{money.to_text(spent, limit.currency)} of {money.to_text(abs(limit.amount), limit.currency)}"
+    of = f" of {budget.per} {spent.whose}" if spent.whose else ""
+    spent_of = f"{money.to_text(spent.amount, limit.currency)} of {money.to_text(abs(limit.amount), limit.currency)}"
     text = f"The budget for {limit.direction}s{of} is nearly spent: {spent_of}"
     return Event("budget.nearly_spent", now, data, "/console/overview", text)
 
