@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import DryRun, ReconcileResult
 
 _HOW_TO_GIVE_A_KEY = (
-    "A person must give an API key in one of three ways: set STRIPE_SECRET_KEY, set STRIPE_API_KEY, or pass "
+    "A person must give an API key in one of three ways: set STRIPE_SECRET_KEY, set STRIPE_API_KEY, or in code pass "
     "headers={'Authorization': 'Bearer sk_test_…'} to register_api or call_tool."
 )
 _WITHOUT_ACCOUNT = (

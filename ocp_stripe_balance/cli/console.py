@@ -37,7 +37,7 @@ async def console(
             print(url, flush=True)
             for name, password in shown.passwords.items():
                 say(f"Sign in as {name} with the password {password}")
-            say("The inbox fills within a minute. Above 250.00, ada and grace both have to say yes.")
+            say("The inbox fills within a minute. Above 250.00 usd, ada and grace both have to say yes.")
             working = asyncio.create_task(work(shown))
             try:
                 await serve(application(shown.gateway), listener)

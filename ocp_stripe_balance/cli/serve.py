@@ -52,5 +52,7 @@ async def serve(
     listener, url = listening(host, port, scheme="https" if certificate else "http")
     print(url, flush=True)
     say("Each call needs one of the tokens." if gateway.gate.is_closed else UNGUARDED)
+    if gateway.settings.api_key is None:
+        say("There is no API key, so every call is refused: set STRIPE_SECRET_KEY, and start it again.")
     await serve_on(application(gateway, names), listener, certificate=certificate, proxy=proxy)
     return 0

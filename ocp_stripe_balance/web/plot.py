@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WIDTH, HEIGHT, LEFT = 1100, 190, 90
-_RIGHT = 20
+WIDTH, HEIGHT, RIGHT = 1100, 190, 90  # the amounts stand at the right, where a narrow page shows the newest days
 _TOP, _BOTTOM = 12, 22
 _MOST_DAYS_NAMED = 10
 
@@ -38,7 +37,7 @@ class Plot(NamedTuple):
     days: list[dict[str, Any]]
     width: int = WIDTH
     height: int = HEIGHT
-    left: int = LEFT
+    right: int = RIGHT
 
 
 def by_day(title: str, days: Sequence[Day], in_words: Callable[[int], str]) -> Plot:
@@ -48,12 +47,12 @@ def by_day(title: str, days: Sequence[Day], in_words: Callable[[int], str]) -> P
     largest = max((max(day.credit, day.debit) for day in days), default=0)
     top = _round_up(largest)
     room = HEIGHT - _TOP - _BOTTOM
-    step = (WIDTH - _RIGHT - LEFT) / max(len(days), 1)
+    step = (WIDTH - RIGHT) / max(len(days), 1)
     wide = max(min(step * 0.38, 26), 1.0)
     columns, names = [], []
     every = -(-len(days) // _MOST_DAYS_NAMED)
     for number, day in enumerate(days):
-        middle = LEFT + step * (number + 0.5)
+        middle = step * (number + 0.5)
         for kind, amount, x in (("credit", day.credit, middle - wide), ("debit", day.debit, middle)):
             if amount:
                 height = max(room * amount / top, 1.0)

@@ -158,7 +158,7 @@ async def test_nobody_is_signed_in_by_another_site(site: Site) -> None:
     ],
 )
 def test_nobody_is_sent_elsewhere(path: str) -> None:
-    assert "/console" == own_path(path)
+    assert "/" == own_path(path)
 
 
 async def test_who_signs_in_goes_on_where_they_were(site: Site) -> None:
@@ -170,7 +170,7 @@ async def test_who_signs_in_goes_on_where_they_were(site: Site) -> None:
         assert way == (await browser.sign_in(next=way)).headers["location"]
         assert way == (await browser.get("/sign-in", params={"next": way})).headers["location"]
     async with site.browser() as browser:
-        assert "/console" == (await browser.sign_in(next="//evil.example")).headers["location"]
+        assert "/" == (await browser.sign_in(next="//evil.example")).headers["location"]
         assert "<script>" not in (await browser.sign_in('"><script>', "x")).text
 
 
@@ -309,7 +309,7 @@ async def test_what_is_taken_is_gone_at_once(ana: Browser) -> None:
     assert 200 == (await ana.get("/decides")).status_code
     await ana.site.accounts.change_roles("ana", [Role.SEES])
     refused = await ana.get("/decides")
-    assert (403, True) == (refused.status_code, "has not the role" in refused.text)
+    assert (403, True) == (refused.status_code, "does not have the role" in refused.text)
     assert 200 == (await ana.get("/sees")).status_code
     assert ("refused", "ana") == (await ana.site.log())[-1][:2]
     await ana.site.accounts.disable("ana")

@@ -39,7 +39,7 @@ TABLE: dict[str, str | set[Role]] = {
     "GET /tools/{tool}": EVERYBODY,
     "POST /tools/{tool}": CALLERS,
     "GET /proposals/{proposal}": CALLERS,
-    "GET /": EVERYBODY,
+    "GET /": set(),
     "* /static": EVERYBODY,
     "GET /sign-in": EVERYBODY,
     "POST /sign-in": EVERYBODY,
@@ -119,7 +119,19 @@ async def test_every_route_is_for_whom_the_table_says(tmp_path: Path, monkeypatc
                 for name in [name for name, roles in people.items() if role in roles]:
                     method, path = request_of(name)
                     answer = await browser.request(method, path, headers=headers)
-                    assert (403, True) == (answer.status_code, "has not the role" in answer.text), name
+                    assert (403, True) == (answer.status_code, "does not have the role" in answer.text), name
             for name in [name for name, for_whom in TABLE.items() if for_whom == CALLERS]:
                 method, path = request_of(name)
                 assert 401 == (await browser.request(method, path)).status_code, f"{name}: a person is no caller"
+
+
+async def test_everybody_comes_to_a_page_that_is_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may only make tokens is not met by a refusal; and who is refused can sign out from there."""
+    async with console(monkeypatch, journal=str(tmp_path / "journal")) as site, site.browser() as browser:
+        await site.add("tom", {TOKENS})
+        await site.add("vera", {SEES, TOKENS})
+        for name, place in (("tom", "/console/tokens"), ("vera", "/console")):
+            assert "/" == (await browser.sign_in(name, PASSWORD, next="")).headers["location"]
+            assert place == (await browser.get("/")).headers["location"]
+        await browser.sign_in("tom", PASSWORD)
+        assert 'action="/sign-out"' in (await browser.get("/console")).text

@@ -255,9 +255,11 @@ async def test_every_page_can_be_read_by_everybody_and_asks_nobody_else(console:
         assert [] == await faults(page), path
     await page.emulate_media(color_scheme="light")
     await page.set_viewport_size({"width": 390, "height": 800})
-    for path in ("", "/calls", "/overview", "/policy"):
+    console.gateway.tokens.create("bot", tools=["getCustomersCustomer", "postCustomersCustomerBalanceTransactions"])
+    for path in ("", "/calls", *PLACES):
         await page.goto(f"{console.url}/console{path}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert await page.evaluate("(nav => nav.scrollWidth <= nav.clientWidth)(document.querySelector('nav'))"), path
     assert [] == [each for each in console.wrong if "400" not in each and "409" not in each and "403" not in each]
 
 

@@ -285,6 +285,8 @@ async def test_an_entry_is_reversed_once_and_an_open_call_found_out(
 
 
 async def test_a_token_is_shown_once(site: Site, ada: Browser) -> None:
+    """And where there is none, it is told who may call: everybody before the first, nobody after the last."""
+    assert "every program of the server's machine may call" in html.unescape((await ada.get("/console/tokens")).text)
     made = await post(ada, "/tokens", name="support", rate="60")
     secret = re.search(r'id="secret">([^<]+)<', made.text)
     assert secret is not None
@@ -297,6 +299,7 @@ async def test_a_token_is_shown_once(site: Site, ada: Browser) -> None:
     assert 400 == (await post(ada, "/tokens", name="support")).status_code
     assert 303 == (await post(ada, "/tokens/revoke", name="support")).status_code
     assert site.gateway.tokens.caller_of(secret[1]) is None
+    assert "no agent can call" in (await ada.get("/console/tokens")).text
 
 
 async def test_news_come_by_themselves(

@@ -85,7 +85,7 @@ async def _refusal(request: Request, person: Person, needed: tuple[Role, ...]) -
     """
     missing = [role for role in needed if role not in person.roles]
     if missing:
-        return f"{person.name} has not the role '{missing[0]}'. Who makes the accounts can give it."
+        return f"{person.name} does not have the role '{missing[0]}'. Who makes the accounts can give it."
     if request.method in _SAFE:
         return None
     if not is_from_here(request):

@@ -23,8 +23,7 @@ def message(request: Request, text: str, status_code: int) -> HTMLResponse:
     """
     A page that says one thing.
     """
-    del request
-    return _page("refused.html", status_code, text=text)
+    return _page("refused.html", status_code, text=text, csrf=getattr(request.state, "csrf", None))
 
 
 async def unavailable(request: Request, error: Exception) -> HTMLResponse:

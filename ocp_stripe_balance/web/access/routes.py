@@ -149,10 +149,10 @@ class _Door:
 
 def own_path(path: str | None) -> str:
     """
-    Where to go on: a path of this site, or the console where it is anything else.
+    Where to go on: a path of this site, or its first page where it is anything else.
     """
     # Browsers read a backslash as a slash, and leave out what is no character.
-    return path if path and re.fullmatch(r"/(?!/)[!-\[\]-~]*", path) else "/console"
+    return path if path and re.fullmatch(r"/(?!/)[!-\[\]-~]*", path) else "/"
 
 
 def _let_in(request: Request, secret: str, next_path: str) -> Response:

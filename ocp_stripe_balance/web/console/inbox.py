@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _MOST = 50  # on one page, and decided on at once
 _ALIKE_S, _MOST_ALIKE = 90 * 86400.0, 6
 _LONGEST_REASON = 500
+_THEN_CALL, _THEN_PLAN = " It is sent when the agent asks again.", " It is sent when somebody runs the plan."
 _VERBS = {"approve": "Approve", "deny": "Deny"}
 
 
@@ -227,8 +228,9 @@ async def _of_done(request: Request) -> Notice | None:
     if found is None:
         return None
     whose = f" for {found.customer_name or found.customer}" if found.customer else ""
+    then = (_THEN_PLAN if found.is_plan else _THEN_CALL) if found.state == "approved" else ""
     link = f"/console/proposals/{quote(found.id, safe='')}"
-    return Notice(f"{found.effect}{whose}: {standing(found)}.", "good", link, "See it")
+    return Notice(f"{found.effect}{whose}: {standing(found)}.{then}", "good", link, "See it")
 
 
 def _sums(proposals: Iterable[Proposal]) -> list[str]:

@@ -11,8 +11,10 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from ocp_stripe_balance.web.access.guard import signed_in
 from ocp_stripe_balance.web.console import acts, bulk, calls, customers, inbox, overview, policy, tokens
 from ocp_stripe_balance.web.console.live import News, events
+from ocp_stripe_balance.web.console.pages import NAVIGATION
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -59,5 +61,11 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
     ]
 
 
-async def _home(_: Request) -> Response:
-    return RedirectResponse("/console", status_code=303)
+@signed_in()
+async def _home(request: Request) -> Response:
+    """
+    The first page that is for whoever comes.
+    """
+    roles = request.state.person.roles
+    first = next((place for place, _, role in NAVIGATION if role in roles), "/console")
+    return RedirectResponse(first, status_code=303)

@@ -108,7 +108,8 @@ async def _page(
         for each in found
     ]
     columns = ["Tools", "Calls a minute", "Policy"]
-    facts = {"tokens": shown, "columns": columns, "more": _PLACES, "made": made}
+    is_open = not request.app.state.gateway.gate.is_closed
+    facts = {"tokens": shown, "columns": columns, "more": _PLACES, "made": made, "is_open": is_open}
     return render(request, "tokens.html", notice=notice, status=status, **facts)
 
 
