@@ -73,7 +73,7 @@ class Visit:
         if (task := asyncio.current_task()) is not None:
             self._desk.received(task)
         try:
-            result = await self._result(tool, parameters, key)
+            return self._succeeded(tool, await self._result(tool, parameters, key))
         except ApprovalRequiredError as waiting:
             headers = {"Location": f"/proposals/{waiting.proposal_id}", **self.applied}
             return as_json(waiting.to_dict(), 202, headers)
@@ -85,6 +85,11 @@ class Visit:
         except Exception:  # noqa: BLE001  the client would be told its text, and that is no outcome
             _log.error("a call failed as it should not: %s", redact(traceback.format_exc()))
             return self._failed(tool)
+
+    def _succeeded(self, tool: ToolSpec, result: ToolResult) -> Response:
+        """
+        The answer to a call that succeeded.
+        """
         is_repeat = not tool.reads and (result.replayed or self._is_joined)
         headers = {"Idempotent-Replayed": "true"} if is_repeat else {}
         status = 201 if result.moved and not is_repeat else 200
@@ -192,11 +197,11 @@ def facts_of(proposal: Proposal) -> dict[str, Any]:
     """
     A proposal as its caller sees it.
     """
-    nexts = {"waiting": "call_again_once_approved", "approved": "call_again", "used": "call_again"}
+    nexts = {"waiting": "call_again_once_approved", "denied": "stop_and_tell"}
     return {
         "id": proposal.id,
         "state": proposal.state,
-        "next": nexts.get(proposal.state, "stop_and_tell"),
+        "next": nexts.get(proposal.state, "call_again"),
         "tool": proposal.tool,
         "idempotency_key": proposal.key,
         "effect": proposal.effect,
