@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.models import Answer, Proposal, Vote
 
 _OTHER_WORDS = "what was shown is not what is asked"
+_OF_CLIENT = "the policy does not let an MCP client say yes"
 
 
 def nobody_may(policy: Policy, intent: Intent, rule: str) -> Finding | None:
@@ -121,6 +122,8 @@ def _asked(proposal: Proposal) -> Asked:
 def _barred(
     policy: Policy, proposal: Proposal, said: Answer | Vote, others: tuple[Vote, ...] | list[Vote], rule: str
 ) -> Finding | None:
+    if said.how == "session" and not policy.approval.hears_clients:  # another token's policy, or yesterday's, did
+        return Finding("refused", "approval.in_session", lambda: Words(_OF_CLIENT, "A person has to decide."))
     if not _is_of_policy(rule):
         return None
     return barred(policy, _asked(proposal), _person(said), [_person(vote) for vote in others])

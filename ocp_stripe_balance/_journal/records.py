@@ -179,9 +179,6 @@ def with_votes(proposal: Proposal, rows: Iterable[Any]) -> Proposal:
     for row in rows:
         texts = {name: row[name] for name in ("how", "at", "reason", "shown", "person")}
         (yes if row["is_approved"] else no).append(Vote(by=row["who"], **texts))
-    if not yes and not no and proposal.decided_by and proposal.decided_at:  # before there were votes
-        old = Vote(by=proposal.decided_by, how="", at=proposal.decided_at, reason=proposal.reason or "")
-        (no if proposal.state == "denied" else yes).append(old)
     return replace(proposal, approvals=tuple(yes), denial=no[-1] if no else None)
 
 

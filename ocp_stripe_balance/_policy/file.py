@@ -206,6 +206,13 @@ class Approval(_Section):
     expires: Window = 86400.0
     """How long a proposal, and an approval of it, is good for: ``90m``, ``24h``, ``7d``."""
 
+    @property
+    def hears_clients(self) -> bool:
+        """
+        Whether the yes of an MCP client counts: it is that of who asks, for whom the client answers.
+        """
+        return self.in_session and not self.not_by_requester
+
 
 class Policy(BaseModel):
     """

@@ -65,8 +65,7 @@ class Visit:
         self._ctx = ctx
         self._state, self._answers = params.request_state, params.input_responses
         # Who answered is not asked again.
-        approval = desk.settings.policy_in_force.approval
-        is_on = approval.in_session and not approval.not_by_requester  # for whom the client answers
+        is_on = desk.settings.policy_in_force.approval.hears_clients
         self._may_ask = is_on and self._state is None and _shows_forms(ctx)
 
     def list_tools(self) -> list[ToolSpec]:

@@ -77,6 +77,8 @@ class Desk:
         self.tools = {name: tool for tool in self.offered for name in tool.names}
         self.agent = OCPAgent(agent_type=agent_type, user=caller, settings=settings, journal=journal)
         self.flights = Flights()
+        self.joined: set[str] = set()
+        """Proposals of other callers that calls of this one wait for too."""
         self.is_closed = False
         """Whether it takes no more calls, because the server ends."""
         self._requests: set[asyncio.Task[Any]] = set()

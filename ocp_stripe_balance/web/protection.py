@@ -131,7 +131,9 @@ def _about(scope: Scope, kind: str, status: int | None = None) -> Response:
     request = Request(scope)
     if "text/html" in request.headers.get("accept", ""):
         return page(kind, status or KINDS[kind].status)
-    return problem(request.base_url, kind, status=status)
+    # Of what a fault stopped, nobody knows how far it came.
+    outcome = "unknown" if kind == "server-fault" and scope["method"] == "POST" else "not_sent"
+    return problem(request.base_url, kind, status=status, outcome=outcome)
 
 
 def _most(scope: Scope) -> int:

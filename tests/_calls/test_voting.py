@@ -184,14 +184,16 @@ async def made(stripe: Sandbox, approval: dict[str, Any], customer: str, amount:
             return error
 
 
-async def say(stripe: Sandbox, approval: dict[str, Any], person: str, proven: str = "") -> Proposal:
+async def say(
+    stripe: Sandbox, approval: dict[str, Any], person: str, proven: str = "", how: str = "password"
+) -> Proposal:
     """
     The newest proposal as it stands after a person's yes.
     """
     async with BackOffice(settings_of(stripe, approval)) as office:
         found = (await office.proposals())[-1]
         shown = shown_digest(found)
-        said = await office.decide(found.approve(by=person, how="password", shown=shown, person=proven))
+        said = await office.decide(found.approve(by=person, how=how, shown=shown, person=proven))
         assert said is not None
         return said
 
@@ -272,6 +274,19 @@ async def test_where_the_policy_became_stricter_meanwhile_the_stricter_holds(str
     assert [] == await ledger(stripe, customer)
     assert "approved" == (await say(stripe, ONE, "bob")).state
     assert "succeeded" == (await made(stripe, TWO, customer)).outcome
+
+
+@pytest.mark.promise("closed.people")
+async def test_yes_of_a_client_counts_only_where_the_policy_of_the_call_lets_it(stripe: Sandbox, customer: str) -> None:
+    """Another token may have a policy that does, or this one did yesterday; one that bars who asks never does."""
+    in_session = {**TWO, "in_session": True}
+    await made(stripe, TWO, customer)
+    assert ["bot"] == [each.by for each in (await say(stripe, in_session, "bot", how="session")).approvals]
+    assert "waiting" == (await say(stripe, TWO, "ana")).state
+    assert "1 more person (ana approved it)" in str(await made(stripe, TWO, customer))
+    with pytest.raises(PolicyRefusedError, match="does not let an MCP client say yes"):
+        await say(stripe, {**in_session, "not_by_requester": True}, "bo", how="session")
+    assert [] == await ledger(stripe, customer)
 
 
 @pytest.mark.promise("closed.people")

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -1089,6 +1090,31 @@ async def test_a_file_of_the_first_format_is_brought_up_to_date(path: Path) -> N
     journal = Journal(path)
     (record,) = await records(journal)
     assert ("k", 150.0, "", None) == (record.key, record.spent_at, *record.intent.caller[1:])
+    await journal.aclose()
+
+
+@pytest.mark.file_only("formats of before")
+async def test_a_decision_of_before_there_were_votes_is_one(path: Path) -> None:
+    """It still counts where the proposal waits once more, because the policy wants two people now."""
+    db = file_of_format(path, 12)
+    for number, (state, by) in enumerate([("waiting", None), ("approved", "kim"), ("denied", "lee")]):
+        db.execute(
+            "INSERT INTO proposals (id, base_url, mode, account, key, key_origin, tool, customer, moves_money, amount, "
+            "currency, context_id, agent_type, arguments, rule, why, asked_at, expires_at, state, decided_at, "
+            "decided_by) VALUES (?, 'b', 'test', '', ?, 'drawn', 't', 'c', 1, -5, 'usd', 'ocp', 'bot', '{}', 'r', 'w', "
+            "1, 9e9, ?, ?, ?)",
+            (f"ap_{number}", f"k{number}", state, by and 2.0, by),
+        )
+    db.close()
+    journal = Journal(path)
+    waiting, approved, denied = await journal.run(lambda book: book.proposals(3.0))
+    await journal.run(lambda book: book.reopen(replace(approved, needed=2)))
+    again = await journal.run(lambda book: book.proposal("ap_1", 3.0))
+    assert ((), None) == (waiting.approvals, waiting.denial)
+    assert again is not None
+    assert ("waiting", 2, ["kim"]) == (again.state, again.needed, [each.by for each in again.approvals])
+    assert denied.denial is not None
+    assert ((), "lee", 2.0) == (denied.approvals, denied.denial.by, denied.denial.at)
     await journal.aclose()
 
 

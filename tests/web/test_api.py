@@ -13,7 +13,7 @@ from helpers import TOOL, TOOLS, ledger, order, records, usual_journal
 pytest.importorskip("uvicorn")
 from serving import ASKS, USER, as_caller, client, settings_for
 
-from ocp_stripe_balance import OCPAgent, Settings, errors
+from ocp_stripe_balance import OCPAgent, Settings, ToolResult, errors
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance._tools.validation import parameter_validator, response_validator
 from ocp_stripe_balance.backoffice import BackOffice
@@ -178,6 +178,35 @@ async def test_a_no_ends_a_held_call(stripe: Sandbox, customer: str) -> None:
     assert "not our fault" in denied.json()["detail"]
     assert ("denied", "stop_and_tell") == (after.json()["state"], after.json()["next"])
     assert [] == await ledger(stripe, customer)
+
+
+async def test_a_call_that_cannot_be_told_of_may_have_moved_money(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is there, or may be, and this program fails to say so."""
+
+    def fail(_: object) -> Any:
+        raise ValueError
+
+    monkeypatch.setattr(ToolResult, "to_dict", fail)
+    monkeypatch.setattr(problems, "_wait_s", fail)
+    async with client(settings_for(stripe, max_attempts=1)) as http:
+        made = await http.post(CALL, json=order(customer), headers=KEY)
+        stripe.faults.add("reset", executed=True, path="balance_transactions$")
+        lost = await http.post(CALL, json=order(customer, -501))
+    assert {(500, "unknown")} == {(each.status_code, each.json()["outcome"]) for each in (made, lost)}
+    assert 2 == len(await ledger(stripe, customer))
+
+
+async def test_a_question_that_is_over_is_asked_again_by_the_same_call(stripe: Sandbox, customer: str) -> None:
+    policy = {"approval": {**ASKS["approval"], "expires": "1s"}}
+    async with client(settings_for(stripe, policy=policy)) as http:
+        first = await http.post(CALL, json=order(customer, -2500), headers=KEY)
+        over = await http.get(first.headers["location"], headers={"Prefer": "wait=30"})
+        second = await http.post(CALL, json=order(customer, -2500), headers=KEY)
+    assert ("expired", "call_again") == (over.json()["state"], over.json()["next"])
+    assert 202 == second.status_code
+    assert first.headers["location"] != second.headers["location"]
 
 
 async def test_nobody_decides_in_time_and_the_call_goes_on_waiting(stripe: Sandbox, customer: str) -> None:

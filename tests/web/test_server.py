@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, ledger, order, run
+from helpers import TOOL, ledger, order, proposals, run, usual_journal
 from programs import CLI, started
 
 pytest.importorskip("uvicorn")
 from serving import ASKS, as_caller, client, served, settings_for
 
 from ocp_stripe_balance import ConfigurationError, Settings
+from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.serving import http as listening_http
 from ocp_stripe_balance.serving.http import check_reach
 from ocp_stripe_balance.serving.tokens import Tokens
@@ -119,6 +120,50 @@ async def test_a_key_of_another_caller_moves_nothing_and_tells_nothing(stripe: S
     assert made.json()["data"]["id"] not in other.text
     assert made.json()["data"]["id"] in own.text
     assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_what_another_caller_asked_first_is_waited_for_too(stripe: Sandbox, customer: str) -> None:
+    """One decision is put to a person once; whoever was told of it may hold for it, and look what became of it."""
+    tokens = Tokens(Settings())
+    ada, bob = (as_caller(tokens.create(name)) for name in ("ada", "bob"))
+    async with client(settings_for(stripe, policy=ASKS)) as http:
+        first = await http.post(CALL, json=order(customer, -2500), headers=ada)
+        where = first.headers["location"]
+        held = asyncio.create_task(http.post(CALL, json=order(customer, -2500), headers={**bob, "Prefer": "wait=30"}))
+        while (await http.get(where, headers=bob)).status_code != 200:
+            await asyncio.sleep(0.01)
+        async with BackOffice(Settings()) as office:
+            await office.decide((await office.proposal(where.rpartition("/")[2])).approve(by="bo"))
+        assert 201 == (await held).status_code
+        assert ["used", "used"] == [(await http.get(where, headers=each)).json()["state"] for each in (ada, bob)]
+    assert 1 == len(await ledger(stripe, customer))
+
+
+async def test_a_held_request_of_a_token_that_was_revoked_sends_nothing(stripe: Sandbox, customer: str) -> None:
+    tokens = Tokens(Settings())
+    headers = {**as_caller(tokens.create("bot")), "Prefer": "wait=30"}
+    async with client(settings_for(stripe, policy=ASKS)) as http, usual_journal() as journal:
+        held = asyncio.create_task(http.post(CALL, json=order(customer, -2500), headers=headers))
+        while not (found := await proposals(journal)):
+            await asyncio.sleep(0.01)
+        tokens.revoke("bot")
+        async with BackOffice(Settings()) as office:
+            await office.decide(found[0].approve(by="bo"))
+        assert 202 == (await held).status_code
+        assert 401 == (await http.get(f"/proposals/{found[0].id}", headers=headers)).status_code
+    assert [] == await ledger(stripe, customer)
+
+
+async def test_a_reference_of_another_caller_tells_nothing_of_its_call(stripe: Sandbox, customer: str) -> None:
+    tokens = Tokens(Settings())
+    ada, bob = (as_caller(tokens.create(name)) for name in ("ada", "bob"))
+    async with client(settings_for(stripe)) as http:
+        made = await http.post(CALL, json=order(customer, reference="t-1"), headers={**ada, "Idempotency-Key": "adas"})
+        keys = {"Idempotency-Key": "bobs"}
+        other = await http.post(CALL, json=order(customer, -1, reference="t-1"), headers=bob | keys)
+    assert [201, 422] == [made.status_code, other.status_code]
+    assert ("bobs", True) == (other.json()["idempotency_key"], "reference" in other.json()["detail"])
+    assert not {"adas", made.json()["data"]["id"], customer} & set(other.text.replace('"', " ").split())
 
 
 # What a browser could be made to do

@@ -73,17 +73,23 @@ class Visit:
         if (task := asyncio.current_task()) is not None:
             self._desk.received(task)
         try:
-            result = await self._result(tool, parameters, key)
+            return self._succeeded(tool, await self._result(tool, parameters, key))
         except ApprovalRequiredError as waiting:
             headers = {"Location": f"/proposals/{waiting.proposal_id}", **self.applied}
             return as_json(waiting.to_dict(), 202, headers)
         except IdempotencyConflictError as error:
-            return problems.failure(self._request.base_url, await self._discreet(error))
+            own_key = key or parameters.get(KEY_PARAMETER)
+            return problems.failure(self._request.base_url, await self._discreet(error, own_key))
         except ToolError as error:
             return problems.failure(self._request.base_url, error)
         except Exception:  # noqa: BLE001  the client would be told its text, and that is no outcome
             _log.error("a call failed as it should not: %s", redact(traceback.format_exc()))
             return self._failed(tool)
+
+    def _succeeded(self, tool: ToolSpec, result: ToolResult) -> Response:
+        """
+        The answer to a call that succeeded.
+        """
         is_repeat = not tool.reads and (result.replayed or self._is_joined)
         headers = {"Idempotent-Replayed": "true"} if is_repeat else {}
         status = 201 if result.moved and not is_repeat else 200
@@ -102,7 +108,7 @@ class Visit:
             try:
                 return await self._made(tool, parameters, key)
             except ApprovalRequiredError as waiting:
-                proposal = await self.decided(waiting.proposal_id, until)
+                proposal = await self.decided(waiting.proposal_id, until, is_told=True)
                 if proposal is None or proposal.state not in _DECIDED:
                     raise
                 # By the name of what was decided: under no key, it would be another call.
@@ -128,11 +134,12 @@ class Visit:
                 raise ended(tool) from None
             raise
 
-    async def decided(self, proposal_id: str, until: float) -> Proposal | None:
+    async def decided(self, proposal_id: str, until: float, *, is_told: bool = False) -> Proposal | None:
         """
         The proposal once somebody has decided, or as it is at that time, when the client is gone, or the server ends.
 
-        None where this caller has none of that name.
+        None where this caller has none of that name, or its token is good no more. Where a call of its own *is_told* of
+        the proposal, it is also this caller's, whoever asked first.
 
         Raises:
             NotSentError: the journal cannot be used.
@@ -140,7 +147,8 @@ class Visit:
         loop = asyncio.get_running_loop()
         while True:
             proposal = await self._gateway.proposal(proposal_id)
-            if proposal is None or not self._is_own(proposal):
+            is_let_in = self._gateway.gate.caller(self._request.scope["headers"]) is not None
+            if proposal is None or not is_let_in or not self._is_own(proposal, is_told=is_told):
                 return None
             left_s = until - loop.time()
             is_over = left_s <= 0 or self._desk.is_closed or proposal.state != "waiting"
@@ -148,10 +156,14 @@ class Visit:
                 return proposal
             await asyncio.sleep(min(left_s, _POLL_S))
 
-    def _is_own(self, proposal: Proposal) -> bool:
-        return (proposal.user, proposal.agent_type) == (self._desk.caller, AGENT_TYPE)
+    def _is_own(self, proposal: Proposal, *, is_told: bool) -> bool:
+        if (proposal.user, proposal.agent_type) == (self._desk.caller, AGENT_TYPE):
+            return True
+        if is_told:
+            self._desk.joined.add(proposal.id)
+        return proposal.id in self._desk.joined
 
-    async def _discreet(self, error: IdempotencyConflictError) -> ToolError:
+    async def _discreet(self, error: IdempotencyConflictError, own_key: str | None) -> ToolError:
         """
         The conflict, without what another caller's call was.
         """
@@ -168,8 +180,9 @@ class Visit:
             owners = {None}
         if owners <= {self._desk.caller}:
             return error
-        message = "Nothing was sent: the idempotency key belongs to a call of another caller."
-        return IdempotencyConflictError(message, hint="Use another key.", tool=error.tool, idempotency_key=key)
+        message = "Nothing was sent: the idempotency key, or the reference, belongs to a call of another caller."
+        hint = "For another decision, use another key, and another reference where it has another reason."
+        return IdempotencyConflictError(message, hint=hint, tool=error.tool, idempotency_key=own_key)
 
     def _failed(self, tool: ToolSpec) -> Response:
         """
@@ -184,11 +197,11 @@ def facts_of(proposal: Proposal) -> dict[str, Any]:
     """
     A proposal as its caller sees it.
     """
-    nexts = {"waiting": "call_again_once_approved", "approved": "call_again", "used": "call_again"}
+    nexts = {"waiting": "call_again_once_approved", "denied": "stop_and_tell"}
     return {
         "id": proposal.id,
         "state": proposal.state,
-        "next": nexts.get(proposal.state, "stop_and_tell"),
+        "next": nexts.get(proposal.state, "call_again"),
         "tool": proposal.tool,
         "idempotency_key": proposal.key,
         "effect": proposal.effect,
