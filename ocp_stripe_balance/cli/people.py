@@ -53,6 +53,7 @@ async def add(
             raise ConfigurationError(message, hint="Set OCP_STRIPE_OIDC_ISSUER and OCP_STRIPE_OIDC_CLIENT_ID.")
         else:
             await accounts.add(name, role, known_as=(settings.oidc_issuer, oidc))
+    _warn_of(role)
     return _told(ctx, as_json, "added", name)
 
 
@@ -86,6 +87,7 @@ async def roles(ctx: typer.Context, name: Name, *, role: Roles, as_json: Json = 
     """
     async with _accounts() as (accounts, _):
         await accounts.change_roles(name, role)
+    _warn_of(role)
     return _told(ctx, as_json, "roles_changed", name)
 
 
@@ -159,6 +161,11 @@ def _password() -> str:
     if typed != getpass.getpass("The same again: "):
         raise ConfigurationError("The two are not the same, so nothing was changed.", hint="Run it again.")
     return typed
+
+
+def _warn_of(roles: list[Role]) -> None:
+    if Role.DECIDES in roles and Role.SEES not in roles:
+        say("Who decides needs the role sees too: without it no proposal can be read.")
 
 
 def _told(ctx: typer.Context, as_json: bool, what: str, name: str) -> int:

@@ -166,6 +166,9 @@ async def test_mistakes_are_told_and_what_others_wrote_is_not_obeyed(desk: Desk,
     """Each by line and column; a form that says what cannot be, before anything is kept."""
     path = await desk.planned("customer,amount\ncus_none,x\ncus_none,1\n", name=f"../{HOSTILE}.csv")
     assert "line 2, amount" in await desk.page(path)
+    parted = html.unescape(await desk.page(await desk.planned("customer;amount\ncus_none;1\n")))
+    assert "set \u201cSeparator\u201d to ';' in the form" in parted  # what is an option on the command line
+    assert "--" not in parted
     good = f"customer,amount\n{desk.stripe.create_customer()},1.00\n"
     await desk.page(fine := await desk.planned(good, reference=HOSTILE, description=HOSTILE))
     raw = "".join([(await desk.browser.get(each)).text for each in (path, fine, f"{fine}/run", "/console/bulk")])

@@ -4,6 +4,7 @@ How the console's pages are made: templates that escape whatever they are given,
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from functools import cache
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _LONGEST_KEY = 24
 _MINUTE_S = 60
+_FIELDS = {"decimal": "Decimal sign", "ignore": "Ignore columns"}  # those that are not called as the option is
 _OF_CALLS = {"customers", "reconcile", "resume", "reverse"}
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 NAVIGATION = (
@@ -141,6 +143,19 @@ def brief(key: str) -> str:
     return key if len(key) <= _LONGEST_KEY else f"{key[:12]}…{key[-4:]}"
 
 
+def in_form(hint: str) -> str:
+    """
+    What to do about a list, for who sends it by the form: options of the command line are fields there.
+    """
+    with_value = r"pass --(\w+) (?!for )(\S+)"
+    hint = re.sub(with_value, lambda found: f"set {_field(found[1])} to {found[2]} in the form", hint)
+    return re.sub(r"--(\w+)", lambda found: _field(found[1]), hint)
+
+
+def _field(option: str) -> str:
+    return f"\u201c{_FIELDS.get(option, option.capitalize())}\u201d"
+
+
 def _place(path: str) -> str:
     """
     Where in the navigation a page is.
@@ -199,6 +214,7 @@ def _templates() -> Environment:
         "brief": brief,
         "call_url": call_url,
         "customer_url": lambda name: f"/console/customers/{quote(name, safe='')}",
+        "in_form": in_form,
         "iso": moment,
         "left": _left,
         "places": money.exponent,
