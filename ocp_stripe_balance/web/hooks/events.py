@@ -5,6 +5,7 @@ What endpoints are told, in Stripe's own nouns: its approval requests do not cov
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.plain import moment
@@ -88,7 +89,8 @@ def of_unknown(record: Record) -> Event:
         "created": moment(record.created_at),
     }
     text = f"Not known whether it was made: {intent.effect} for {intent.customer}. Reconcile finds out"
-    return Event("customer_balance_transaction.unknown", record.updated_at, data, f"/console/calls/{record.key}", text)
+    path = f"/console/calls/{quote(record.key, safe='')}"  # a caller chose it, and it stands in a link
+    return Event("customer_balance_transaction.unknown", record.updated_at, data, path, text)
 
 
 def of_budget(budget: Budget, number: int, limit: Money, spent: int, whose: str, scope: Scope, now: float) -> Event:  # noqa: PLR0913, PLR0917  what a budget is
