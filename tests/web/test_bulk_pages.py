@@ -11,6 +11,7 @@ import html
 import io
 import json
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,7 @@ from comers import Browser, Site, console
 from helpers import ANYTHING, ledger
 
 from ocp_stripe_balance.backoffice import State
-from ocp_stripe_balance.bulk import Common, Expected, Form
+from ocp_stripe_balance.bulk import Common, Expected, Form, planning
 from ocp_stripe_balance.web.access.person import Role
 from ocp_stripe_balance.web.console.plans import Asked, Plans
 
@@ -272,3 +273,15 @@ async def test_a_list_is_there_whole_or_not_at_all(desk: Desk, monkeypatch: pyte
         with pytest.raises(OSError, match="No space"):
             plans._made("0" * 24, {"name": "a.csv", "by": "ada"})
     assert [found[0].id] == [each.id for each in plans.all()]
+
+
+async def test_a_list_is_read_beside_the_calls_of_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen million empty lines kept every caller of the server waiting for 43 seconds."""
+    read = []
+
+    def row_of(*_: object) -> None:
+        read.append(threading.current_thread() is threading.main_thread())
+
+    monkeypatch.setattr(planning, "row_of", row_of)
+    await desk.page(await desk.planned("customer,amount\ncus_1,5.00\n"))
+    assert [False] == read
