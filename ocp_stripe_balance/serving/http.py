@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _GRACE_S = 4  # for the answers of what was under way
 _RECEIVE_S = 20.0  # for a whole request, from its first byte; and for the next part of an answer to be taken
+_HANDSHAKE_S = 5.0  # for that of TLS, before which a connection is not counted
 _IDLE_S = 15  # between two requests of a connection
 MAX_HEAD = 64 * 1024  # request line and headers; an agent of OCP sends its whole history in one
 _MAX_CONNECTIONS = 2000
@@ -158,6 +160,18 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Listen. Who says nothing of TLS is cut off as anybody who sends slowly; asyncio would wait for a minute.
+        """
+        loop: Any = asyncio.get_running_loop()
+        if self.config.ssl is not None:  # uvicorn has no setting for it
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=_HANDSHAKE_S)
+        try:
+            await super().startup(sockets)
+        finally:
+            vars(loop).pop("create_server", None)
 
 
 class _Patience(H11Protocol):

@@ -466,7 +466,7 @@ async def test_mcp_has_the_same_tokens_limits_and_desk(stripe: Sandbox, customer
 # Where it can be reached
 
 
-async def test_it_speaks_tls(stripe: Sandbox, tmp_path: Path) -> None:
+async def test_it_speaks_tls(stripe: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs openssl, to make a certificate")
@@ -483,6 +483,9 @@ async def test_it_speaks_tls(stripe: Sandbox, tmp_path: Path) -> None:
         entry = await http.get(f"{address}/registry/stripe")
         with pytest.raises(httpx.TransportError):
             await http.get(f"{url}/health")
+    monkeypatch.setattr(listening_http, "_HANDSHAKE_S", 0.2)
+    async with served(settings_for(stripe), certificate=(made, key)) as url:
+        assert b"" == await raw(url.replace("https", "http")), "who says nothing is cut off"
     assert address == entry.json()["base_url"]
     with pytest.raises(ConfigurationError, match="cannot be used"):
         async with served(settings_for(stripe), certificate=(key, made)):
