@@ -37,6 +37,7 @@ _NO_REASON = (
 _NO_REASONS = frozenset(_NO_REASON.split())
 _NO_NUMBER = re.compile(r"0+|([^\W\d_]+[ _-]+)?(x{3,}|#+)")
 _MAX_LENGTH = 64
+_LONGEST, _MAX_ITEMS = 1000, 64  # to look at each character of a text takes its time
 _has_digit = re.compile("[1-9]").search  # as nothing of the above has
 
 
@@ -44,12 +45,14 @@ def says_nothing(value: object) -> bool:
     """
     Whether a value is what models write where they mean nothing: ``N/A``, ``string``, ``null``, ``-``, or only blanks.
 
-    A list says nothing where none of its items does.
+    A list says nothing where none of its items does. What is longer than any parameter may be is not looked at.
     """
     if isinstance(value, list):
-        return bool(value) and all(map(says_nothing, value))
+        return 0 < len(value) <= _MAX_ITEMS and all(map(says_nothing, value))
     if not isinstance(value, str) or (len(value) > _MAX_LENGTH and value.isascii() and not value.isspace()):
         return False
+    if len(value) > _LONGEST:
+        return value.isspace()
     if _has_digit(value):
         return False
     text = one_spelling(value)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 32
 _MAX_PROBLEMS = 20
-_MAX_NODES = 5_000  # lists that contain each other have no end
+_MAX_NODES = 1_000  # to explain each takes its time, and lists that contain each other have no end
 KEY_PARAMETER = "idempotency_key"
 _REASONS = {"reference", "description"}
 _ONE_OBJECT = "pass one JSON object with the parameters by name"

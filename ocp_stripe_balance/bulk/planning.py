@@ -15,6 +15,7 @@ import asyncio
 import os
 import re
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._calls.customers import KnownCustomer
@@ -86,12 +87,13 @@ async def plan_file(api: StripeAPI, source: Path, out: Path, wanted: Wanted, pro
     mistakes = Mistakes()
     digest = digest_of(source)  # before it is read: a change meanwhile is one afterwards
     with Draft() as draft:
-        for line, cells in rows_of(source, form, mistakes):
-            row = row_of(line, cells, common, mistakes)
-            if row is not None:
-                progress(number := draft.add(row))
-                if number % BATCH == 0:
-                    await asyncio.sleep(0)  # calls may be under way in this loop
+        lines = rows_of(source, form, mistakes)
+        # Calls may be under way in this loop, and a list may have millions of empty lines before its next row.
+        while batch := await asyncio.to_thread(
+            lambda: [row_of(*each, common, mistakes) for each in islice(lines, BATCH)]
+        ):
+            for row in filter(None, batch):
+                progress(draft.add(row))
         are_all_read = not mistakes.number
         if not len(draft) and are_all_read:
             mistakes.note(0, "", "has no rows", "below the names of the columns, write a line for each entry")

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _GRACE_S = 4  # for the answers of what was under way
-_RECEIVE_S = 20.0  # for a whole request, from its first byte
+_RECEIVE_S = 20.0  # for a whole request, from its first byte; and for the next part of an answer to be taken
+_HANDSHAKE_S = 5.0  # for that of TLS, before which a connection is not counted
 _IDLE_S = 15  # between two requests of a connection
 MAX_HEAD = 64 * 1024  # request line and headers; an agent of OCP sends its whole history in one
 _MAX_CONNECTIONS = 2000
+_MAX_FILES = 8192  # the journal and the way to Stripe need some, too
+_NOT_WHOLE = {h11.IDLE, h11.SEND_BODY}
+"""How a request is that is not there yet, or not all of it."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -156,21 +161,40 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Any:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Listen. Who says nothing of TLS is cut off as anybody who sends slowly; asyncio would wait for a minute.
+        """
+        loop: Any = asyncio.get_running_loop()
+        if self.config.ssl is not None:  # uvicorn has no setting for it
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=_HANDSHAKE_S)
+        try:
+            await super().startup(sockets)
+        finally:
+            vars(loop).pop("create_server", None)
+
 
 class _Patience(H11Protocol):
     """
-    A connection that may not be kept open by sending little or nothing, and of which there are not too many.
+    A connection that may not be kept open by sending or taking little or nothing, and of which there are not too many.
     """
 
     proxy: str | None = None
+    most: int = _MAX_CONNECTIONS
+    since = 0.0
+    """When it began to wait for a request."""
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.since = self.loop.time()
+        transport.set_write_buffer_limits(high=1)  # so that it is known when somebody does not take what little is left
         peer = self.client[0] if self.client else ""
-        is_stranger = self.proxy is not None and peer != self.proxy and not is_loopback(peer)
-        if is_stranger or len(self.connections) > _MAX_CONNECTIONS:
+        if self.proxy is not None and peer != self.proxy and not is_loopback(peer):
             transport.abort()
+        elif len(self.connections) > self.most:
+            self._longest_idle().abort()
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -179,18 +203,41 @@ class _Patience(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self.since = self.loop.time()
         if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]:  # the next request is there, in part
             self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_RECEIVE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop()
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def _longest_idle(self) -> asyncio.Transport:
+        """
+        Of those that wait for a request, the one that does so longest: they keep nobody out. Else this one.
+        """
+        waiting = (
+            each
+            for each in self.connections
+            if isinstance(each, _Patience) and each.conn.their_state in _NOT_WHOLE and not each.transport.is_closing()
+        )
+        return min(waiting, key=lambda each: each.since, default=self).transport
 
     def _watch(self) -> None:
         """
         Let the time run while a request is not there as a whole, from its first byte.
         """
-        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
+        if self.conn.their_state not in _NOT_WHOLE:
             self._stop()
         elif self._timer is None:
             self._timer = self.loop.call_later(_RECEIVE_S, self.transport.abort)
@@ -202,4 +249,21 @@ class _Patience(H11Protocol):
 
 
 def _protocol(proxy: str | None) -> type[_Patience]:
-    return type("_Connection", (_Patience,), {"proxy": proxy})
+    return type("_Connection", (_Patience,), {"proxy": proxy, "most": min(_MAX_CONNECTIONS, _files() // 2)})
+
+
+def _files() -> int:
+    """
+    How many files this process may have open, of which each connection is one. Often it may have more, if it asks.
+    """
+    try:
+        import resource  # which Windows has not
+    except ImportError:
+        return _MAX_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(_MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+    return _MAX_FILES if soft == resource.RLIM_INFINITY else soft

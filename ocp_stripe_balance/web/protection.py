@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 
 from ocp_stripe_balance._text.secrets import redact
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 MAX_BODY = 1024 * 1024
 _MAX_LIST = 16 * 1024 * 1024  # a spreadsheet of many entries
+_MAX_FORM = 64 * 1024  # whoever asks may send one to the sign-in page, and reading it takes its time
 _LISTS = "/console/bulk"
+_FORMS = ("/console", "/sign-", "/oidc/")
 _ANYWHERE = {"/health", "/ready"}  # which a balancer asks under an address of its own
 _CONTENT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -80,6 +82,8 @@ class Protection:
             return
         try:
             await self._app(scope, _bounded(scope, receive), secured)
+        except ClientDisconnect:  # before all of the request was there
+            return
         except Exception:  # noqa: BLE001  its text may have anything in it
             _log.error("a request failed as it should not: %s", redact(traceback.format_exc()))
             if is_begun:
@@ -92,8 +96,10 @@ class Protection:
         """
         headers = Headers(scope=scope)
         length = headers.get("content-length")
-        if length is not None and "transfer-encoding" in headers:
-            return "malformed-request", None  # it would end at one place for a proxy, and at another one here
+        is_twofold = length is not None and "transfer-encoding" in headers
+        # No browser says how a form is written, and some ways take hours to read.
+        if is_twofold or "charset" in headers.get("content-type", "").lower().partition("multipart/")[2]:
+            return "malformed-request", None  # the first ends at one place for a proxy, and at another one here
         if length is not None and int(length) > _most(scope):
             return "too-large", None
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD:
@@ -103,7 +109,7 @@ class Protection:
         if not self._is_ours(headers.get("host", "")):
             return "misdirected", None
         origin = headers.get("origin")
-        return None if origin is None or self._is_ours(urlsplit(origin).netloc) else ("misdirected", 403)
+        return None if origin is None or self._is_ours(_netloc(origin)) else ("misdirected", 403)
 
     def _is_ours(self, netloc: str) -> bool:
         """
@@ -137,7 +143,15 @@ def _about(scope: Scope, kind: str, status: int | None = None) -> Response:
 
 
 def _most(scope: Scope) -> int:
-    return _MAX_LIST if scope["path"].startswith(_LISTS) else MAX_BODY
+    path = scope["path"]
+    return _MAX_LIST if path == _LISTS else _MAX_FORM if path.startswith(_FORMS) else MAX_BODY
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _bounded(scope: Scope, receive: Receive) -> Receive:

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocp_stripe_balance import InvalidParametersError
+from ocp_stripe_balance._text import placeholders
 from ocp_stripe_balance._tools.manifest import load_manifest
 from ocp_stripe_balance._tools.validation import ParameterValidator, ResponseValidator, _compile, _slow
 
@@ -235,10 +236,10 @@ class HostileDict(dict[str, Any]):
 
 HOSTILE: list[tuple[Any, str]] = [
     (order(expand=endless()), "is nested more than 32 deep"),
-    (order(expand=["customer"] * 1_000_000), "past the 5,000 values"),
+    (order(expand=["customer"] * 1_000_000), "past the 1,000 values"),
     (order(expand=[object()] * 1_000_000), "not a JSON value"),
-    (order(metadata={str(i): 5 for i in range(100_000)}), "past the 5,000 values"),
-    ({**order(), **{f"x{i}": i for i in range(100_000)}}, "past the 5,000 values"),
+    (order(metadata={str(i): 5 for i in range(100_000)}), "past the 1,000 values"),
+    ({**order(), **{f"x{i}": i for i in range(100_000)}}, "past the 1,000 values"),
     (10**5000, "a Python int"),
     ({**order(), 10**5000: 1}, "a Python int"),
     (order(amount=Hostile()), "a Python Hostile is not a JSON value"),
@@ -256,6 +257,22 @@ async def test_hostile_objects_are_refused_in_good_time(parameters: Any, said: s
             await agent.call_tool(TOOL, parameters)
     assert any(said in problem.message for problem in caught.value.problems)
     assert len(caught.value.problems) <= 20
+
+
+@pytest.mark.parametrize("value", ["x\u200b" * 5000, "\u3000" * 5000, ["\u200b" * 900] * 100])
+def test_a_text_that_is_far_too_long_is_not_read_letter_by_letter(
+    value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte of letters that look like others would keep all callers of a server waiting for seconds."""
+    read: list[str] = []
+
+    def one_spelling(text: str) -> str:
+        read.append(text)
+        return text
+
+    monkeypatch.setattr(placeholders, "one_spelling", one_spelling)
+    VALIDATOR.check(order(reference=value, expand=value, description=value))
+    assert sum(map(len, read)) < 1000
 
 
 async def test_a_text_for_parameters_is_named_also_with_a_key() -> None:

@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import html
+import io
+import json
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,8 +21,9 @@ from comers import Browser, Site, console
 from helpers import ANYTHING, ledger
 
 from ocp_stripe_balance.backoffice import State
+from ocp_stripe_balance.bulk import Common, Expected, Form, planning
 from ocp_stripe_balance.web.access.person import Role
-from ocp_stripe_balance.web.console.plans import Plans
+from ocp_stripe_balance.web.console.plans import Asked, Plans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -244,3 +249,42 @@ async def test_who_only_sees_plans_changes_nothing(desk: Desk) -> None:
             assert 403 == (await other.post(f"{path}/{each}")).status_code
         assert 403 == (await other.send("customer,amount\n")).status_code
         assert "Plan a list" not in await other.page("/console/bulk")
+
+
+async def test_a_list_is_there_whole_or_not_at_all(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be sent twice at once, while the first is planned; the disk may be full, and its name be long."""
+    plans, asked, text = desk.site.gateway.plans, Asked(Form(), Common(), Expected(None, ())), b"customer,amount\n" * 9
+    name, found = "\u8cc7" * 120 + ".csv", []
+
+    class Upload(io.BytesIO):
+        def seek(self, *where: int) -> int:
+            found.append(plans.keep(name, io.BytesIO(text), asked, "bea"))
+            return super().seek(*where)
+
+        def read(self, size: int | None = -1) -> bytes:
+            assert not found or text == found[0].source.read_bytes()
+            return super().read(size)
+
+    assert plans.keep(name, Upload(text), asked, "ada").source == found[0].source
+    assert (text, ".csv") == (found[0].source.read_bytes(), found[0].source.suffix)
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(json, "dumps", full)
+        with pytest.raises(OSError, match="No space"):
+            plans._made("0" * 24, {"name": "a.csv", "by": "ada"})
+    assert [found[0].id] == [each.id for each in plans.all()]
+
+
+async def test_a_list_is_read_beside_the_calls_of_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen million empty lines kept every caller of the server waiting for 43 seconds."""
+    read = []
+
+    def row_of(*_: object) -> None:
+        read.append(threading.current_thread() is threading.main_thread())
+
+    monkeypatch.setattr(planning, "row_of", row_of)
+    await desk.page(await desk.planned("customer,amount\ncus_1,5.00\n"))
+    assert [False] == read

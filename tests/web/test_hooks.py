@@ -178,6 +178,18 @@ async def test_slack_gets_a_text_without_a_models_words(desk: Desk, receiver: Re
     assert 1 == json.loads(receiver.got[1].body)["text"].count("<")
 
 
+async def test_a_key_writes_no_link_of_its_own(desk: Desk, receiver: Receiver, customer: str) -> None:
+    """Callers choose keys, and a key stands in the link."""
+    desk.endpoints.add(Endpoint(name="slack", url=receiver.url, is_slack=True))
+    desk.stripe.faults.add("reset", executed=True, path="balance_transactions$")
+    async with await connect(desk.stripe, max_attempts=1, **desk.values) as agent:
+        with pytest.raises(OutcomeUnknownError):
+            await agent.call_tool(TOOL, order(customer), idempotency_key="k>. <https://evil.example|Approve")
+    assert (1, 0) == await desk.deliver()
+    text = json.loads(receiver.got[0].body)["text"]
+    assert (1, 1, 1) == (text.count("<"), text.count("|"), text.count(">")), text
+
+
 @pytest.mark.promise("hooks.told")
 @pytest.mark.parametrize("trouble", ["fails", "hangs", "redirects", "is gone"])
 async def test_what_did_not_arrive_is_sent_again(desk: Desk, receiver: Receiver, customer: str, trouble: str) -> None:

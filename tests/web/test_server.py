@@ -10,8 +10,10 @@ import contextlib
 import json
 import logging
 import os
+import select
 import shutil
 import signal
+import socket
 import sqlite3
 import ssl
 import subprocess
@@ -25,13 +27,16 @@ from programs import CLI, started
 
 pytest.importorskip("uvicorn")
 from serving import ASKS, as_caller, client, served, settings_for
+from starlette.requests import Request
 
 from ocp_stripe_balance import ConfigurationError, Settings
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.serving import http as listening_http
 from ocp_stripe_balance.serving.http import check_reach
-from ocp_stripe_balance.serving.tokens import Tokens
+from ocp_stripe_balance.serving.tokens import Token, Tokens
 from ocp_stripe_balance.web import gateway, protection
+from ocp_stripe_balance.web.api.calls import Visit
+from ocp_stripe_balance.web.gateway import Gateway
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,6 +181,7 @@ _TRICKS: list[tuple[dict[str, str], int]] = [
     ({"Host": ""}, 421),
     ({"Origin": "https://evil.example.com"}, 403),
     ({"Origin": "null"}, 403),
+    ({"Origin": "http://[::1"}, 403),
     ({"Origin": "http://localhost.evil.example.com"}, 403),
     ({"Content-Type": "text/plain"}, 415),
     ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
@@ -249,6 +255,18 @@ async def test_no_body_that_is_not_plain_moves_money(stripe: Sandbox, customer: 
             answer = await http.post(CALL, content=sent, headers=JSON)
             assert (status, "not_sent") == (answer.status_code, answer.json()["outcome"]), body[:60]
     assert [] == await ledger(stripe, customer)
+
+
+async def test_however_deep_a_body_is_it_is_told_that_nothing_was_sent(stripe: Sandbox, customer: str) -> None:
+    """What the reader just takes must not fail after it: that tells that money may have moved."""
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    async with Gateway(settings_for(stripe)) as gate:
+        desk = await gate.desk_of(Token("bot"))
+        visit = Visit(gate, desk, Request({"type": "http", "headers": [], "path": "/", "server": ("localhost", 1)}), 0)
+        answer = await visit.answer(desk.tools[TOOL], order(customer, metadata=deep), "k")
+    assert (422, "not_sent") == (answer.status_code, json.loads(bytes(answer.body))["outcome"])
 
 
 async def test_no_path_or_method_reaches_a_tool_by_another_name(stripe: Sandbox, customer: str) -> None:
@@ -328,6 +346,44 @@ async def test_too_much_is_refused(stripe: Sandbox, customer: str, monkeypatch: 
         assert 200 == (await http.get("/health", headers={"OCP-Session": "x" * 50_000})).status_code
 
 
+async def test_no_form_that_takes_its_time_is_read(stripe: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever asks may send one: in an encoding that takes hours, longer than people type, or only the half of one."""
+    kind = "multipart/form-data; boundary=x; {}=punycode"
+    body = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\na-99\r\n--x--\r\n'
+    head = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    async with client(settings_for(stripe)) as http:
+        url = str(http.base_url).rstrip("/")
+        site = {"Origin": url}
+        for name in ("charset", "Charset", "charset*0"):
+            headers = site | {"Content-Type": kind.format(name)}
+            assert 400 == (await http.post("/sign-in", content=body, headers=headers)).status_code
+        assert 413 == (await http.post("/sign-in", content=b"&" * 70_000, headers=site)).status_code
+        _, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(head + f"Origin: {url}\r\nContent-Length: 99\r\n\r\nname=".encode())
+        await writer.drain()
+        assert 200 == (await http.get("/sign-in")).status_code
+        writer.close()
+        assert 200 == (await http.get("/sign-in")).status_code
+    assert [] == [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+async def test_who_takes_no_answer_is_cut_off(stripe: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection is not kept by asking for much and reading nothing."""
+    monkeypatch.setattr(listening_http, "_RECEIVE_S", 0.2)
+    async with client(settings_for(stripe)) as http:
+        with socket.socket() as taker:
+            taker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            taker.connect((http.base_url.host, http.base_url.port))
+            taker.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    taker.send(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+                    await asyncio.sleep(0)
+            cut = select.poll()
+            cut.register(taker, 0)
+            assert await asyncio.to_thread(cut.poll, 10_000), "nobody cut it off"
+
+
 async def test_who_sends_slowly_is_cut_off(stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether nothing comes, half a head, or half a body; who asks for what takes its time is not."""
     monkeypatch.setattr(listening_http, "_RECEIVE_S", 0.2)
@@ -344,15 +400,33 @@ async def test_who_sends_slowly_is_cut_off(stripe: Sandbox, customer: str, monke
         assert 201 == (await slow).status_code
 
 
-async def test_there_are_only_so_many_connections(stripe: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_there_are_only_so_many_connections(
+    stripe: Sandbox, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has no request makes room for another; those that have one keep it."""
     monkeypatch.setattr(listening_http, "_MAX_CONNECTIONS", 2)
-    async with client(settings_for(stripe)) as http, client(settings_for(stripe)):
-        await http.get("/health")
-        url = f"{http.base_url}/"
-        async with httpx.AsyncClient(trust_env=False) as second, httpx.AsyncClient(trust_env=False) as third:
-            assert 200 == (await second.get(f"{url}health")).status_code
+    stripe.faults.add("stall", seconds=2, times=2, path="balance_transactions$")
+    async with client(settings_for(stripe)) as http:
+        host, port = http.base_url.host, http.base_url.port
+        reader, writer = await asyncio.open_connection(host, port)
+        calls = []
+        for number, each in enumerate("ab", 1):
+            calls.append(asyncio.create_task(http.post(CALL, json=order(customer, reference=each))))
+            while number > len([each for each in stripe.requests if each.method == "POST"]):
+                await asyncio.sleep(0.01)
+        assert b"" == await reader.read(), "the one without a request made room"
+        writer.close()
+        async with httpx.AsyncClient(trust_env=False) as third:
             with pytest.raises(httpx.TransportError):
-                await third.get(f"{url}health")
+                await third.get(f"http://{host}:{port}/health")
+        assert [201, 201] == [each.status_code for each in await asyncio.gather(*calls)]
+
+
+def test_connections_leave_files_for_the_journal_and_for_stripe(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource, asked = pytest.importorskip("resource"), []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 600))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    assert (300, [(600, 600)]) == (listening_http._protocol(None).most, asked)
 
 
 # What is kept of it
@@ -437,7 +511,7 @@ async def test_mcp_has_the_same_tokens_limits_and_desk(stripe: Sandbox, customer
 # Where it can be reached
 
 
-async def test_it_speaks_tls(stripe: Sandbox, tmp_path: Path) -> None:
+async def test_it_speaks_tls(stripe: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs openssl, to make a certificate")
@@ -454,6 +528,9 @@ async def test_it_speaks_tls(stripe: Sandbox, tmp_path: Path) -> None:
         entry = await http.get(f"{address}/registry/stripe")
         with pytest.raises(httpx.TransportError):
             await http.get(f"{url}/health")
+    monkeypatch.setattr(listening_http, "_HANDSHAKE_S", 0.2)
+    async with served(settings_for(stripe), certificate=(made, key)) as url:
+        assert b"" == await raw(url.replace("https", "http")), "who says nothing is cut off"
     assert address == entry.json()["base_url"]
     with pytest.raises(ConfigurationError, match="cannot be used"):
         async with served(settings_for(stripe), certificate=(key, made)):

@@ -8,6 +8,7 @@ then makes the same call again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import traceback
@@ -222,6 +223,7 @@ def _name_of(tool: ToolSpec, parameters: dict[str, Any], key: str | None) -> Has
     Under one key, the journal knows the same call in other words.
     """
     if key is not None:
-        return AGENT_TYPE, key, tool.name, json.dumps(parameters, sort_keys=True)
+        with contextlib.suppress(RecursionError):  # nested deeper than any parameter
+            return AGENT_TYPE, key, tool.name, json.dumps(parameters, sort_keys=True)
     arguments, invalid = parameter_validator(tool).check(parameters)
     return object() if invalid else (AGENT_TYPE, None, tool.name, in_one_spelling(tool, arguments))

@@ -25,7 +25,7 @@ from ocp_stripe_balance.errors import NotSentError, ToolError
 from ocp_stripe_balance.models import shown_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.web.access.person import Person
 
 _FOLDER = "bulk"
+_LONGEST_NAME = 200  # bytes, of which a disk takes 255
 _ID = re.compile(r"[0-9a-f]{24}")
 
 
@@ -287,8 +288,7 @@ class Plans:
         (folder / "list").mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = Kept(plan_id, folder, {**facts, "at": time.time()})
         if upload is not None:
-            kept.source.touch(mode=0o600)
-            with kept.source.open("wb") as file:
+            with _replacing(kept.source) as file:
                 shutil.copyfileobj(upload, file)
         _write(folder / "facts.json", kept.facts)
         return kept
@@ -307,9 +307,25 @@ def _plain(name: str) -> str:
     """
     A name for a file, whatever a browser sent: its end says of which kind it is.
     """
-    return re.sub(r"[^\w. -]", "_", name)[-100:].lstrip(". ") or "list"
+    name = re.sub(r"[^\w. -]", "_", name).encode()[-_LONGEST_NAME:].decode(errors="ignore")
+    return name.lstrip(". ") or "list"
 
 
 def _write(path: Path, facts: dict[str, Any]) -> None:
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(facts))
+    with _replacing(path) as file:
+        file.write(json.dumps(facts).encode())
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """
+    A file to write, which is there under its name once it is whole: others read it meanwhile, and servers are killed.
+    """
+    new = path.parent / f"new-{secrets.token_hex(4)}"
+    new.touch(mode=0o600)
+    try:
+        with new.open("wb") as file:
+            yield file
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
