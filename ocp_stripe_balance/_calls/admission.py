@@ -234,6 +234,8 @@ class Admission:
                 return self._ask(book, call, seen, finding, question, now)
             book.use_up(question)
             who, rule = voting.names(question), finding.rule
+        elif proposal is not None and proposal.state in {"waiting", "approved"}:
+            book.use_up(proposal)  # nobody has to say yes any more, and a no would stop nothing
         book.note(intent, "allowed", now, rule=rule, who=who, reason="")
         if record is not None:
             book.delete(record)  # nothing moved under this key, so these are the first bytes
