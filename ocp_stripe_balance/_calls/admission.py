@@ -172,11 +172,12 @@ class Admission:
         """
         intent = call.intent
         if proposal is not None:
-            if (proposal.key, proposal.arguments) == (intent.key.text, intent.arguments):
+            own = intent.key.text, intent.arguments, intent.caller.user
+            if own == (proposal.key, proposal.arguments, proposal.user):
                 return None
-            named = Key(proposal.key, proposal.key_origin)
-            order = Order(tool=call.tool, arguments=proposal.parameters, key=named)
-            first = prepare(order, call.access, intent.scope, intent.caller, tags_calls=self._tags_calls)
+            asked = intent_of(proposal)  # whose it is: who asked may not be who approves
+            order = Order(tool=call.tool, arguments=proposal.parameters, key=asked.key)
+            first = prepare(order, call.access, intent.scope, asked.caller, tags_calls=self._tags_calls)
             said = first.intent._replace(has_stated_effect=intent.has_stated_effect)
             return first._replace(intent=said, approval=call.approval)
         if record is not None and record.key != intent.key.text:
@@ -234,6 +235,8 @@ class Admission:
                 return self._ask(book, call, seen, finding, question, now)
             book.use_up(question)
             who, rule = voting.names(question), finding.rule
+        elif proposal is not None and proposal.state in {"waiting", "approved"}:
+            book.use_up(proposal)  # nobody has to say yes any more, and a no would stop nothing
         book.note(intent, "allowed", now, rule=rule, who=who, reason="")
         if record is not None:
             book.delete(record)  # nothing moved under this key, so these are the first bytes

@@ -277,6 +277,23 @@ async def test_where_the_policy_became_stricter_meanwhile_the_stricter_holds(str
 
 
 @pytest.mark.promise("closed.people")
+@pytest.mark.parametrize("is_approved", [False, True])
+async def test_where_nobody_needs_to_say_yes_any_more_nobody_can_stop_it(
+    stripe: Sandbox, customer: str, *, is_approved: bool
+) -> None:
+    """A call that went because the policy became laxer, or another token's is, waits for nobody."""
+    await made(stripe, ONE, customer)
+    if is_approved:
+        await say(stripe, ONE, "ana")
+    assert "succeeded" == (await made(stripe, {"queue": True}, customer)).outcome
+    async with BackOffice(settings_of(stripe, ONE)) as office:
+        (found,) = await office.proposals()
+        after = await office.decide(found.deny(by="bob"))
+    assert ("used", "used") == (found.state, after and after.state)
+    assert 1 == len(await ledger(stripe, customer))
+
+
+@pytest.mark.promise("closed.people")
 async def test_yes_of_a_client_counts_only_where_the_policy_of_the_call_lets_it(stripe: Sandbox, customer: str) -> None:
     """Another token may have a policy that does, or this one did yesterday; one that bars who asks never does."""
     in_session = {**TWO, "in_session": True}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from helpers import TOOL, ledger, order, proposals, run, usual_journal
+from helpers import TOOL, ledger, order, proposals, records, run, usual_journal
 from programs import CLI, started
 
 pytest.importorskip("uvicorn")
@@ -141,6 +141,9 @@ async def test_what_another_caller_asked_first_is_waited_for_too(stripe: Sandbox
             await office.decide((await office.proposal(where.rpartition("/")[2])).approve(by="bo"))
         assert 201 == (await held).status_code
         assert ["used", "used"] == [(await http.get(where, headers=each)).json()["state"] for each in (ada, bob)]
+    async with usual_journal() as journal:
+        (record,) = await records(journal)
+    assert "ada" == record.intent.caller.user  # who asked, and so not who approves
     assert 1 == len(await ledger(stripe, customer))
 
 
