@@ -275,8 +275,7 @@ class FileStore:
         """
         with _read_only(held.place) as main:
             _check_has(main, self._known_in_main)
-            newest = _newest_in(main)
-        self._known_in_main = newest
+            self._known_in_main = _newest_in(main)
         self._version = version
 
     # What is not where it was
@@ -413,10 +412,16 @@ def _check_has(db: sqlite3.Connection, known: Decided | None) -> None:
 def _read_only(place: Place) -> Iterator[sqlite3.Connection]:
     """
     The database without its ``-wal``, without a lock, and without losing those that this process has.
+
+    Where a checkpoint is half done, or was killed, the other half of some pages is in the ``-wal``: then the file alone
+    may be unreadable, which says nothing, and the block ends there.
     """
     db = sqlite3.connect(f"{Path(place.real).as_uri()}?immutable=1", uri=True)
     try:
         yield db
+    except sqlite3.DatabaseError as error:
+        if _code_of(error) != sqlite3.SQLITE_CORRUPT:
+            raise
     finally:
         db.close()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import sqlite3
 import stat
@@ -284,6 +285,39 @@ def test_a_checkpoint_that_empties_the_wal_loses_nothing(field: Field) -> None:
     field.checkpoint()
     assert "succeeded" == payer.pay("c")
     field.assert_kept(3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_checkpoint_that_was_killed_halfway_does_no_harm(tmp_path: Path, seed: int) -> None:
+    """It leaves a file that may be unreadable alone; with its -wal it is whole."""
+    path, copied = tmp_path / "journal", tmp_path / "copied"
+    journal = Journal(path)
+    await journal.run(lambda book: book.check())
+    await journal.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        for number in (500, 3000):
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            db.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO decisions"
+                " (at, decision, rule, who, reason, base_url, mode, account, key, tool, customer, moves_money, amount,"
+                " currency, context_id, agent_type) SELECT i, 'refused', 'a', 'b', 'c', 'd', 'test', '', 'k' || i, 't',"
+                " 'cus_1', 1, -1, 'usd', 'c', 'a' FROM n",
+                (number,),
+            )
+            db.commit()
+        copied.write_bytes(path.read_bytes())
+        Path(f"{copied}-wal").write_bytes(wal := Path(f"{path}-wal").read_bytes())
+    size = int.from_bytes(wal[8:12], "big")
+    frames = [wal[start : start + 24 + size] for start in range(32, len(wal), 24 + size)]
+    pages = {int.from_bytes(frame[:4], "big"): frame[24:] for frame in frames}
+    with copied.open("r+b") as file:
+        for number in random.Random(seed).sample(sorted(pages), len(pages) // 2):
+            file.seek((number - 1) * size)
+            file.write(pages[number])
+    journal = Journal(copied)
+    assert 3500 == len(await journal.run(lambda book: book.decisions()))
+    await journal.aclose()
 
 
 def test_the_rest_of_a_deleted_journal_is_not_begun_anew(field: Field) -> None:
