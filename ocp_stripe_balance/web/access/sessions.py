@@ -35,9 +35,11 @@ class Sessions:
         """
         self._journal = journal
 
-    async def person(self, request: Request, *, is_new: bool = True) -> Person | None:
+    async def person(self, request: Request, *, is_by_hand: bool = True) -> Person | None:
         """
-        Who sent a request; None where nobody is in with what it holds. Only a new one says that somebody is there.
+        Who sent a request; None where nobody is in with what it holds.
+
+        What is not by hand does not say that somebody is there: a page that is left open keeps nobody in.
 
         Raises:
             NotSentError: the journal cannot be read.
@@ -45,8 +47,8 @@ class Sessions:
         secret = secret_of(request)
         if not secret:
             return None
-        # What is not new is noted at no time: after so long the session is over.
-        limits = {"idle_s": IDLE_S, "longest_s": LONGEST_S, "note_s": _NOTE_S if is_new else IDLE_S}
+        note_s = _NOTE_S if is_by_hand else IDLE_S  # by which time it is over
+        limits = {"idle_s": IDLE_S, "longest_s": LONGEST_S, "note_s": note_s}
         entry = await with_people(self._journal, lambda people: people.entry(_digest(secret), **limits), READING)
         if entry is None:
             return None

@@ -97,7 +97,7 @@ def events(news: News) -> Callable[[Request], Awaitable[Response]]:
     async def stream(request: Request) -> Response:
         async def is_in() -> bool:
             try:
-                person = await Sessions(request.app.state.gateway.journal).person(request, is_new=False)
+                person = await Sessions(request.app.state.gateway.journal).person(request, is_by_hand=False)
             except NotSentError:  # as above; and there is no news
                 return True
             return person is not None and Role.SEES in person.roles
