@@ -85,7 +85,8 @@ class Deliveries:
         """
         values = {"endpoint": endpoint, "since": since, "number": AT_ONCE}
         rows = self._run("news_of_decisions", values).fetchall()
-        return [(f"decision {row['number']}", decision_of(row), self._proposal_then(decision_of(row))) for row in rows]
+        news = [(f"decision {row['number']}", decision_of(row)) for row in rows]
+        return [(name, decision, self._proposal_then(decision)) for name, decision in news]
 
     def news_of_calls(self, endpoint: str, since: float) -> list[tuple[str, Record]]:
         """
@@ -144,7 +145,7 @@ class Deliveries:
         """
         How it stands with what an endpoint is told.
         """
-        counts = {row["state"]: row["number"] for row in self._run("standing", {}) if row["endpoint"] == endpoint}
+        counts = {row["state"]: row["number"] for row in self._run("standing", {"endpoint": endpoint})}
         row = self._run("last_failure", {"endpoint": endpoint}).fetchone()
         numbers = {state: counts.get(state, 0) for state in ("waiting", "delivered", "given_up")}
         return Standing(**numbers, last_failure=None if row is None else row["note"])

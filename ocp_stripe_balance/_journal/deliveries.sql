@@ -46,13 +46,13 @@ UPDATE deliveries SET attempts = attempts + 1, next_at = :until
 WHERE number = :number AND attempts = :attempts AND state = 'waiting'
 
 -- settle:
--- Record what became of an attempt, unless another was begun meanwhile.
+-- Record what became of an attempt, unless another was begun meanwhile, or the endpoint removed.
 UPDATE deliveries SET state = :state, next_at = :until, status = :status, note = :note
-WHERE number = :number AND attempts = :attempts
+WHERE number = :number AND attempts = :attempts AND state = 'waiting'
 
 -- standing:
--- How many are in which state, of each endpoint.
-SELECT endpoint, state, COUNT(*) AS number, MAX(at) AS at FROM deliveries WHERE state != 'untold' GROUP BY 1, 2
+-- How many of an endpoint are in which state.
+SELECT state, COUNT(*) AS number FROM deliveries WHERE endpoint = :endpoint GROUP BY state
 
 -- last_failure:
 -- What was wrong the last time that something did not arrive.

@@ -10,7 +10,13 @@ from ocp_stripe_balance._journal.database import Reach
 from ocp_stripe_balance._journal.statements import statements
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from ocp_stripe_balance._journal.database import Cursor, Database
+    from ocp_stripe_balance._journal.journal import Journal
+
+    T = TypeVar("T")
 
 PEOPLE = Reach(("people",))
 """What a step here touches that goes by what another has written."""
@@ -98,13 +104,12 @@ class People:
         """
         return self._run("add_person", **account._asdict(), now=self._now).rowcount == 1
 
-    def change_password(self, name: str, password: str) -> bool:
+    def change_password(self, name: str, password: str) -> None:
         """
-        Let that password be good and end what was begun with another; False where there is no such account.
+        Let that password be good, and end what was begun with another.
         """
-        is_there = self._run("set_password", name=name, password=password).rowcount == 1
+        self._run("set_password", name=name, password=password)
         self.end_sessions(name)
-        return is_there
 
     def rehash(self, name: str, old: str, password: str) -> None:
         """
@@ -112,25 +117,24 @@ class People:
         """
         self._run("rehash", name=name, old=old, password=password)
 
-    def change_roles(self, name: str, roles: str) -> bool:
+    def change_roles(self, name: str, roles: str) -> None:
         """
-        Let a person do what these roles may, from now on; False where there is no such account.
+        Let a person do what these roles may, from now on.
         """
-        return self._run("set_roles", name=name, roles=roles).rowcount == 1
+        self._run("set_roles", name=name, roles=roles)
 
-    def disable(self, name: str) -> bool:
+    def disable(self, name: str) -> None:
         """
-        Let a person in no more, and out at once; False where they were not in.
+        Let a person in no more, and out at once.
         """
-        is_changed = self._run("disable", name=name, now=self._now).rowcount == 1
+        self._run("disable", name=name, now=self._now)
         self.end_sessions(name)
-        return is_changed
 
-    def enable(self, name: str) -> bool:
+    def enable(self, name: str) -> None:
         """
-        Let a person in again; False where nobody kept them out.
+        Let a person in again.
         """
-        return self._run("enable", name=name).rowcount == 1
+        self._run("enable", name=name)
 
     # Sessions
 
@@ -219,3 +223,13 @@ class People:
 
     def _run(self, statement: str, **values: Any) -> Cursor:
         return self._db.execute(statements("people")[statement], values)
+
+
+async def with_people(journal: Journal, step: Callable[[People], T], reach: Reach = PEOPLE) -> T:
+    """
+    What a step finds or does, in a transaction of its own.
+
+    Raises:
+        NotSentError: the journal cannot be used.
+    """
+    return await journal.run(lambda book: step(People(book.db, journal.now())), reach=reach)

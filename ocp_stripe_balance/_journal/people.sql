@@ -36,7 +36,7 @@ UPDATE people SET disabled_at = :now WHERE name = :name AND disabled_at IS NULL
 
 -- enable:
 -- Let them come in again.
-UPDATE people SET disabled_at = NULL WHERE name = :name AND disabled_at IS NOT NULL
+UPDATE people SET disabled_at = NULL WHERE name = :name
 
 -- begin_session:
 -- Let somebody in.

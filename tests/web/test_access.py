@@ -273,7 +273,7 @@ async def test_a_hundred_guesses_at_once_are_a_hundred_guesses(site: Site) -> No
     assert 6 == [each.status_code for each in answers].count(403)
 
 
-@pytest.mark.parametrize("change", ["password", "disable", "idle", "longest"])
+@pytest.mark.parametrize("change", ["password", "disable", "idle", "open page", "longest"])
 async def test_a_session_ends(ana: Browser, change: str) -> None:
     """With another password, with the account, where nobody is there any more, and in any case in the end."""
     site = ana.site
@@ -290,6 +290,10 @@ async def test_a_session_ends(ana: Browser, change: str) -> None:
             site.clock.now += IDLE_S - 1
             assert 200 == (await ana.get("/any")).status_code
             site.clock.now += IDLE_S
+        case "open page":
+            site.clock.now += IDLE_S - 1
+            assert 200 == (await ana.get("/any", headers={"Sec-Fetch-Dest": "empty"})).status_code
+            site.clock.now += 1
         case _:
             end = site.clock.now + LONGEST_S
             while site.clock.now < end - IDLE_S:

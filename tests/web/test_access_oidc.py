@@ -169,6 +169,13 @@ async def test_who_is_disabled_does_not_come_in(site: Site) -> None:
     assert ("refused", "ana", "disabled") == (await site.log())[-1]
 
 
+async def test_who_the_provider_knows_gets_no_second_way_in(site: Site) -> None:
+    with pytest.raises(ConfigurationError, match="has no password here"):
+        await site.accounts.change_password("ana", "another long password")
+    async with site.browser() as browser:
+        assert 403 == (await browser.sign_in("ana", "another long password")).status_code
+
+
 async def test_new_keys_of_the_provider_are_found(site: Site, op: OpenID, monkeypatch: pytest.MonkeyPatch) -> None:
     """Now and then: no token makes this server ask it more than once a minute."""
     async with site.browser() as browser:

@@ -28,6 +28,7 @@ from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance.models import shown_digest
 from ocp_stripe_balance.web.access.person import Role
+from ocp_stripe_balance.web.access.sessions import IDLE_S
 from ocp_stripe_balance.web.console import live
 from ocp_stripe_balance.web.demo import demo, work
 
@@ -148,7 +149,9 @@ async def test_nothing_that_others_wrote_is_obeyed(site: Site, ada: Browser, str
     for answer in answers:
         page = Page(answer.text)
         assert [] == page.wrong, answer.url
-        assert "49" not in re.findall(r"\d+", re.sub(r"\d\d:\d\d|[0-9a-f]{20,}|\w+_\w+", "", answer.text)), answer.url
+        assert "49" not in re.findall(r"\d+", re.sub(r"\d\d:\d\d(:\d\d)?|[0-9a-f]{20,}|\w+_\w+", "", answer.text)), (
+            answer.url
+        )
         assert "\u202e" not in answer.text
     assert html.escape("<script>alert(1)</script>") in answers[0].text
     assert html.escape(key, quote=False) in html.unescape(answers[-1].text) or key in html.unescape(answers[-1].text)
@@ -314,6 +317,31 @@ async def test_news_come_by_themselves(
             pass
         await site.gateway.close()  # a server that ends is not held up by pages that are open
         assert "event: news" not in [line async for line in lines]
+
+
+@pytest.mark.parametrize("end", ["signed out", "another role", "nobody there"])
+async def test_news_end_with_the_session(
+    site: Site, ada: Browser, customer: str, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Of a page that is still open; and it keeps nobody in who is not there."""
+    monkeypatch.setattr(live, "_EVERY_S", 0.01)
+    async with asyncio.timeout(10), ada.stream("GET", "/console/events") as events:
+        lines = events.aiter_lines()
+        assert "retry: 2000" == await anext(lines)
+        match end:
+            case "signed out":
+                assert 303 == (await ada.sends("/sign-out")).status_code
+            case "another role":
+                await site.accounts.change_roles("ada", [Role.TOKENS])
+            case _:
+                site.clock.now += IDLE_S - 1
+                await ask(site, customer)
+                while await anext(lines) != "event: news":
+                    pass
+                site.clock.now += 2
+        await ask(site, customer, reference="another")
+        [line async for line in lines]  # to its end
+    assert {"another role": 403}.get(end, 303) == (await ada.get("/console")).status_code
 
 
 async def test_what_would_happen_is_told_and_nothing_is_sent(ada: Browser, customer: str, stripe: Sandbox) -> None:

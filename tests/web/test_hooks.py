@@ -302,6 +302,48 @@ async def test_message_of_a_killed_process_is_sent_again(desk: Desk, receiver: R
     assert ["1", "2"] == [each.headers["webhook-attempt"] for each in receiver.got]
 
 
+async def test_removed_endpoint_is_told_nothing_more(desk: Desk, receiver: Receiver, customer: str) -> None:
+    """Not what was under way either; and the next one of that name is not told it."""
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    await desk.call(customer, -30_00)
+    receiver.hangs, receiver.status = True, 500
+    under_way = asyncio.create_task(desk.deliver(timeout_s=30))
+    async with asyncio.timeout(30):
+        await receiver.came.wait()
+        place = {"OCP_STRIPE_JOURNAL": desk.values["journal"]}
+        assert 0 == (await asyncio.to_thread(run, "webhooks", "remove", "hook", **place)).returncode
+        receiver.is_over.set()
+        assert (0, 1) == await under_way
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    desk.late_s = WAITS_S[0] + 1
+    assert (0, 0) == await desk.deliver()
+
+
+async def test_a_long_window_is_told_once(desk: Desk, receiver: Receiver, customer: str) -> None:
+    """Also where it is longer than other messages are kept."""
+    today = int(time.time() // 86400)
+    days = next(each for each in range(60, 366) if today % each < each - 16)  # one that goes on as long
+    budget = {"per": "customer", "window": f"{days}d", "credit": {"usd": "50.00"}}
+    desk.values["policy"] = {**POLICY, "budgets": [budget]}
+    desk.settings = Settings(**desk.values)
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    for number in range(4):
+        await desk.call(customer, -10_00, reference=f"spent {number}")
+    assert (1, 0) == await desk.deliver()
+    desk.late_s = courier._KEPT_S + 1
+    assert (0, 0) == await desk.deliver()
+    assert ["budget.nearly_spent"] == receiver.kinds
+
+
+async def test_certificates_are_those_of_calls(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the environment names where it is trusted; what cannot be read is told."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    settings = Settings(**desk.values, trust_env=True)
+    desk.endpoints.add(Endpoint(name="hook", url="https://127.0.0.1:1/"))
+    sent = await sending.Sender(settings).send(desk.endpoints.one("hook"), "m", "{}", attempt=1, now=1)
+    assert (None, True) == (sent.status, "SSL_CERT_FILE" in sent.note)
+
+
 @pytest.mark.parametrize(
     "url",
     [

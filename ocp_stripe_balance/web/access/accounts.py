@@ -7,20 +7,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ocp_stripe_balance._journal.people import PEOPLE, Account, People
+from ocp_stripe_balance._journal.people import Account, People, with_people
 from ocp_stripe_balance._text.plain import nearest, shown
 from ocp_stripe_balance.errors import ConfigurationError
 from ocp_stripe_balance.web.access.passwords import Passwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import TypeVar
 
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._journal.people import Visit
     from ocp_stripe_balance.web.access.person import Role
-
-    T = TypeVar("T")
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
@@ -43,7 +40,7 @@ class Accounts:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        return await self._work(lambda people: people.all())
+        return await with_people(self._journal, lambda people: people.all())
 
     async def visits(self, name: str | None, number: int) -> list[Visit]:
         """
@@ -52,7 +49,7 @@ class Accounts:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        return await self._work(lambda people: people.visits(name, number))
+        return await with_people(self._journal, lambda people: people.visits(name, number))
 
     async def add(
         self, name: str, roles: Iterable[Role], *, password: str | None = None, known_as: tuple[str, str] | None = None
@@ -77,7 +74,7 @@ class Accounts:
             people.note("made", name, how="shell", detail=f"{account.roles}; by {self._by}")
             return True
 
-        if not await self._work(work):
+        if not await with_people(self._journal, work):
             also = "" if known_as is None else ", or somebody else is known to the provider as that"
             raise ConfigurationError(f"There is an account {name} already{also}.", hint="See: people list")
 
@@ -86,9 +83,12 @@ class Accounts:
         Let that password be good, and no other; whoever is in with another is out.
 
         Raises:
-            ConfigurationError: there is no such account, or the password is impossible.
+            ConfigurationError: there is no such account, it has no password, or the password is impossible.
             NotSentError: the journal cannot be used.
         """
+        account = await with_people(self._journal, lambda people: people.account(name))
+        if account is not None and account.password is None:  # a second way in, past the provider
+            raise ConfigurationError(f"{name} signs in with {account.issuer}, and has no password here.")
         kept = await Passwords().hash(password)
         await self._change(name, "password changed", lambda people: people.change_password(name, kept))
 
@@ -131,14 +131,11 @@ class Accounts:
             people.note(what, name, how="shell", detail="; ".join(filter(None, (detail, f"by {self._by}"))))
             return None
 
-        names = await self._work(work)
+        names = await with_people(self._journal, work)
         if names is not None:
             near = nearest(name, names)
             hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names) or 'none'}."
             raise ConfigurationError(f"There is no account {shown(name)}.", hint=hint)
-
-    async def _work(self, step: Callable[[People], T]) -> T:
-        return await self._journal.run(lambda book: step(People(book.db, self._journal.now())), reach=PEOPLE)
 
 
 def _words(roles: Iterable[Role]) -> str:

@@ -7,21 +7,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from ocp_stripe_balance._journal.people import PEOPLE, People
+from ocp_stripe_balance._journal.people import with_people
 from ocp_stripe_balance.web.access.accounts import NAME
 from ocp_stripe_balance.web.access.passwords import Passwords
 from ocp_stripe_balance.web.access.sessions import begin
 from ocp_stripe_balance.web.access.waiting import counters, enter, forgive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
     from ocp_stripe_balance._journal import Journal
-    from ocp_stripe_balance._journal.people import Account
+    from ocp_stripe_balance._journal.people import Account, People
     from ocp_stripe_balance.web.access.waiting import Counter
-
-    T = TypeVar("T")
 
 WRONG = "The name or the password is not right."
 UNKNOWN = "Nobody here is known under that account. Who makes the accounts can add it."
@@ -67,7 +62,7 @@ class Entrance:
         """
         name = name.strip().lower()
         name = name if NAME.fullmatch(name) else ""  # which is nobody's
-        asked, account, wait_s = await self._work(lambda people: self._ask(people, name, visitor))
+        asked, account, wait_s = await with_people(self._journal, lambda people: self._ask(people, name, visitor))
         if wait_s > 0:
             return Refusal(_later(wait_s), wait_s)
         kept = account.password if account else None
@@ -86,7 +81,7 @@ class Entrance:
                 people.rehash(account.name, kept, renewed)
             return begin(people, account.name, "password", visitor.address, visitor.before)
 
-        return await self._work(let_in) or await self._refused(account, "password", "disabled", visitor)
+        return await with_people(self._journal, let_in) or await self._refused(account, "password", "disabled", visitor)
 
     async def by_provider(self, issuer: str, subject: str, visitor: Visitor) -> str | Refusal:
         """
@@ -103,7 +98,7 @@ class Entrance:
             forgive(people, counters(people, None, visitor.address), self._journal.now())
             return account, begin(people, account.name, "oidc", visitor.address, visitor.before)
 
-        account, secret = await self._work(let_in)
+        account, secret = await with_people(self._journal, let_in)
         if secret is not None:
             return secret
         await self._refused(account, "oidc", "disabled" if account else "no such account", visitor)
@@ -116,8 +111,8 @@ class Entrance:
         Raises:
             NotSentError: the journal cannot be used.
         """
-        wait_s = await self._work(
-            lambda people: enter(people, counters(people, None, visitor.address), self._journal.now())
+        wait_s = await with_people(
+            self._journal, lambda people: enter(people, counters(people, None, visitor.address), self._journal.now())
         )
         return Refusal(_later(wait_s), wait_s) if wait_s > 0 else None
 
@@ -137,11 +132,10 @@ class Entrance:
 
     async def _refused(self, account: Account | None, how: str, why: str, visitor: Visitor) -> Refusal:
         name = account.name if account else ""  # what was typed may be a password
-        await self._work(lambda people: people.note("refused", name, how=how, address=visitor.address, detail=why))
+        await with_people(
+            self._journal, lambda people: people.note("refused", name, how=how, address=visitor.address, detail=why)
+        )
         return Refusal(WRONG)
-
-    async def _work(self, step: Callable[[People], T]) -> T:
-        return await self._journal.run(lambda book: step(People(book.db, self._journal.now())), reach=PEOPLE)
 
 
 def _later(wait_s: float) -> str:

@@ -46,7 +46,8 @@ def signed_in(*needed: Role) -> Callable[[Page], Page]:
 
         async def served(request: Request) -> Response:
             sessions = Sessions(request.app.state.gateway.journal)
-            person = await sessions.person(request)
+            is_by_hand = request.headers.get("sec-fetch-dest") != "empty"  # which is what a script asked for
+            person = await sessions.person(request, is_by_hand=is_by_hand)
             if person is None:
                 return _sign_in(request)
             request.state.person, request.state.csrf = person, csrf_of(secret_of(request))

@@ -9,7 +9,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._journal import READING
-from ocp_stripe_balance._journal.people import PEOPLE, People
+from ocp_stripe_balance._journal.people import with_people
 from ocp_stripe_balance.web.access.person import Person, Role
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from ocp_stripe_balance._journal import Journal
+    from ocp_stripe_balance._journal.people import People
 
 IDLE_S, LONGEST_S = 30 * 60.0, 12 * 3600.0
 """After which time without a request, and after which time in any case, somebody has to sign in again."""
@@ -34,9 +35,11 @@ class Sessions:
         """
         self._journal = journal
 
-    async def person(self, request: Request) -> Person | None:
+    async def person(self, request: Request, *, is_by_hand: bool = True) -> Person | None:
         """
         Who sent a request; None where nobody is in with what it holds.
+
+        What is not by hand does not say that somebody is there: a page that is left open keeps nobody in.
 
         Raises:
             NotSentError: the journal cannot be read.
@@ -44,10 +47,9 @@ class Sessions:
         secret = secret_of(request)
         if not secret:
             return None
-        limits = {"idle_s": IDLE_S, "longest_s": LONGEST_S, "note_s": _NOTE_S}
-        entry = await self._journal.run(
-            lambda book: People(book.db, self._journal.now()).entry(_digest(secret), **limits), reach=READING
-        )
+        note_s = _NOTE_S if is_by_hand else IDLE_S  # by which time it is over
+        limits = {"idle_s": IDLE_S, "longest_s": LONGEST_S, "note_s": note_s}
+        entry = await with_people(self._journal, lambda people: people.entry(_digest(secret), **limits), READING)
         if entry is None:
             return None
         return Person(name=entry.name, roles=roles_of(entry.roles), how=entry.how, address=address_of(request))
@@ -64,7 +66,7 @@ class Sessions:
             people.end(_digest(secret))
             people.note("signed out", person.name, how=person.how, address=person.address)
 
-        await self._journal.run(lambda book: work(People(book.db, self._journal.now())), reach=PEOPLE)
+        await with_people(self._journal, work)
 
     async def note(self, person: Person, what: str, detail: str) -> None:
         """
@@ -77,7 +79,7 @@ class Sessions:
         def work(people: People) -> None:
             people.note(what, person.name, how=person.how, address=person.address, detail=detail)
 
-        await self._journal.run(lambda book: work(People(book.db, self._journal.now())), reach=READING)
+        await with_people(self._journal, work, READING)
 
 
 def begin(people: People, name: str, how: str, address: str, before: str) -> str:

@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.web.access.guard import signed_in
 from ocp_stripe_balance.web.access.person import Role
+from ocp_stripe_balance.web.access.sessions import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,30 +43,33 @@ class News:
         self._listeners = 0
         self._looking: asyncio.Task[None] | None = None
 
-    async def stream(self, seen: int) -> AsyncIterator[str]:
+    async def stream(self, seen: int, is_in: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
         """
         The events for one page, as ``text/event-stream`` has them; *seen* is what it knows already.
+
+        It ends where *is_in* says that the person is there no more.
         """
         self._listeners += 1
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
             yield "retry: 2000\n\n"
-            while not self._closing.is_set():
+            while True:
+                await self._wait(seen)
+                if self._closing.is_set() or not await is_in():
+                    return
                 if self._newest > seen:
                     seen = self._newest
                     yield "event: news\ndata: 1\n\n"
-                elif not await self._is_news(seen):
+                else:
                     yield ": alive\n\n"
         finally:
             self._listeners -= 1
 
-    async def _is_news(self, seen: int) -> bool:
-        try:
+    async def _wait(self, seen: int) -> None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ALIVE_S), self._turn:
-                return await self._turn.wait_for(lambda: self._newest > seen or self._closing.is_set())
-        except TimeoutError:
-            return False
+                await self._turn.wait_for(lambda: self._newest > seen or self._closing.is_set())
 
     async def _look(self) -> None:
         while self._listeners and not self._closing.is_set():
@@ -91,8 +95,16 @@ def events(news: News) -> Callable[[Request], Awaitable[Response]]:
 
     @signed_in(Role.SEES)
     async def stream(request: Request) -> Response:
-        seen = request.query_params.get("seen", "")
-        stream = news.stream(int(seen) if seen.isascii() and seen.isdigit() and len(seen) <= _MOST_DIGITS else 0)
+        async def is_in() -> bool:
+            try:
+                person = await Sessions(request.app.state.gateway.journal).person(request, is_by_hand=False)
+            except NotSentError:  # as above; and there is no news
+                return True
+            return person is not None and Role.SEES in person.roles
+
+        said = request.query_params.get("seen", "")
+        seen = int(said) if said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS else 0
+        stream = news.stream(seen, is_in)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     return stream

@@ -34,7 +34,7 @@ WAITS_S = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 _NEARLY = 0.8
 _LOOK_S = 2.0
 _LEASE_S = sending.TIMEOUT_S * 2
-_KEPT_S = 14 * 86400.0
+_KEPT_S = 14 * 86400.0  # or as long as the longest budget, of which each window is told once
 _LATE_S = 600.0  # within which a decision is on record for others to see, whatever their clocks say
 _SELDOM, _SELDOM_S = "", 30.0  # what is looked at seldom: budgets, and what may be forgotten
 _log = logging.getLogger("ocp_stripe_balance")
@@ -100,8 +100,9 @@ class Courier:
         """
         endpoints = self._endpoints.all()
         if endpoints:
-            reach = COLLECTING if self._policy.budgets else DELIVERIES
-            self._looked = await self._journal.run(partial(self._collect, endpoints), reach=reach)
+            is_time = self._journal.now() - self._looked.get(_SELDOM, 0.0) > _SELDOM_S
+            reach = COLLECTING if is_time and self._policy.budgets else DELIVERIES
+            self._looked = await self._journal.run(partial(self._collect, endpoints, is_time=is_time), reach=reach)
         return endpoints
 
     async def _deliver_to(self, endpoint: Endpoint) -> tuple[int, int]:
@@ -116,17 +117,16 @@ class Courier:
                 arrived += 1
         return arrived, 0
 
-    def _collect(self, endpoints: list[Endpoint], book: Book) -> dict[str, float]:
+    def _collect(self, endpoints: list[Endpoint], book: Book, *, is_time: bool) -> dict[str, float]:
         """
         Put on record what each endpoint is to be told that it was not told yet; when each was looked at last for all.
         """
         now, looked = self._journal.now(), dict(self._looked)
         found = Deliveries(book, now)
         found.expire()
-        is_time = now - looked.get(_SELDOM, 0.0) > _SELDOM_S
         if is_time:
             looked[_SELDOM] = now
-            found.forget(now - _KEPT_S)
+            found.forget(now - max(_KEPT_S, self._policy.longest_window_s))
         spent = list(self._spent(found, now)) if is_time else []
         for endpoint in endpoints:
             oldest = max(endpoint.created_at, now - _KEPT_S)

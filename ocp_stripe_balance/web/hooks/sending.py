@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import socket
-import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
@@ -21,12 +20,16 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from ocp_stripe_balance._stripe.network import Network
+from ocp_stripe_balance._stripe.wire import UnusableError
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._text.version import package_version
 from ocp_stripe_balance.settings import is_loopback
 from ocp_stripe_balance.web.hooks.endpoints import is_public
 
 if TYPE_CHECKING:
+    import ssl
+
     from ocp_stripe_balance.settings import Settings
     from ocp_stripe_balance.web.hooks.endpoints import Endpoint
     from ocp_stripe_balance.web.hooks.events import Event
@@ -75,7 +78,7 @@ class Sender:
         """
         Open nothing yet.
         """
-        self._ca_file = settings.ca_file
+        self._network = Network.of(settings)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._tls: ssl.SSLContext | None = None
 
@@ -94,8 +97,8 @@ class Sender:
         }
         url = URL(endpoint.url, encoded=True)
         resolver = None if endpoint.is_private or is_loopback(url.host or "") else _PublicResolver()
-        tls: ssl.SSLContext | bool = self._context() if url.scheme == "https" else True
         try:
+            tls: ssl.SSLContext | bool = self._context() if url.scheme == "https" else True
             # A connection of its own: messages are few, and each endpoint has its own rule for addresses.
             connector = aiohttp.TCPConnector(resolver=resolver, force_close=True, ssl=tls)
             async with (
@@ -103,6 +106,8 @@ class Sender:
                 session.post(url, data=data, headers=headers, allow_redirects=False) as answer,
             ):
                 status = answer.status  # what else it says is not read
+        except UnusableError as error:
+            return Sent(None, str(error))
         except TimeoutError:
             return Sent(None, "no answer in time")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -114,7 +119,7 @@ class Sender:
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=self._ca_file or certifi.where())
+            self._tls = self._network.ssl_context(certifi.where())
         return self._tls
 
 
