@@ -158,8 +158,6 @@ class Run:
         """
         try:
             for wanted, waits in ((_is_open, False), (self._is_due, True), (_is_open, True)):
-                if wanted is _is_open and not await self._many.has_open():
-                    continue
                 async for result in self._sweep(wanted, waits=waits):
                     yield result
         except asyncio.CancelledError:
@@ -193,8 +191,14 @@ class Run:
             await asyncio.sleep(_OTHERS_S)
 
     async def _rows_that_are(self, wanted: Callable[[OnRecord], bool]) -> AsyncGenerator[PlannedRow, None]:
+        open_keys = await self._many.open_keys() if wanted is _is_open else None
+        if open_keys == set():
+            return
         for block in self.plan.blocks():
-            found = await self._many.look_up([row.key for row in block], with_decisions=self._only_failed)
+            keys = [row.key for row in block]
+            if open_keys is not None and open_keys.isdisjoint(keys):
+                continue  # most of a plan has ended, and is not looked up one by one
+            found = await self._many.look_up(keys, with_decisions=self._only_failed)
             if any(self._is_others(each) for each in found):
                 self._has_others = True
                 continue

@@ -15,6 +15,7 @@ import pytest
 from helpers import UNGUARDED, connect, draft, ledger
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
+from ocp_stripe_balance._calls.many import Many
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.bulk import Bulk, Common, Plan, open_plan, running
@@ -25,9 +26,10 @@ from ocp_stripe_balance.bulk.running import Rows
 from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from ocp_stripe_balance._calls.many import OnRecord
     from ocp_stripe_balance.bulk import Run
     from ocp_stripe_balance.models import Answer, Proposal
     from ocp_stripe_balance.sandbox import Sandbox
@@ -114,6 +116,27 @@ async def test_what_is_open_is_found_out_first_and_under_its_own_key(desk: Desk)
     keys = [each.header("Idempotency-Key") for each in desk.stripe.requests if each.method == "POST"]
     (block,) = plan.blocks()
     assert block[0].key == keys[0]
+    assert [[-500]] * 5 == await desk.paid()
+
+
+async def test_rows_are_looked_up_for_what_is_open_only_where_something_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "BLOCK", 2)
+    plan = await desk.plan()
+    await desk.run(plan)
+    first, second, third = [[row.key for row in block] for block in plan.blocks()]
+    looked_up, real = [], Many.look_up
+
+    async def look_up(many: Many, keys: Sequence[str], **more: bool) -> list[OnRecord]:
+        looked_up.append(keys)
+        return await real(many, keys, **more)
+
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute("UPDATE calls SET state = 'unknown', is_final = 0 WHERE key = ?", third)
+    monkeypatch.setattr(Many, "look_up", look_up)
+    assert {"succeeded": 1} == dict((await desk.run(plan)).done)
+    assert [third, first, second, third] == looked_up
     assert [[-500]] * 5 == await desk.paid()
 
 
