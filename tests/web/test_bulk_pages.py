@@ -244,7 +244,8 @@ async def test_who_only_sees_plans_changes_nothing(desk: Desk) -> None:
     async with desk.site.browser() as browser:
         await browser.sign_in("seer")
         other = Desk(desk.site, browser, desk.stripe)
-        assert "to do 1" in await other.page(path)
+        page = await other.page(path)
+        assert [True, True, False] == [each in page for each in ("to do 1", "Report (CSV)", "Run\u2026")]
         assert 403 == (await browser.get(f"{path}/run")).status_code
         for each in ("run", "stop", "reverse"):
             assert 403 == (await other.post(f"{path}/{each}")).status_code
