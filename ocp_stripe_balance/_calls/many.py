@@ -170,12 +170,11 @@ class Many:
 
         return await self.journal.run(lambda book: [one(book, key) for key in keys], reach=READING)
 
-    async def has_open(self) -> bool:
+    async def open_keys(self) -> set[str]:
         """
-        Whether the outcome of any call is to be found out.
+        The keys under which `look_up` finds a call whose outcome is to be found out.
 
         Raises:
             NotSentError: the journal cannot be read.
         """
-        scope = self.scope
-        return bool(await self.journal.run(lambda book: book.open_calls(scope.base_url, scope.mode), reach=READING))
+        return await self.journal.run(lambda book: book.open_keys(self.scope), reach=READING)

@@ -125,6 +125,12 @@ class Book(Transaction):
         """
         return self._all("open_calls", {"base_url": base_url, "mode": mode})
 
+    def open_keys(self, scope: Scope) -> set[str]:
+        """
+        The keys under which `find_key` finds a call whose outcome is to be found out.
+        """
+        return {row["key"] for row in self._run("open_keys", scope._asdict())}
+
     def customer_of(self, transaction_id: str, scope: Scope) -> str | None:
         """
         The customer of the call that made an entry.

@@ -76,6 +76,14 @@ SELECT * FROM calls WHERE reference = :reference ORDER BY created_at, id
 SELECT * FROM calls
 WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode ORDER BY created_at, id
 
+-- open_keys:
+-- The keys under which calls are found whose outcome is to be found out: their own, and those that joined one.
+SELECT key FROM calls
+WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode AND account = :account
+UNION SELECT joined.key FROM calls JOIN joined USING (base_url, mode, account)
+WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode AND account = :account
+    AND first_key = calls.key
+
 -- any_call:
 -- Whether the table can be read.
 SELECT 1 FROM calls LIMIT 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ocp_stripe_balance._journal.records import Record
 
-METADATA = "metadata."
+_METADATA = "metadata."
 _PARTS: dict[str, Callable[[Record], str | None]] = {
     "user": lambda record: record.intent.caller.user,
     "agent_type": lambda record: record.intent.caller.agent_type,
@@ -87,11 +87,11 @@ class Sums:
 
 
 def _part(name: str) -> Callable[[Record], str | None]:
-    if name.startswith(METADATA) and len(name) > len(METADATA):
-        key = name[len(METADATA) :]
+    if name.startswith(_METADATA) and len(name) > len(_METADATA):
+        key = name[len(_METADATA) :]
         return lambda record: (json.loads(record.intent.arguments).get("metadata") or {}).get(key)
     if name not in _PARTS:
         near = nearest(name, _PARTS)
-        hint = f"did you mean {near[0]}?" if near else f"pass one of {', '.join(_PARTS)}, or {METADATA}NAME"
+        hint = f"did you mean {near[0]}?" if near else f"pass one of {', '.join(_PARTS)}, or {_METADATA}NAME"
         raise InvalidParametersError([Problem(path="by", message=f"{shown(name)} is nothing to add up by", hint=hint)])
     return _PARTS[name]

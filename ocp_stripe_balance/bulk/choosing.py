@@ -85,15 +85,15 @@ def _new(target: Path) -> Iterator[Any]:
     """
     try:
         target.touch(mode=0o600, exist_ok=False)
+        try:
+            with target.open("w", encoding="utf-8", newline="") as file:
+                yield csv.writer(file, lineterminator="\n")
+        except BaseException:
+            target.unlink()
+            raise
     except OSError as error:
         hint = "Name a file that is not there yet, in a folder that is."
         raise NotSentError(f"No list was made at {target}: {error.strerror or error}.", hint=hint) from None
-    try:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            yield csv.writer(file, lineterminator="\n")
-    except BaseException:
-        target.unlink()
-        raise
 
 
 async def _meant(api: StripeAPI, where: Where) -> AsyncGenerator[dict[str, Any], None]:

@@ -62,6 +62,23 @@ class Status:
     taken_back: int = 0
     """How many of those that succeeded were taken back."""
 
+    @property
+    def left(self) -> int:
+        """
+        How many rows another run may still pay.
+        """
+        return self.rows.total() - self.rows["succeeded"] - self.rows["rejected"]
+
+    def sums(self, became: Became) -> str:
+        """
+        How much the rows are together that became that, in words.
+        """
+        return ", ".join(
+            f"{direction} {money.to_text(amount, currency)}"
+            for (outcome, direction, currency), amount in sorted(self.amounts.items())
+            if outcome == became
+        )
+
     def add(self, standing: Standing) -> None:
         """
         One more row.

@@ -140,7 +140,8 @@ class Run:
         """Keys of rows that did not succeed in this run."""
         self._tasks: dict[asyncio.Task[RowResult], asyncio.Event] = {}
         self._not_before = 0.0
-        self._has_others = False
+        self._others = set[int]()
+        """Blocks that are left to other processes, by their number."""
 
     @property
     def waits_s(self) -> float:
@@ -158,8 +159,6 @@ class Run:
         """
         try:
             for wanted, waits in ((_is_open, False), (self._is_due, True), (_is_open, True)):
-                if wanted is _is_open and not await self._many.has_open():
-                    continue
                 async for result in self._sweep(wanted, waits=waits):
                     yield result
         except asyncio.CancelledError:
@@ -176,9 +175,10 @@ class Run:
         """
         Make the calls of all rows that are *wanted*; where it *waits*, until other processes are at none of them.
         """
+        among = None
         while self.stopped is None:
-            self._has_others = False
-            async with contextlib.aclosing(self._rows_that_are(wanted)) as rows:
+            self._others = set()
+            async with contextlib.aclosing(self._rows_that_are(wanted, among)) as rows:
                 async for row in rows:
                     while len(self._tasks) >= self._in_flight:
                         for result in await self._some():
@@ -188,15 +188,25 @@ class Run:
             while self._tasks:
                 for result in await self._some():
                     yield result
-            if not (waits and self._has_others):
+            if not (waits and self._others):
                 return
+            among = self._others
             await asyncio.sleep(_OTHERS_S)
 
-    async def _rows_that_are(self, wanted: Callable[[OnRecord], bool]) -> AsyncGenerator[PlannedRow, None]:
-        for block in self.plan.blocks():
-            found = await self._many.look_up([row.key for row in block], with_decisions=self._only_failed)
+    async def _rows_that_are(
+        self, wanted: Callable[[OnRecord], bool], among: set[int] | None
+    ) -> AsyncGenerator[PlannedRow, None]:
+        open_keys = await self._many.open_keys() if wanted is _is_open else None
+        if open_keys == set():
+            return
+        for number, block in enumerate(self.plan.blocks()):
+            keys = [row.key for row in block]
+            # Most of a plan has ended, and is not looked up one by one again.
+            if (among is not None and number not in among) or (open_keys is not None and open_keys.isdisjoint(keys)):
+                continue
+            found = await self._many.look_up(keys, with_decisions=self._only_failed)
             if any(self._is_others(each) for each in found):
-                self._has_others = True
+                self._others.add(number)
                 continue
             for row, on_record in zip(block, found, strict=True):
                 if wanted(on_record) and row.key not in self._tried:

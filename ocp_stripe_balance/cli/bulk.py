@@ -219,7 +219,7 @@ async def run_plan(
     ctx.obj.flush()
     if run.stopped:
         say(f"Stopped: {run.stopped.rstrip('.')}.")
-    if after.rows.total() > after.rows["succeeded"] + after.rows["rejected"]:
+    if after.left:
         say("To go on: the same command again. What is paid is not paid again.")
     return _exit_code(after, run)
 
@@ -280,7 +280,7 @@ async def _follow(run: "BulkRun", before: "Status") -> None:
     """
     Wait for all results, with a bar that says how many there are, how much was moved, and what failed.
     """
-    moved, left = Counter[str](), before.rows.total() - before.rows["succeeded"] - before.rows["rejected"]
+    moved = Counter[str]()
 
     def words() -> str:
         said = [money.effect(amount, currency) for currency, amount in moved.items() if amount]
@@ -292,7 +292,7 @@ async def _follow(run: "BulkRun", before: "Status") -> None:
         async for result in run:
             if result.outcome == "succeeded":
                 moved[result.row.moved.currency] += result.row.moved.amount
-            show_done(run.done.total(), left)
+            show_done(run.done.total(), before.left)
 
 
 def _tell_plan(run: Run, made: "Plan", lasts: float | None) -> None:
@@ -328,12 +328,7 @@ def _tell_status(run: Run, made: "Plan", found: "Status", ran: "BulkRun | None" 
         return
     show_fact("plan", f"{made.path}, {made.number:,} rows")
     for became, number in sorted(found.rows.items()):
-        sums = [
-            f"{direction} {money.to_text(amount, currency)}"
-            for (outcome, direction, currency), amount in sorted(found.amounts.items())
-            if outcome == became
-        ]
-        show_fact(became.replace("_", " "), f"{number:,} ({', '.join(sums)})")
+        show_fact(became.replace("_", " "), f"{number:,} ({found.sums(became)})")
     if found.taken_back:
         show_fact("taken back", f"{found.taken_back:,} of those that succeeded")
 

@@ -149,5 +149,4 @@ async def _is_waiting(agent: OCPAgent, ticket: Ticket) -> bool:
         task = asyncio.current_task()
         if isinstance(error, OutcomeUnknownError) and task is not None and task.cancelling():
             raise asyncio.CancelledError from error  # it may have been sent, and so was told in place of the end
-        return False
     return False

@@ -248,6 +248,18 @@ def broken(place: Place) -> Iterator[None]:
 
 
 @ON_BOTH
+async def test_open_calls_are_found_by_their_keys_and_by_those_that_joined_them(place: Place) -> None:
+    journal, scope = Journal(place), draft("first").intent.scope
+    ready = await admit(journal, draft("first", reference="r"))
+    await admit(journal, draft("joined", reference="r"))
+    await admit(journal, draft("elsewhere", mode="live"))
+    assert {"first", "joined"} == await journal.run(lambda book: book.open_keys(scope))
+    await settle(journal, ready.record, State.SUCCEEDED)
+    assert set() == await journal.run(lambda book: book.open_keys(scope))
+    await journal.aclose()
+
+
+@ON_BOTH
 async def test_an_outcome_that_cannot_be_recorded_is_still_told(place: Place) -> None:
     """The journal breaks after the request left: the success is a success, with a warning."""
 

@@ -4,8 +4,9 @@ Lists of the customers for whom something holds.
 
 from __future__ import annotations
 
+import errno
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import UNGUARDED, client, connect
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 FIVE = Money(500, "usd")
 
 
-def bulk_of(stripe: Sandbox) -> Bulk:
-    return Bulk(Settings(api_key=stripe.api_key, api_base=stripe.url, rate_limit="off", **UNGUARDED))
+def bulk_of(stripe: Sandbox, **more: Any) -> Bulk:
+    return Bulk(Settings(api_key=stripe.api_key, api_base=stripe.url, rate_limit="off", **UNGUARDED), **more)
 
 
 async def made(stripe: Sandbox, **metadata: str) -> str:
@@ -65,3 +66,14 @@ async def test_customers_are_chosen_by_when_they_were_made(stripe: Sandbox, tmp_
         assert 1 == (await bulk.choose(target, FIVE, Where(since=now - 60, before=now + 60))).number
         with pytest.raises(NotSentError, match="File exists"):
             await bulk.choose(target, FIVE)
+
+
+async def test_list_that_cannot_be_written_to_its_end_is_not_there(stripe: Sandbox, tmp_path: Path) -> None:
+    def full(_number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stripe.create_customer()
+    async with bulk_of(stripe, progress=full) as bulk:
+        with pytest.raises(NotSentError, match=r"No list was made at .*: No space left on device"):
+            await bulk.choose(tmp_path / "chosen.csv", FIVE)
+    assert [] == list(tmp_path.glob("chosen*"))

@@ -15,6 +15,7 @@ import pytest
 from helpers import UNGUARDED, connect, draft, ledger
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
+from ocp_stripe_balance._calls.many import Many
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.bulk import Bulk, Common, Plan, open_plan, running
@@ -25,9 +26,10 @@ from ocp_stripe_balance.bulk.running import Rows
 from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from ocp_stripe_balance._calls.many import OnRecord
     from ocp_stripe_balance.bulk import Run
     from ocp_stripe_balance.models import Answer, Proposal
     from ocp_stripe_balance.sandbox import Sandbox
@@ -117,14 +119,45 @@ async def test_what_is_open_is_found_out_first_and_under_its_own_key(desk: Desk)
     assert [[-500]] * 5 == await desk.paid()
 
 
-async def test_rows_that_another_process_is_at_keep_no_others_waiting(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those around them are left to it, and looked at again at the end."""
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """
+    The keys that were looked up together, of blocks of two rows.
+    """
+    found: list[Sequence[str]] = []
+    real = Many.look_up
+
+    async def look_up(many: Many, keys: Sequence[str], **more: bool) -> list[OnRecord]:
+        found.append(keys)
+        return await real(many, keys, **more)
+
+    monkeypatch.setattr(Many, "look_up", look_up)
     monkeypatch.setattr(plans, "BLOCK", 2)
+    return found
+
+
+async def test_rows_are_looked_up_for_what_is_open_only_where_something_is(
+    desk: Desk, looked_up: list[Sequence[str]]
+) -> None:
+    plan = await desk.plan()
+    await desk.run(plan)
+    first, second, third = [[row.key for row in block] for block in plan.blocks()]
+    looked_up.clear()
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute("UPDATE calls SET state = 'unknown', is_final = 0 WHERE key = ?", third)
+    assert {"succeeded": 1} == dict((await desk.run(plan)).done)
+    assert [third, first, second, third] == looked_up
+    assert [[-500]] * 5 == await desk.paid()
+
+
+async def test_rows_that_another_process_is_at_keep_no_others_waiting(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, looked_up: list[Sequence[str]]
+) -> None:
+    """Those around them are left to it, and looked at again at the end; no others are."""
     monkeypatch.setattr(running, "_OTHERS_S", 0)
     plan = await desk.plan()
     await desk.run(plan, limit=1)
+    looked_up.clear()
     under_way = "UPDATE calls SET state = ?, owner = 'other', lease_until = ?"
     with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
         db.execute(under_way, ("sending", 1e11))
@@ -134,6 +167,9 @@ async def test_rows_that_another_process_is_at_keep_no_others_waiting(
         with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
             db.execute(f"{under_way} WHERE state = 'sending'", ("succeeded", 0))
         assert desk.customers[1:2] == [result.row.customer async for result in results]
+    first, *others = [[row.key for row in block] for block in plan.blocks()]
+    assert [1, 1] == [looked_up.count(keys) for keys in others]
+    assert 3 <= looked_up.count(first)
     assert [[-500]] * 5 == await desk.paid()
 
 

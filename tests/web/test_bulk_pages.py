@@ -175,7 +175,8 @@ async def test_mistakes_are_told_and_what_others_wrote_is_not_obeyed(desk: Desk,
     assert "set \u201cSeparator\u201d to ';' in the form" in parted  # what is an option on the command line
     assert "--" not in parted
     good = f"customer,amount\n{desk.stripe.create_customer()},1.00\n"
-    await desk.page(fine := await desk.planned(good, reference=HOSTILE, description=HOSTILE))
+    fine = await desk.planned(good, reference=f"\0{HOSTILE}", description=HOSTILE)
+    assert "1 entry: credit 1.00 usd" in await desk.page(fine)  # but for what no journal can hold
     raw = "".join([(await desk.browser.get(each)).text for each in (path, fine, f"{fine}/run", "/console/bulk")])
     assert "<script>alert" not in raw
     assert HOSTILE in html.unescape(raw)
@@ -243,7 +244,8 @@ async def test_who_only_sees_plans_changes_nothing(desk: Desk) -> None:
     async with desk.site.browser() as browser:
         await browser.sign_in("seer")
         other = Desk(desk.site, browser, desk.stripe)
-        assert "to do 1" in await other.page(path)
+        page = await other.page(path)
+        assert [True, True, False] == [each in page for each in ("to do 1", "Report (CSV)", "Run\u2026")]
         assert 403 == (await browser.get(f"{path}/run")).status_code
         for each in ("run", "stop", "reverse"):
             assert 403 == (await other.post(f"{path}/{each}")).status_code

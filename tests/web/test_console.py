@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("argon2")
 from comers import Browser, Site, console
 from helpers import ledger
-from places import ON_BOTH
+from places import ON_BOTH, look
 from terminal import at_terminal
 
 from ocp_stripe_balance import ApprovalRequiredError, OCPAgent
@@ -259,7 +259,7 @@ async def test_calls_are_found_a_page_at_a_time(
 
 
 async def test_an_entry_is_reversed_once_and_an_open_call_found_out(
-    site: Site, ada: Browser, customer: str, stripe: Sandbox
+    site: Site, ada: Browser, customer: str, stripe: Sandbox, place: Place
 ) -> None:
     async with OCPAgent("support", "bot", settings=site.gateway.settings, journal=site.gateway.journal) as agent:
         entry = (await agent.credit(customer, "5.00", "usd", reference="ticket-1")).data["id"]
@@ -280,7 +280,11 @@ async def test_an_entry_is_reversed_once_and_an_open_call_found_out(
             await agent.credit(customer, "6.00", "usd", reference="ticket-2", idempotency_key="lost")
     stripe.faults.clear()
     assert "Money may have moved" in (await ada.get("/console/calls/lost")).text
-    assert "1 call is open" in (await ada.get("/console/calls")).text
+    with look(place) as db:  # as where its process was killed
+        db.execute("UPDATE calls SET state = 'sending' WHERE key = 'lost'")
+    which = re.search('1 call is open.*href="([^"]+)">See which', (await ada.get("/console/calls")).text)
+    assert which is not None
+    assert "/console/calls/lost" in (await ada.get(which[1])).text
     assert "it succeeded" in (await post(ada, "/reconcile")).text
     assert "Succeeded" in (await ada.get("/console/calls/lost")).text
     assert "The outcome is known" in (await ada.get("/console/resume?key=lost")).text

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from starlette.background import BackgroundTask
@@ -21,6 +21,7 @@ from ocp_stripe_balance.bulk.planning import total_of
 from ocp_stripe_balance.errors import ApprovalRequiredError, InvalidParametersError, NotSentError, Problem
 from ocp_stripe_balance.web.access.guard import signed_in
 from ocp_stripe_balance.web.access.person import Role
+from ocp_stripe_balance.web.console import forms
 from ocp_stripe_balance.web.console.pages import problem, render
 from ocp_stripe_balance.web.console.plans import Asked
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _PATH = "/console/bulk"
 _BACK = {"back": _PATH, "back_text": "Back to the plans"}
+_LONGEST_FIELD = 30_000  # metadata has 50 keys at most
 _AGAIN_S = 2  # before a page asks how far the work is
 _SEPARATORS = {"": None, "comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 
@@ -139,7 +141,7 @@ async def _one(request: Request, kept: Kept) -> Response:
         "counts": _counts(counted[0]) if counted else None,
         "counted_at": counted[1] if counted else None,
         "may_reverse": counted is not None and "asked" in kept.facts and counted[0].rows["succeeded"] > 0,
-        "is_done": counted is not None and plan is not None and _is_done(counted[0]),
+        "is_done": counted is not None and plan is not None and not counted[0].left,
     }
     page = render(request, "bulk/one.html", **facts)
     if work is not None and work.is_under_way:
@@ -274,11 +276,7 @@ def _asked(form: FormData) -> Asked:
     Raises:
         InvalidParametersError: it says something that cannot be.
     """
-
-    def said(name: str) -> str:
-        value = form.get(name)
-        return value.strip() if isinstance(value, str) else ""
-
+    said = partial(forms.text, form, most=_LONGEST_FIELD)
     number = said("expect_count")
     if number and not number.isdecimal():
         raise _wrong("how many rows", f"{number!r} is no number", "write such as 3000")
@@ -383,21 +381,9 @@ def _work(work: Work, plan: Plan | None) -> dict[str, Any]:
 
 def _counts(status: Status) -> list[dict[str, str]]:
     return [
-        {
-            "became": became,
-            "number": f"{number:,}",
-            "sums": ", ".join(
-                f"{direction} {money.to_text(amount, currency)}"
-                for (outcome, direction, currency), amount in sorted(status.amounts.items())
-                if outcome == became
-            ),
-        }
+        {"became": became, "number": f"{number:,}", "sums": status.sums(became)}
         for became, number in sorted(status.rows.items())
     ]
-
-
-def _is_done(status: Status) -> bool:
-    return status.rows.total() == status.rows["succeeded"] + status.rows["rejected"]
 
 
 def _state(plans: Plans, kept: Kept) -> str:
@@ -411,4 +397,4 @@ def _state(plans: Plans, kept: Kept) -> str:
         return "has mistakes" if kept.trouble else "not planned"
     if counted is None:
         return "planned"
-    return "done" if _is_done(counted[0]) else f"{counted[0].rows['succeeded']:,} of {counted[0].rows.total():,} paid"
+    return "done" if not counted[0].left else f"{counted[0].rows['succeeded']:,} of {counted[0].rows.total():,} paid"

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import StreamingResponse
 
+from ocp_stripe_balance._calls.admission import MAX_RESEND_AGE_S
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._journal import is_alive
 from ocp_stripe_balance._journal.pages import Wanted
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 _PAGE, _EXPORT_PAGE, _MOST_EXPORTED = 50, 500, 50_000
 _MOST_OPEN = 100
-_RESUMABLE_S = 23 * 3600.0
 _COLUMNS = (
     "time", "state", "customer", "direction", "amount", "currency", "reference", "entry", "asked_by", "agent_type",
     "attempts", "note", "mode", "account", "key",
@@ -283,7 +283,7 @@ def _acts(record: Record, reversal: Record | None) -> Iterator[tuple[str, str]]:
     """
     if record.state.is_open and not is_alive(record, time.time()):
         yield "/console/reconcile", "Find out at Stripe…"
-        if time.time() - record.created_at < _RESUMABLE_S:
+        if time.time() - record.created_at < MAX_RESEND_AGE_S:
             yield f"/console/resume?{urlencode({'key': record.key})}", "Send it again…"
     is_reversible = record.transaction_id and record.intent.money and record.intent.key.origin != "reversal"
     if record.state is State.SUCCEEDED and is_reversible and reversal is None:
