@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._calls import voting
-from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, State
+from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._journal import (
     READING,
@@ -29,6 +29,7 @@ from ocp_stripe_balance._journal import (
     Record,
     WrongTotal,
     back_up,
+    call_of_total,
     has_journal,
     most_used,
 )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
+    from ocp_stripe_balance._domain import Intent, Money
     from ocp_stripe_balance._journal import Book
     from ocp_stripe_balance._journal.copying import Proof
     from ocp_stripe_balance._journal.inspection import Server
@@ -180,8 +182,8 @@ class BackOffice:
         Raises:
             NotSentError: there is none, or several that ask for different things.
         """
-        proposals = await self.proposals()
-        found = [each for each in proposals if each.id == name] or [each for each in proposals if each.key == name]
+        of_id = await self.pages.proposal(name)
+        found = (await self.pages.told(name)).proposals if of_id is None else [of_id]
         if not found:
             hint = "'ocp-stripe-balance approvals list --all' shows the proposals there are."
             raise NotSentError(f"The journal has no proposal {name}.", hint=hint)
@@ -331,12 +333,9 @@ class BackOffice:
         policy, scope = self.settings.policy_in_force, self._api().scope
 
         def whose(book: Book, budget: Budget, moved: Money) -> Iterator[Intent]:
-            found = most_used(book, scope, (budget.per, budget.window), moved, number)
-            for name in found if budget.per != "all" else [""]:
-                named = {budget.per: name}
-                caller = Caller(named.get("context", ""), named.get("agent_type", ""), named.get("user") or None)
-                customer = named.get("customer")
-                yield Intent(scope, caller, Key("", Origin.DRAWN), CREATE, customer, moved, None, "{}")
+            is_all = budget.per == "all"
+            found = [""] if is_all else most_used(book, scope, (budget.per, budget.window), moved, number)
+            return (call_of_total(budget.per, each, scope, moved) for each in found)
 
         def work(book: Book) -> list[BudgetUsed]:
             now = self._journal.now()

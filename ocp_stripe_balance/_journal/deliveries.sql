@@ -51,8 +51,8 @@ UPDATE deliveries SET state = :state, next_at = :until, status = :status, note =
 WHERE number = :number AND attempts = :attempts
 
 -- standing:
--- How many are in which state, of each endpoint.
-SELECT endpoint, state, COUNT(*) AS number, MAX(at) AS at FROM deliveries WHERE state != 'untold' GROUP BY 1, 2
+-- How many are in which state, of one endpoint.
+SELECT state, COUNT(*) FROM deliveries WHERE endpoint = :endpoint GROUP BY 1
 
 -- last_failure:
 -- What was wrong the last time that something did not arrive.

@@ -113,7 +113,9 @@ class Pages:
         What else moved for the customer of a proposal since a time, or may have, newest first.
         """
         values = {"customer": proposal.customer, "since": since, "key": proposal.key, "number": number}
-        return await self._journal.run(lambda book: [record_of(row) for row in _rows(book, "alike", values)])
+        return await self._journal.run(
+            lambda book: [record_of(row) for row in _rows(book, "alike", values)], reach=READING
+        )
 
     async def waiting(self, number: int) -> tuple[list[Proposal], int]:
         """
