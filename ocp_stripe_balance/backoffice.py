@@ -137,16 +137,15 @@ class BackOffice:
             InvalidParametersError: nothing can be added up by that.
         """
 
-        async def page(after: int) -> list[tuple[int, Record]]:
-            return await self._journal.run(
-                lambda book: book.moved(after, _PAGE, since=since, before=before), reach=READING
-            )
+        async def page(since: float, after: int) -> list[tuple[int, Record]]:
+            return await self._journal.run(lambda book: book.moved(since, after, before, _PAGE), reach=READING)
 
-        sums, found = Sums(by), await page(0)
+        sums, found = Sums(by), await page(since, 0)
         while found:
             for _, record in found:
                 sums.add(record)
-            found = await page(found[-1][0])
+            number, last = found[-1]
+            found = await page(last.spent_at, number)
         return sums.found()
 
     async def call(self, key: str) -> tuple[list[Record], list[Decision]]:
