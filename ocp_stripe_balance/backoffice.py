@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ocp_stripe_balance._calls import voting
-from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, State
+from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._host.contract import AgentContext, APIOptions, SharedJournal
 from ocp_stripe_balance._journal import (
     READING,
@@ -29,6 +29,7 @@ from ocp_stripe_balance._journal import (
     Record,
     WrongTotal,
     back_up,
+    call_of_total,
     has_journal,
     most_used,
 )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
+    from ocp_stripe_balance._domain import Intent, Money
     from ocp_stripe_balance._journal import Book
     from ocp_stripe_balance._journal.copying import Proof
     from ocp_stripe_balance._journal.inspection import Server
@@ -135,16 +137,15 @@ class BackOffice:
             InvalidParametersError: nothing can be added up by that.
         """
 
-        async def page(after: int) -> list[tuple[int, Record]]:
-            return await self._journal.run(
-                lambda book: book.moved(after, _PAGE, since=since, before=before), reach=READING
-            )
+        async def page(since: float, after: int) -> list[tuple[int, Record]]:
+            return await self._journal.run(lambda book: book.moved(since, after, before, _PAGE), reach=READING)
 
-        sums, found = Sums(by), await page(0)
+        sums, found = Sums(by), await page(since, 0)
         while found:
             for _, record in found:
                 sums.add(record)
-            found = await page(found[-1][0])
+            number, last = found[-1]
+            found = await page(last.spent_at, number)
         return sums.found()
 
     async def call(self, key: str) -> tuple[list[Record], list[Decision]]:
@@ -180,8 +181,8 @@ class BackOffice:
         Raises:
             NotSentError: there is none, or several that ask for different things.
         """
-        proposals = await self.proposals()
-        found = [each for each in proposals if each.id == name] or [each for each in proposals if each.key == name]
+        of_id = await self.pages.proposal(name)
+        found = (await self.pages.told(name)).proposals if of_id is None else [of_id]
         if not found:
             hint = "'ocp-stripe-balance approvals list --all' shows the proposals there are."
             raise NotSentError(f"The journal has no proposal {name}.", hint=hint)
@@ -331,12 +332,9 @@ class BackOffice:
         policy, scope = self.settings.policy_in_force, self._api().scope
 
         def whose(book: Book, budget: Budget, moved: Money) -> Iterator[Intent]:
-            found = most_used(book, scope, (budget.per, budget.window), moved, number)
-            for name in found if budget.per != "all" else [""]:
-                named = {budget.per: name}
-                caller = Caller(named.get("context", ""), named.get("agent_type", ""), named.get("user") or None)
-                customer = named.get("customer")
-                yield Intent(scope, caller, Key("", Origin.DRAWN), CREATE, customer, moved, None, "{}")
+            is_all = budget.per == "all"
+            found = [""] if is_all else most_used(book, scope, (budget.per, budget.window), moved, number)
+            return (call_of_total(budget.per, each, scope, moved) for each in found)
 
         def work(book: Book) -> list[BudgetUsed]:
             now = self._journal.now()

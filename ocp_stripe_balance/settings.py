@@ -190,9 +190,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_issuer(cls, value: str | None) -> str | None:
         if value is not None:  # compared letter by letter, so nothing is mended
-            is_https, is_here = value.startswith("https://"), value.startswith("http://")
-            is_here = is_here and is_loopback(urlsplit(value).hostname or "")
-            if not re.fullmatch(r"\w+://[A-Za-z0-9.:\[\]_-]+[A-Za-z0-9._~/-]*", value) or not (is_https or is_here):
+            is_plain = re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+[A-Za-z0-9._~/-]*", value)
+            if not is_plain or not (value.startswith("https:") or is_loopback(urlsplit(value).hostname or "")):
                 msg = "an issuer is an https:// address (http:// to loopback) without user, query and fragment"
                 raise ValueError(msg)
         return value

@@ -220,7 +220,7 @@ class Admission:
         can_read = self._checks_customers and not seen.is_unreadable and not seen.is_enough
         if can_read and intent.money is not None and seen.customer is None:
             return CustomerWanted(intent)
-        who, rule = ("policy", "every rule") if plan is None else (str(plan.decided_by), plan.rule)
+        who, rule = ("policy", "every rule") if plan is None else (voting.names(plan), plan.rule)
         approval = call.approval
         if approval is not None and now < approval.proposal.expires_at:
             wanting = self._wanting(book, approval, finding, now)
@@ -264,17 +264,9 @@ class Admission:
         """
         The proposal that stands for the call: approved by as many people as the policy wants now, or waiting.
         """
-        is_approved = proposal is not None and _is_approved(proposal, record, now)
-        if proposal is None or (proposal.state != "waiting" and not is_approved):
+        if proposal is None or not (proposal.state == "waiting" or _is_approved(proposal, record, now)):
             return None
-        asked = voting.counted(self.policy, proposal, finding.rule)
-        if is_approved and voting.is_enough(asked):
-            return asked
-        if is_approved:
-            return voting.ask_again(book, asked, finding, now)
-        if asked.needed != proposal.needed:
-            book.reopen(asked)
-        return asked
+        return voting.standing(book, self.policy, proposal, finding, now)
 
     def _verdict(
         self, book: Book, call: Call, seen: SeenCustomer, past: Past

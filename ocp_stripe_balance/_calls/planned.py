@@ -115,16 +115,10 @@ class Plans:
                 return Refused(intent_of(proposal), unnamed)
             book.propose(proposal)
             return Waiting(proposal, finding, is_new=True)
-        counted = voting.counted(self._policy, proposal, finding.rule)
-        if proposal.state == "approved" and voting.is_enough(counted):
-            return None
         if proposal.state == "denied":
             return Refused(intent_of(proposal), denied(str(proposal.decided_by), proposal.reason or ""))
-        if proposal.state == "approved":
-            counted = voting.ask_again(book, counted, finding, now)
-        elif proposal.needed != counted.needed:
-            book.reopen(counted)
-        return Waiting(counted, finding)
+        asked = voting.standing(book, self._policy, proposal, finding, now)
+        return None if asked.state == "approved" else Waiting(asked, finding)
 
     def _proposed(self, question: Question, finding: Finding, scope: Scope, caller: Caller, now: float) -> Proposal:
         amount, currency = question.totals[0] if len(question.totals) == 1 else (0, "")

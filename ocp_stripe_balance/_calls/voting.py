@@ -50,6 +50,20 @@ def counted(policy: Policy, proposal: Proposal, rule: str) -> Proposal:
     return replace(proposal, approvals=tuple(votes), needed=needed(policy, proposal, rule))
 
 
+def standing(book: Book, policy: Policy, proposal: Proposal, finding: Finding, now: float) -> Proposal:
+    """
+    A proposal that waits or was approved, as it is `counted`; it waits again where fewer say yes now than are needed.
+    """
+    asked, is_approved = counted(policy, proposal, finding.rule), proposal.state != "waiting"
+    if is_approved and not is_enough(asked):
+        book.reopen(asked)
+        book.note(intent_of(asked), "asked", now, rule=finding.rule, reason=finding.words().message)
+        return replace(asked, state="waiting", decided_at=None, decided_by=None, reason=None)
+    if not is_approved and asked.needed != proposal.needed:
+        book.reopen(asked)
+    return asked
+
+
 def is_enough(proposal: Proposal, more: int = 0) -> bool:
     """
     Whether enough people have said yes, or have with some *more*; of a proposal as it is `counted`.
@@ -87,15 +101,6 @@ def vote(book: Book, policy: Policy, answer: Answer, now: float) -> Proposal | F
         book.vote(proposal, answer, now)
         book.reopen(proposal)
     return book.proposal(answer.proposal_id, now)
-
-
-def ask_again(book: Book, proposal: Proposal, finding: Finding, now: float) -> Proposal:
-    """
-    A proposal that was approved, and waits again, because fewer people's yes counts now than is needed.
-    """
-    book.reopen(proposal)
-    book.note(intent_of(proposal), "asked", now, rule=finding.rule, reason=finding.words().message)
-    return replace(proposal, state="waiting", decided_at=None, decided_by=None, reason=None)
 
 
 def refusal(stop: Finding, proposal_id: str) -> PolicyRefusedError:

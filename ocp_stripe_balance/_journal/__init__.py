@@ -18,7 +18,7 @@ from ocp_stripe_balance._journal.file import has_journal
 from ocp_stripe_balance._journal.journal import Journal, Written, back_up
 from ocp_stripe_balance._journal.lease import is_alive
 from ocp_stripe_balance._journal.pages import Pages, most_used
-from ocp_stripe_balance._journal.past import Past
+from ocp_stripe_balance._journal.past import Past, call_of_total
 from ocp_stripe_balance._journal.records import Decision, Lease, Record, intent_of
 from ocp_stripe_balance._journal.totals import WrongTotal
 
@@ -35,6 +35,7 @@ __all__ = [
     "Written",
     "WrongTotal",
     "back_up",
+    "call_of_total",
     "has_journal",
     "intent_of",
     "is_alive",

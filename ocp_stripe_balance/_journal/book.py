@@ -106,11 +106,13 @@ class Book(Transaction):
         names = {f"state_{number}": wanted[min(number, len(wanted) - 1)] for number in range(len(State))}
         return self._all("calls", {"since": since, "customer": customer, **names})
 
-    def moved(self, after: int, number: int, *, since: float, before: float) -> list[tuple[int, Record]]:
+    def moved(self, since: float, after: int, before: float, number: int) -> list[tuple[int, Record]]:
         """
-        Calls that moved money within a time, some at once, each with its number in the journal; those *after* one.
+        Calls that moved money within a time, some at once, oldest first, each with its number in the journal.
+
+        Of those that moved at *since*, the ones after a number.
         """
-        values = {"row": after, "number": number, "since": since, "before": before}
+        values = {"since": since, "row": after, "before": before, "number": number}
         return [(row["id"], record_of(row)) for row in self._run("moved", values)]
 
     def calls_of(self, what: Literal["key", "customer", "reference"], value: str) -> list[Record]:

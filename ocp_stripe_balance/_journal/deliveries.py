@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ocp_stripe_balance._domain import Caller, Intent, Key, Money, Origin, Scope
+from ocp_stripe_balance._domain import Scope
 from ocp_stripe_balance._journal.database import Reach
-from ocp_stripe_balance._journal.past import Past
+from ocp_stripe_balance._journal.past import Past, call_of_total
 from ocp_stripe_balance._journal.records import decision_of, proposal_of, record_of
 from ocp_stripe_balance._journal.statements import statements
 
 if TYPE_CHECKING:
+    from ocp_stripe_balance._domain import Money
     from ocp_stripe_balance._journal.book import Book
     from ocp_stripe_balance._journal.database import Cursor
     from ocp_stripe_balance._journal.records import Decision, Record
@@ -84,9 +85,8 @@ class Deliveries:
         The first hundred decisions that an endpoint was not told of, each with the name of the event and its proposal.
         """
         values = {"endpoint": endpoint, "since": since, "number": AT_ONCE}
-        rows = self._run("news_of_decisions", values).fetchall()
-        news = [(f"decision {row['number']}", decision_of(row)) for row in rows]
-        return [(name, decision, self._proposal_then(decision)) for name, decision in news]
+        found = [(row["number"], decision_of(row)) for row in self._run("news_of_decisions", values).fetchall()]
+        return [(f"decision {number}", decision, self._proposal_then(decision)) for number, decision in found]
 
     def news_of_calls(self, endpoint: str, since: float) -> list[tuple[str, Record]]:
         """
@@ -110,7 +110,7 @@ class Deliveries:
         }
         found = []
         for whose, *scope in self._run("nearly_spent", values).fetchall():
-            intent = _anybodys(per, whose, Scope(*scope), least)
+            intent = call_of_total(per, whose, Scope(*scope), least)
             spent = Past(self._book.db, intent, self._now).spent(per, window_s)
             if spent >= abs(least.amount):
                 found.append(Spent(whose, intent.scope, spent))
@@ -145,7 +145,7 @@ class Deliveries:
         """
         How it stands with what an endpoint is told.
         """
-        counts = {row["state"]: row["number"] for row in self._run("standing", {"endpoint": endpoint})}
+        counts = dict(self._run("standing", {"endpoint": endpoint}))
         row = self._run("last_failure", {"endpoint": endpoint}).fetchone()
         numbers = {state: counts.get(state, 0) for state in ("waiting", "delivered", "given_up")}
         return Standing(**numbers, last_failure=None if row is None else row["note"])
@@ -169,14 +169,3 @@ class Deliveries:
 
     def _run(self, name: str, values: dict[str, Any]) -> Cursor:
         return self._book.db.execute(statements("deliveries")[name], values)
-
-
-def _anybodys(per: str, whose: str, scope: Scope, moved: Money) -> Intent:
-    """
-    A call that a total is about.
-    """
-    caller = Caller(
-        whose if per == "context" else "", whose if per == "agent_type" else "", whose if per == "user" else None
-    )
-    customer = whose if per == "customer" else None
-    return Intent(scope, caller, Key("", Origin.DRAWN), "", customer, moved, None, "{}")

@@ -51,8 +51,8 @@ UPDATE deliveries SET state = :state, next_at = :until, status = :status, note =
 WHERE number = :number AND attempts = :attempts AND state = 'waiting'
 
 -- standing:
--- How many of an endpoint are in which state.
-SELECT state, COUNT(*) AS number FROM deliveries WHERE endpoint = :endpoint GROUP BY state
+-- How many are in which state, of one endpoint.
+SELECT state, COUNT(*) FROM deliveries WHERE endpoint = :endpoint GROUP BY 1
 
 -- last_failure:
 -- What was wrong the last time that something did not arrive.

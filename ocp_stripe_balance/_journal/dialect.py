@@ -18,30 +18,14 @@ _TYPES = {
     ),
     **dict.fromkeys(
         (
-            *(
-                "amount",
-                "attempts",
-                "balance_before",
-                "factor",
-                "least",
-                "most",
-                "needed",
-                "number",
-                "owner_pid",
-                "row",
-            ),
-            *("sign", "status"),
+            *("amount", "attempts", "balance_before", "factor", "least", "most", "needed", "number", "owner_pid"),
+            *("row", "sign", "status"),
         ),
         "bigint",
     ),
     **dict.fromkeys(
         (
-            "has_stated_effect",
-            "is_approved",
-            "is_final",
-            "is_found_later",
-            "is_tagged",
-            "moves_money",
+            *("has_stated_effect", "is_approved", "is_final", "is_found_later", "is_tagged", "moves_money"),
             "with_references",
         ),
         "integer::boolean",

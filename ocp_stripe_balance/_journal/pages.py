@@ -4,6 +4,7 @@ What people look at in the journal, a page at a time: how long it takes does not
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._journal.database import READING
@@ -113,7 +114,9 @@ class Pages:
         What else moved for the customer of a proposal since a time, or may have, newest first.
         """
         values = {"customer": proposal.customer, "since": since, "key": proposal.key, "number": number}
-        return await self._journal.run(lambda book: [record_of(row) for row in _rows(book, "alike", values)])
+        return await self._journal.run(
+            lambda book: [record_of(row) for row in _rows(book, "alike", values)], reach=READING
+        )
 
     async def waiting(self, number: int) -> tuple[list[Proposal], int]:
         """
@@ -123,9 +126,10 @@ class Pages:
         def work(book: Book) -> tuple[list[Proposal], int]:
             now = self._journal.now()
             found = [proposal_of(row) for row in _rows(book, "waiting", {"number": number + 100}).fetchall()]
-            standing = [each for each in (book.unless_expired(each, now) for each in found) if each is not None]
+            standing = (book.unless_expired(each, now) for each in found)
+            shown = list(islice((each for each in standing if each is not None), number))
             (count,) = _rows(book, "how_many_wait").fetchone()
-            return standing[:number], count
+            return shown, count
 
         return await self._journal.run(work, reach=READING)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ocp_stripe_balance._domain import Caller, Intent, Key, Origin
 from ocp_stripe_balance._journal.records import Decision, Record, about, decision_of, proposal_of, record_of
 from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance._journal.totals import CALLS, Totals
@@ -18,7 +19,7 @@ from ocp_stripe_balance._process.once import Once
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ocp_stripe_balance._domain import Intent
+    from ocp_stripe_balance._domain import Money, Scope
     from ocp_stripe_balance._journal.database import Cursor, Database
     from ocp_stripe_balance.models import Proposal
 
@@ -104,9 +105,8 @@ class Past:
         Where too many other calls lie between, it is only the earliest moment at which it may be.
         """
         values = {"per": per, "whose": self._whose(self._intent, per), "since": self.now - window_s}
-        values["number"] = _MAX_WALK
         left, moment = self.spent(per, window_s), self.now
-        rows = self._run("spending", values)
+        rows = self._run("spending", {**values, "number": _MAX_WALK})
         for spent_at, amount in rows:
             if left <= at_most:
                 break
@@ -170,3 +170,12 @@ class Past:
 
     def _run(self, name: str, values: dict[str, Any]) -> Cursor:
         return self._db.execute(statements()[name], {**self._about, **values})
+
+
+def call_of_total(per: str, whose: str, scope: Scope, moved: Money) -> Intent:
+    """
+    A call that the total of that kind counts for *whose*, as the totals have it.
+    """
+    named = {per: whose}
+    caller = Caller(named.get("context", ""), named.get("agent_type", ""), named.get("user") or None)
+    return Intent(scope, caller, Key("", Origin.DRAWN), "", named.get("customer"), moved, None, "{}")

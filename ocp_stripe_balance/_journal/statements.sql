@@ -54,10 +54,11 @@ WHERE created_at >= :since AND state IN (:state_0, :state_1, :state_2, :state_3,
 ORDER BY created_at, id
 
 -- moved:
--- Calls that moved money within a time, some at once, in the order of their numbers.
+-- Calls that moved money within a time, some at once, oldest first.
 SELECT * FROM calls
-WHERE id > :row AND state = 'succeeded' AND moves_money AND spent_at >= :since AND spent_at < :before
-ORDER BY id LIMIT :number
+WHERE moves_money AND state NOT IN ('rejected', 'not_sent') AND state = 'succeeded'
+    AND (spent_at, id) > (:since, :row) AND spent_at < :before
+ORDER BY spent_at, id LIMIT :number
 
 -- calls_of_key:
 -- The calls of that key in every scope, oldest first.

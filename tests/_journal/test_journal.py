@@ -1113,9 +1113,9 @@ async def test_a_decision_of_before_there_were_votes_is_one(path: Path) -> None:
         db.execute(
             "INSERT INTO proposals (id, base_url, mode, account, key, key_origin, tool, customer, moves_money, amount, "
             "currency, context_id, agent_type, arguments, rule, why, asked_at, expires_at, state, decided_at, "
-            "decided_by) VALUES (?, 'b', 'test', '', ?, 'drawn', 't', 'c', 1, -5, 'usd', 'ocp', 'bot', '{}', 'r', 'w', "
-            "1, 9e9, ?, ?, ?)",
-            (f"ap_{number}", f"k{number}", state, by and 2.0, by),
+            "decided_by, reason) VALUES (?, 'b', 'test', '', ?, 'drawn', 't', 'c', 1, -5, 'usd', 'ocp', 'bot', '{}', "
+            "'r', 'w', 1, 9e9, ?, ?, ?, ?)",
+            (f"ap_{number}", f"k{number}", state, by and 2.0, by, by and "fine"),
         )
     db.close()
     journal = Journal(path)
@@ -1123,6 +1123,8 @@ async def test_a_decision_of_before_there_were_votes_is_one(path: Path) -> None:
     await journal.run(lambda book: book.reopen(replace(approved, needed=2)))
     again = await journal.run(lambda book: book.proposal("ap_1", 3.0))
     assert ((), None) == (waiting.approvals, waiting.denial)
+    assert ("approved", 1, None) == (approved.state, approved.needed, approved.denial)
+    assert [("kim", 2.0, "fine")] == [(each.by, each.at, each.reason) for each in approved.approvals]
     assert again is not None
     assert ("waiting", 2, ["kim"]) == (again.state, again.needed, [each.by for each in again.approvals])
     assert denied.denial is not None
@@ -1156,28 +1158,6 @@ async def test_facts_that_were_hidden_in_texts_move_to_columns(path: Path) -> No
     assert "reconciled" == found["rev-ticket-1"].outcome.note
     assert ("somewhere", 77) == found[f"rev-{derived}"].lease[1:3]
     assert None is found["update"].intent.money
-
-
-@pytest.mark.file_only("formats of before")
-async def test_yes_of_before_there_were_votes_is_one_persons(path: Path) -> None:
-    """A file of the format before: who decided is who voted."""
-    db = file_of_format(path, 12)
-    db.execute(
-        "INSERT INTO proposals (id, base_url, mode, account, key, tool, customer, amount, currency, context_id, "
-        "agent_type, arguments, rule, why, asked_at, expires_at, state, decided_at, decided_by, reason) VALUES "
-        "('ap_1', 'b', 'test', '', 'k', 't', 'c', -5, 'usd', 'ocp', '', '{}', 'approval.always', '', 1, 9e9, "
-        "'approved', 2, 'ana', 'fine')"
-    )
-    db.close()
-    journal = Journal(path)
-    (found,) = await journal.run(lambda book: book.proposals(3.0))
-    await journal.aclose()
-    assert ("approved", 1, [("ana", 2.0, "fine")], None) == (
-        found.state,
-        found.needed,
-        [(each.by, each.at, each.reason) for each in found.approvals],
-        found.denial,
-    )
 
 
 async def test_journals_close_and_open_again(place: Place) -> None:

@@ -4,17 +4,23 @@ What was moved, added up by reason, person and period.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import connect
+from places import look
 
 from ocp_stripe_balance import Settings, backoffice
+from ocp_stripe_balance._journal.sqlite import open_database
+from ocp_stripe_balance._journal.statements import statements
 from ocp_stripe_balance._text.plain import local
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.errors import InvalidParametersError, RejectedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from places import Place
 
     from ocp_stripe_balance.sandbox import Sandbox
@@ -51,5 +57,17 @@ async def test_entries_are_added_up_by_what_they_share(
         assert [(month, -800, 3), (month, 400, 1)] == await found("month")
         assert [(-300, 2), (400, 1)] == await found(since=call.spent_at + 1e-6)
         assert [] == await found(before=call.spent_at)
+        with look(Settings(journal=journal).journal_place) as db:
+            db.execute("UPDATE calls SET spent_at = 1")
+        assert [(-800, 3), (400, 1)] == await found(since=1.0, before=2.0)
         with pytest.raises(InvalidParametersError, match="did you mean user"):
             await office.sums(["usr"])
+
+
+@pytest.mark.file_only("plans in SQLite's words")
+def test_a_page_of_what_was_moved_is_found_by_its_time(tmp_path: Path) -> None:
+    """The sums of today read what was moved today, however many calls there are from before."""
+    with contextlib.closing(open_database(tmp_path / "journal")) as db:
+        values = dict.fromkeys(("since", "row", "before", "number"), 1)
+        ((*_, plan),) = db.execute(f"EXPLAIN QUERY PLAN {statements()['moved']}", values)
+    assert "calls_moved (spent_at>? AND spent_at<?)" in plan

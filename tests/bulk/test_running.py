@@ -324,6 +324,8 @@ async def test_sum_of_a_plan_is_what_two_people_decide_on(desk: Desk) -> None:
         assert "ann@host asked for it, and who asks may not approve" == office.objection(found, "ann@host")
         await office.decide(found.approve(by="Cleo"))
     assert {"succeeded": 5} == dict((await desk.run(plan, strict)).done)
+    async with BackOffice(desk.settings) as office:
+        assert {"Bea and Cleo"} == {each.who for each in await office.decisions() if each.decision == "allowed"}
 
 
 async def test_yes_is_for_that_plan_and_not_for_another(desk: Desk) -> None:

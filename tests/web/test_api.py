@@ -239,6 +239,21 @@ async def test_a_token_has_its_own_policy_tools_and_rate(stripe: Sandbox, custom
     assert [401, 201] == [gone.status_code, anew.status_code]
 
 
+@pytest.mark.parametrize(("amount", "status", "effect"), [(-1500, 201, "15.00 usd"), (-2500, 202, "25.00 usd")])
+async def test_a_key_of_another_caller_tells_nothing_of_its_call(
+    stripe: Sandbox, customer: str, amount: int, status: int, effect: str
+) -> None:
+    """Neither of one that was sent nor of one that waits for a person; whose it is, is told what it was."""
+    settings = settings_for(stripe, policy=ASKS)
+    ola, zoe = (as_caller(Tokens(settings).create(name)) for name in ("ola", "zoe"))
+    async with client(settings) as http:
+        first = await http.post(CALL, json=order(customer, amount), headers={**KEY, **ola})
+        own, others = [await http.post(CALL, json=order(customer, -1), headers={**KEY, **who}) for who in (ola, zoe)]
+    assert (status, 422, 422) == (first.status_code, own.status_code, others.status_code)
+    assert (True, False) == (effect in own.text, effect in others.text)
+    assert '"order-17"' in others.text
+
+
 # What there is
 
 

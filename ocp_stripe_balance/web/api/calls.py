@@ -15,7 +15,6 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from ocp_stripe_balance._calls.call import in_one_spelling
-from ocp_stripe_balance._journal import READING
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance._tools.validation import KEY_PARAMETER, parameter_validator
@@ -168,15 +167,9 @@ class Visit:
         """
         The conflict, without what another caller's call was.
         """
-        key, now = error.idempotency_key or "", self._gateway.journal.now
         try:
-            owners = await self._gateway.journal.run(
-                lambda book: (
-                    {call.intent.caller.user for call in book.calls_of("key", key)}
-                    | {each.user for each in book.proposals(now()) if each.key == key}
-                ),
-                reach=READING,
-            )
+            told = await self._gateway.office.pages.told(error.idempotency_key or "")
+            owners = {each.intent.caller.user for each in told.records} | {each.user for each in told.proposals}
         except NotSentError:
             owners = {None}
         if owners <= {self._desk.caller}:
