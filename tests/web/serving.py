@@ -15,6 +15,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("uvicorn")
 
 from ocp_stripe_balance import Settings
+from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.serving.http import LOOPBACK, listening, serve
 from ocp_stripe_balance.web.gateway import Gateway
 from ocp_stripe_balance.web.server import application
@@ -22,6 +23,7 @@ from ocp_stripe_balance.web.server import application
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ocp_stripe_balance.models import Proposal
     from ocp_stripe_balance.sandbox import Sandbox
 
 USER = "ana@desk"
@@ -59,6 +61,20 @@ async def client(settings: Settings, token: str | None = None, **how: Any) -> As
         httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http,
     ):
         yield http
+
+
+async def approved() -> list[Proposal]:
+    """
+    What waited first, with a person's yes.
+    """
+    waiting: list[Proposal] = []
+    while not waiting:
+        await asyncio.sleep(0.01)
+        async with BackOffice(Settings()) as office:
+            waiting = await office.proposals()
+            for each in waiting:
+                await office.decide(each.approve(by="bo"))
+    return waiting
 
 
 def as_caller(token: str) -> dict[str, str]:
