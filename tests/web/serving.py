@@ -23,6 +23,8 @@ from ocp_stripe_balance.web.server import application
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.applications import Starlette
+
     from ocp_stripe_balance.models import Proposal
     from ocp_stripe_balance.sandbox import Sandbox
 
@@ -35,19 +37,28 @@ def settings_for(stripe: Sandbox, **more: Any) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def served(settings: Settings, *names: str, **how: Any) -> AsyncIterator[str]:
+async def serving(app: Starlette, **how: Any) -> AsyncIterator[str]:
     """
-    The address of a server that serves until the block ends, under some more names.
+    The address of a server that serves until the block ends.
     """
     listener, url = listening("127.0.0.1", 0)
-    app = application(Gateway(settings, USER), [*LOOPBACK, *names])
-    serving = asyncio.create_task(serve(app, listener, **how))
+    task = asyncio.create_task(serve(app, listener, **how))
     try:
         yield url
     finally:
-        serving.cancel()
+        task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await serving
+            await task
+        listener.close()  # where it did not come to serving
+
+
+@contextlib.asynccontextmanager
+async def served(settings: Settings, *names: str, **how: Any) -> AsyncIterator[str]:
+    """
+    The address of a gateway of those settings, under some more names.
+    """
+    async with serving(application(Gateway(settings, USER), [*LOOPBACK, *names]), **how) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager
