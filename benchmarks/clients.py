@@ -350,9 +350,11 @@ async def gateway(url: str, folder: Path, customers: Customers) -> AsyncIterator
         assert process.stdout is not None
         served = json.loads(process.stdout.readline())
         connector = aiohttp.TCPConnector(limit=_MAX_IN_FLIGHT)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            yield GatewayCall(session, served, process.pid, customers)
-        process.terminate()
+        try:
+            async with aiohttp.ClientSession(connector=connector) as session:
+                yield GatewayCall(session, served, process.pid, customers)
+        finally:
+            process.terminate()
 
 
 CLIENTS: dict[str, Client] = {

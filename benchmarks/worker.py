@@ -71,9 +71,8 @@ class Worker:
     async def _load(self, call: Call, in_flight: int, calls: int) -> dict[str, Any]:
         numbers = itertools.islice(self._numbers, calls)
         latencies_s: list[float] = []
-        cpu_now: Callable[[], float] = getattr(
-            call, "cpu_s", time.process_time
-        )  # of a server, where that does the work
+        # Of a server, where that does the work.
+        cpu_now: Callable[[], float] = getattr(call, "cpu_s", time.process_time)
         cpu_s, began = cpu_now(), time.perf_counter()
         await asyncio.gather(*(_take(call, numbers, latencies_s) for _ in range(in_flight)))
         wall_s, cpu_s = time.perf_counter() - began, cpu_now() - cpu_s

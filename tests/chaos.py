@@ -627,6 +627,21 @@ def show(report: dict[str, Any]) -> None:
             sys.stdout.write(f"  {name:<42}{value}\n")
 
 
+def run_seeds(kind: type[Run], title: str, options: argparse.Namespace) -> int:
+    """
+    The exit code of a run for each seed, each of whose reports is shown.
+    """
+    violations = 0
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            report = asyncio.run(kind(options, seed, Path(folder)).main())
+        sys.stdout.write(f"\n{title}\n")
+        show(report)
+        sys.stdout.flush()
+        violations += sum(len(found) for found in report["violations"].values())
+    return 1 if violations else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="workers that are killed, a Stripe that fails, three witnesses")
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -656,15 +671,7 @@ def main() -> int:
         show(report)
         same = report["rounds in which all were told the same"]
         return 0 if options.race == same == report["keys with one entry"] == report["entries"] else 1
-    violations = 0
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            report = asyncio.run(Run(options, seed, Path(folder)).main())
-        sys.stdout.write("\nchaos\n")
-        show(report)
-        sys.stdout.flush()
-        violations += sum(len(found) for found in report["violations"].values())
-    return 1 if violations else 0
+    return run_seeds(Run, "chaos", options)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ import json
 import math
 import re
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
@@ -34,6 +32,7 @@ from ocp_stripe_balance._journal import READING
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterable
+    from pathlib import Path
 
     import httpx
 
@@ -496,16 +495,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100_000, help="at most")
     parser.add_argument("--patience", type=float, default=120, help="seconds in which all are told at the end")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    options = parser.parse_args()
-    violations = 0
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            report = asyncio.run(Gateways(options, seed, Path(folder)).main())
-        sys.stdout.write("\ngateway\n")
-        chaos.show(report)
-        sys.stdout.flush()
-        violations += sum(len(found) for found in report["violations"].values())
-    return 1 if violations else 0
+    return chaos.run_seeds(Gateways, "gateway", parser.parse_args())
 
 
 if __name__ == "__main__":

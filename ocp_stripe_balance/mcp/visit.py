@@ -19,7 +19,7 @@ from ocp_stripe_balance._calls.call import in_one_spelling
 from ocp_stripe_balance._tools.validation import KEY_PARAMETER, parameter_validator
 from ocp_stripe_balance.errors import ApprovalRequiredError
 from ocp_stripe_balance.mcp.questions import decision_in, question
-from ocp_stripe_balance.serving.desk import ended
+from ocp_stripe_balance.serving.desk import landed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -97,23 +97,16 @@ class Visit:
             decision = decision_in((self._answers or {}).get(_APPROVAL))
             proposal = await self._desk.decide(self._state, decision=decision)
             parameters = _again(tool, parameters, proposal)
-        if self._desk.is_closed:  # by now
-            raise ended(tool)
-        flight = self._desk.flights.join(self._name_of(tool, parameters), partial(self._make, tool, parameters))
+        flight = self._desk.join(tool, self._name_of(tool, parameters), partial(self._make, tool, parameters))
         ticks = asyncio.create_task(self._tick(flight))
         try:
-            return await flight.result()
-        except asyncio.CancelledError:
-            if flight.task.cancelled():  # not this request: the server is ended
-                raise ended(tool) from None
-            raise
+            return await landed(flight, tool)
         finally:
             ticks.cancel()
 
     async def _make(self, tool: ToolSpec, parameters: Mapping[str, Any], flight: Flight) -> ToolResult:
-        agent = self._desk.agent
         try:
-            return await agent.call_tool(tool.name, parameters)
+            return await self._desk.call(tool, parameters)
         except ApprovalRequiredError as waiting:
             if not self._may_ask:
                 raise
@@ -124,7 +117,7 @@ class Visit:
         decision = await self._decision_on(proposal)
         flight.is_asking = False
         proposal = await self._desk.decide(proposal.id, decision=decision)
-        return await agent.call_tool(tool.name, _again(tool, parameters, proposal))
+        return await self._desk.call(tool, _again(tool, parameters, proposal))
 
     async def _decision_on(self, proposal: Proposal) -> bool | None:
         """

@@ -14,18 +14,20 @@ from anyio import CancelScope
 
 from ocp_stripe_balance._policy import load_policy
 from ocp_stripe_balance._tools.manifest import load_manifest
+from ocp_stripe_balance._tools.validation import KEY_PARAMETER
 from ocp_stripe_balance.agent import OCPAgent
 from ocp_stripe_balance.backoffice import BackOffice
-from ocp_stripe_balance.errors import ConfigurationError, NotSentError, PolicyRefusedError
+from ocp_stripe_balance.errors import ConfigurationError, IdempotencyConflictError, NotSentError, PolicyRefusedError
 from ocp_stripe_balance.models import shown_digest
 from ocp_stripe_balance.serving.flights import Flights
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable
+    from collections.abc import AsyncIterator, Collection, Hashable, Iterable, Mapping
 
     from ocp_stripe_balance._journal import Journal
     from ocp_stripe_balance._tools.manifest import ToolSpec
-    from ocp_stripe_balance.models import Proposal
+    from ocp_stripe_balance.models import Proposal, ToolResult
+    from ocp_stripe_balance.serving.flights import Flight, Work
     from ocp_stripe_balance.serving.tokens import Token
     from ocp_stripe_balance.settings import Settings
 
@@ -73,6 +75,7 @@ class Desk:
         self.caller, self.settings, self._journal = caller, settings, journal
         self.offered = _chosen(names, None if limits is None else limits.tools, is_read_only=is_read_only)
         self._rate = None if limits is None else limits.rate
+        self._is_discreet = limits is not None  # else there is one caller, whose journal it is
         self._called_at: deque[float] = deque()
         self.tools = {name: tool for tool in self.offered for name in tool.names}
         self.agent = OCPAgent(agent_type=agent_type, user=caller, settings=settings, journal=journal)
@@ -133,6 +136,46 @@ class Desk:
             )
         self._called_at.append(now)
 
+    def join(self, tool: ToolSpec, name: Hashable, work: Work) -> Flight:
+        """
+        The call of that name that is under way, or a new one.
+
+        Raises:
+            NotSentError: no more calls are taken.
+        """
+        if self.is_closed:
+            raise _ended(tool)
+        return self.flights.join(name, work)
+
+    async def call(self, tool: ToolSpec, parameters: Mapping[str, Any], key: str | None = None) -> ToolResult:
+        """
+        The result of a call, which says nothing of what another caller's was.
+
+        Raises:
+            ToolError: it did not succeed.
+        """
+        try:
+            return await self.agent.call_tool(tool.name, parameters, idempotency_key=key)
+        except IdempotencyConflictError as error:
+            if not self._is_discreet or await self._is_own(error.idempotency_key or ""):
+                raise
+        message = "Nothing was sent: the idempotency key, or the reference, belongs to a call of another caller."
+        hint = "For another decision, use another key, and another reference where it has another reason."
+        own_key = key or parameters.get(KEY_PARAMETER)
+        raise IdempotencyConflictError(message, hint=hint, tool=tool.name, idempotency_key=own_key)
+
+    async def _is_own(self, key: str) -> bool:
+        """
+        Whether nobody else has calls or proposals of that key.
+        """
+        try:
+            async with BackOffice(self.settings, self._journal) as office:
+                told = await office.pages.told(key)
+        except NotSentError:
+            return False
+        users = {each.intent.caller.user for each in told.records} | {each.user for each in told.proposals}
+        return users <= {self.caller}
+
     async def close(self, patience_s: float | None = None) -> None:
         """
         Take no more calls, let those under way land, and wait until each is answered, before a transport cuts them off.
@@ -165,7 +208,23 @@ class Desk:
             raise NotSentError(message, hint=hint, next="call_again") from error
 
 
-def ended(tool: ToolSpec) -> NotSentError:
+async def landed(flight: Flight, tool: ToolSpec) -> ToolResult:
+    """
+    The result of a call under way, for one of those who wait.
+
+    Raises:
+        ToolError: it did not succeed, or was not sent before the server ended.
+        asyncio.CancelledError: whoever waits was cancelled.
+    """
+    try:
+        return await flight.result()
+    except asyncio.CancelledError:
+        if flight.task.cancelled():  # not whoever waits: the server is ended
+            raise _ended(tool) from None
+        raise
+
+
+def _ended(tool: ToolSpec) -> NotSentError:
     """
     What a caller is told whose call came too late.
     """

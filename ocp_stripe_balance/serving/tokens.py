@@ -198,7 +198,7 @@ def _parsed(name: str, text: bytes, made_at: float) -> tuple[str, Token] | None:
         # Before there were limits, the hash was all there is.
         facts: dict[str, Any] = json.loads(text) if text.startswith(b"{") else {"hash": text.decode("ascii")}
         tools = facts.get("tools")
-        token = Token(name, made_at, facts.get("policy"), tools and tuple(tools), facts.get("rate"))
+        token = Token(name, made_at, facts.get("policy"), None if tools is None else tuple(tools), facts.get("rate"))
         return str(facts["hash"]).encode("ascii").decode(), token
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
@@ -214,10 +214,12 @@ def _known(tools: Sequence[str] | None) -> list[str] | None:
     The full names of some tools.
 
     Raises:
-        ConfigurationError: one is that of no tool.
+        ConfigurationError: there is none, or one is that of no tool.
     """
     if tools is None:
         return None
+    if not tools:
+        raise ConfigurationError("A token may call at least one tool.")
     names = {name: tool.name for tool in load_manifest().tools for name in tool.names}
     for name in tools:
         if name not in names:

@@ -4,7 +4,6 @@ The server as one ASGI application: the agents' side, who comes in, the console,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -50,9 +49,6 @@ def application(gateway: Gateway, names: Sequence[str] = LOOPBACK) -> Starlette:
         async with gateway, callers.run(app):
             yield
 
-    async def close() -> None:
-        await asyncio.gather(gateway.close(), callers.close())
-
     app = Starlette(
         routes=[
             *api.routes(gateway),
@@ -67,7 +63,7 @@ def application(gateway: Gateway, names: Sequence[str] = LOOPBACK) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect of a POST is a second request
-    app.state.gateway, app.state.close = gateway, close
+    app.state.gateway, app.state.close = gateway, gateway.close  # whose desks are those of MCP, too
     return app
 
 

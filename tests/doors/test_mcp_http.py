@@ -127,6 +127,27 @@ async def test_budgets_count_a_tokens_calls_as_its_callers(
     assert ["ada", "bob"] == [row.intent.caller.user for row in await rows()]
 
 
+async def test_what_another_callers_call_was_is_not_told(stripe: Sandbox, customer: str, tokens: Tokens) -> None:
+    """Neither to who has its reference, nor to who has its key; its own caller is told."""
+    ada, bob = (tokens.create(name) for name in ("ada", "bob"))
+    async with served(settings_for(stripe), tokens) as url:
+        async with connected(url, ada) as client:
+            made = told(await client.call_tool(CREATE, order(customer, reference="ticket-1")))
+            own = told(await client.call_tool(CREATE, order(customer, -1, reference="ticket-1")))
+        async with connected(url, bob) as client:
+            others = [
+                told(await client.call_tool(CREATE, order(customer, -1, **named)))
+                for named in ({"reference": "ticket-1"}, {"idempotency_key": made["idempotency_key"]})
+            ]
+    entry = made["entry"]["id"]
+    assert entry in own["message"]
+    assert [("idempotency_conflict", True)] * 2 == [
+        (each["error"], "of another caller" in each["message"]) for each in others
+    ]
+    assert not {entry, customer} & set(json.dumps(others).replace('"', " ").split())
+    assert 1 == len(await ledger(stripe, customer))
+
+
 async def test_a_session_is_its_callers_alone(stripe: Sandbox, customer: str, tokens: Tokens) -> None:
     """Whoever learns a session's ID, but has another token, finds no such session."""
     ada, bob = ({"Authorization": f"Bearer {tokens.create(name)}"} for name in ("ada", "bob"))

@@ -72,7 +72,9 @@ def test_a_file_of_before_there_were_limits_names_its_caller(tokens: Tokens) -> 
     assert ["bot", "other"] == [each.name for each in tokens.all()]
 
 
-@pytest.mark.parametrize("limits", [{"tools": ["get_customers", "refund"]}, {"rate": 0}, {"policy": "/none.toml"}])
+@pytest.mark.parametrize(
+    "limits", [{"tools": ["get_customers", "refund"]}, {"tools": []}, {"rate": 0}, {"policy": "/none.toml"}]
+)
 def test_limits_that_cannot_be_held_make_no_token(tokens: Tokens, limits: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         tokens.create("bot", **limits)

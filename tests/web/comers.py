@@ -21,12 +21,12 @@ pytest.importorskip("argon2")
 import jwt
 from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from serving import serving
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.routing import Route
 
 from ocp_stripe_balance import Settings
-from ocp_stripe_balance.serving.http import listening, serve
 from ocp_stripe_balance.web.access import passwords
 from ocp_stripe_balance.web.access.accounts import Accounts
 from ocp_stripe_balance.web.access.guard import signed_in
@@ -110,22 +110,6 @@ class Browser(httpx.AsyncClient):
         """
         form = {"csrf": await self.csrf() if csrf is None else csrf}
         return await self.post(path, data=form, headers={"Origin": self.site.url, **headers})
-
-
-@contextlib.asynccontextmanager
-async def serving(app: Starlette, **how: Any) -> AsyncIterator[str]:
-    """
-    The address of a server that serves until the block ends.
-    """
-    listener, url = listening("127.0.0.1", 0)
-    task = asyncio.create_task(serve(app, listener, **how))
-    try:
-        yield url
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        listener.close()  # where it did not come to serving
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from helpers import TOOL, TOOLS, ledger, order, records, usual_journal
 
 pytest.importorskip("uvicorn")
-from serving import ASKS, USER, as_caller, client, settings_for
+from serving import ASKS, USER, approved, as_caller, client, settings_for
 
 from ocp_stripe_balance import OCPAgent, Settings, ToolResult, errors
 from ocp_stripe_balance._tools.manifest import load_manifest
@@ -153,16 +153,10 @@ async def test_a_held_call_without_a_key_goes_on_too(stripe: Sandbox, customer: 
     async with client(settings_for(stripe, policy=ASKS)) as http:
         wait = {"Prefer": "wait=5"}
         held = [asyncio.create_task(http.post(CALL, json=order(customer, -2500), headers=wait)) for _ in range(2)]
-        waiting: list[Any] = []
-        while not waiting:
-            await asyncio.sleep(0.01)
-            async with BackOffice(Settings()) as office:
-                waiting = await office.proposals()
-                for each in waiting:
-                    await office.decide(each.approve(by="bo"))
+        (waiting,) = await approved()
         done = await asyncio.gather(*held)
     assert [200, 201] == sorted(each.status_code for each in done)
-    assert {waiting[0].key} == {each.json()["idempotency_key"] for each in done}
+    assert {waiting.key} == {each.json()["idempotency_key"] for each in done}
     assert 1 == len(await ledger(stripe, customer))
 
 

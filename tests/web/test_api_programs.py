@@ -18,15 +18,13 @@ from helpers import ledger
 from pages import DOCS, block
 
 pytest.importorskip("uvicorn")
-from serving import ASKS, served, settings_for
+from serving import ASKS, approved, served, settings_for
 
 from ocp_stripe_balance import Settings
-from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.cli import main
 from ocp_stripe_balance.serving.tokens import Tokens
 
 if TYPE_CHECKING:
-    from ocp_stripe_balance.models import Proposal
     from ocp_stripe_balance.sandbox import Sandbox
 
 _ROOT = Path(__file__).parents[2]
@@ -54,19 +52,6 @@ async def ran(*command: str, cwd: Path, **environment: str) -> str:
     out, err = await process.communicate()
     assert 0 == process.returncode, err.decode()
     return out.decode()
-
-
-async def approved() -> None:
-    """
-    A person's yes to the first call that waits.
-    """
-    waiting: list[Proposal] = []
-    while not waiting:
-        await asyncio.sleep(0.05)
-        async with BackOffice(Settings()) as office:
-            waiting = await office.proposals()
-            for each in waiting:
-                await office.decide(each.approve(by="bo"))
 
 
 @pytest.mark.parametrize("language", _LANGUAGES)

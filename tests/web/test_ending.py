@@ -12,9 +12,7 @@ import pytest
 from helpers import TOOL, ledger, order
 
 pytest.importorskip("uvicorn")
-pytest.importorskip("argon2")
-from comers import serving as serving_app
-from serving import ASKS, USER, as_caller, settings_for
+from serving import ASKS, USER, as_caller, serving, settings_for
 
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance.serving.tokens import Tokens
@@ -52,7 +50,7 @@ async def test_who_waits_for_a_person_is_told_that_it_waits_when_the_server_ends
     """Nobody is cut off: a call that is held, and a look at its proposal."""
     gateway = Watched(settings_for(stripe, policy=ASKS), 3)  # one of which does not wait
     async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
-        async with serving_app(application(gateway)) as url:
+        async with serving(application(gateway)) as url:
             asked = await http.post(url + CALL, json=order(customer, -2500, reference="a"))
             where = asked.headers["location"]
             again = order(customer, -2500, reference="a")
@@ -72,7 +70,7 @@ async def test_who_comes_for_the_first_time_while_the_server_ends_calls_nothing(
     tokens = Tokens(Settings())
     headers: dict[str, Any] = as_caller(tokens.create("late")) | WAITS
     app = application(Gateway(settings_for(stripe), USER))
-    async with serving_app(app) as url, httpx.AsyncClient(trust_env=False, timeout=30) as http:
+    async with serving(app) as url, httpx.AsyncClient(trust_env=False, timeout=30) as http:
         await app.state.close()
         told = await http.post(url + CALL, json=order(customer), headers=headers)
     assert (503, "not_sent") == (told.status_code, told.json()["outcome"])

@@ -18,14 +18,8 @@ from ocp_stripe_balance._calls.call import in_one_spelling
 from ocp_stripe_balance._text.plain import moment
 from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance._tools.validation import KEY_PARAMETER, parameter_validator
-from ocp_stripe_balance.errors import (
-    ApprovalRequiredError,
-    IdempotencyConflictError,
-    NotSentError,
-    OutcomeUnknownError,
-    ToolError,
-)
-from ocp_stripe_balance.serving.desk import ended
+from ocp_stripe_balance.errors import ApprovalRequiredError, NotSentError, OutcomeUnknownError, ToolError
+from ocp_stripe_balance.serving.desk import landed
 from ocp_stripe_balance.web.api import problems
 from ocp_stripe_balance.web.api.problems import as_json
 from ocp_stripe_balance.web.gateway import AGENT_TYPE
@@ -77,9 +71,6 @@ class Visit:
         except ApprovalRequiredError as waiting:
             headers = {"Location": f"/proposals/{waiting.proposal_id}", **self.applied}
             return as_json(waiting.to_dict(), 202, headers)
-        except IdempotencyConflictError as error:
-            own_key = key or parameters.get(KEY_PARAMETER)
-            return problems.failure(self._request.base_url, await self._discreet(error, own_key))
         except ToolError as error:
             return problems.failure(self._request.base_url, error)
         except Exception:  # noqa: BLE001  the client would be told its text, and that is no outcome
@@ -118,21 +109,13 @@ class Visit:
         """
         The result of the call, together with the same call of this caller where that is under way.
         """
-        if self._desk.is_closed:
-            raise ended(tool)
         self._is_joined = True
 
         async def make(_: Flight) -> ToolResult:
             self._is_joined = False
-            return await self._desk.agent.call_tool(tool.name, parameters, idempotency_key=key)
+            return await self._desk.call(tool, parameters, key)
 
-        flight = self._desk.flights.join(_name_of(tool, parameters, key), make)
-        try:
-            return await flight.result()
-        except asyncio.CancelledError:
-            if flight.task.cancelled():  # not this request: the server is ended
-                raise ended(tool) from None
-            raise
+        return await landed(self._desk.join(tool, _name_of(tool, parameters, key), make), tool)
 
     async def decided(self, proposal_id: str, until: float, *, is_told: bool = False) -> Proposal | None:
         """
@@ -162,21 +145,6 @@ class Visit:
         if is_told:
             self._desk.joined.add(proposal.id)
         return proposal.id in self._desk.joined
-
-    async def _discreet(self, error: IdempotencyConflictError, own_key: str | None) -> ToolError:
-        """
-        The conflict, without what another caller's call was.
-        """
-        try:
-            told = await self._gateway.office.pages.told(error.idempotency_key or "")
-            owners = {each.intent.caller.user for each in told.records} | {each.user for each in told.proposals}
-        except NotSentError:
-            owners = {None}
-        if owners <= {self._desk.caller}:
-            return error
-        message = "Nothing was sent: the idempotency key, or the reference, belongs to a call of another caller."
-        hint = "For another decision, use another key, and another reference where it has another reason."
-        return IdempotencyConflictError(message, hint=hint, tool=error.tool, idempotency_key=own_key)
 
     def _failed(self, tool: ToolSpec) -> Response:
         """

@@ -61,7 +61,7 @@ def as_json(
     """
     An answer in JSON, in ASCII: what Stripe or a model wrote may have half a surrogate pair, which UTF-8 cannot carry.
     """
-    return Response(json.dumps(facts), status, headers, f"{media_type}")
+    return Response(json.dumps(facts), status, headers, media_type)
 
 
 def problem(
