@@ -17,7 +17,7 @@ from ocp_stripe_balance._journal import READING
 from ocp_stripe_balance.models import PLAN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ocp_stripe_balance._calls.approvers import Approver
     from ocp_stripe_balance._calls.customers import CustomerDirectory
@@ -178,3 +178,12 @@ class Many:
             NotSentError: the journal cannot be read.
         """
         return await self.journal.run(lambda book: book.open_keys(self.scope), reach=READING)
+
+    async def ended_keys(self, keys: Collection[str]) -> set[str]:
+        """
+        The keys, of some, whose own calls ended for good.
+
+        Raises:
+            NotSentError: the journal cannot be read.
+        """
+        return await self.journal.run(lambda book: book.ended_keys(keys, self.scope), reach=READING)

@@ -31,6 +31,7 @@ _TYPES = {
         "integer::boolean",
     ),
     "body": "bytea",
+    "keys": "json",
 }
 """Of the values that are no texts: PostgreSQL has to know before it sees one."""
 
@@ -58,7 +59,8 @@ def in_postgres(statement: str) -> str:
     """
     A statement with its values as psycopg takes them, each of a known type.
     """
-    return _VALUE.sub(lambda found: f"%({found[1]})s::{_TYPES.get(found[1], 'text')}", statement.replace("%", "%%"))
+    statement = statement.replace("%", "%%").replace("json_each(", "json_array_elements_text(")
+    return _VALUE.sub(lambda found: f"%({found[1]})s::{_TYPES.get(found[1], 'text')}", statement)
 
 
 def schema_in_postgres(statements: Iterable[str]) -> Iterator[str]:

@@ -85,6 +85,12 @@ UNION SELECT joined.key FROM calls JOIN joined USING (base_url, mode, account)
 WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode AND account = :account
     AND first_key = calls.key
 
+-- ended_keys:
+-- The keys, of some, whose own calls ended for good.
+SELECT key FROM calls
+WHERE base_url = :base_url AND mode = :mode AND account = :account AND is_final
+    AND key IN (SELECT value FROM json_each(:keys))
+
 -- any_call:
 -- Whether the table can be read.
 SELECT 1 FROM calls LIMIT 1

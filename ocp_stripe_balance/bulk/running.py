@@ -200,15 +200,19 @@ class Run:
         if open_keys == set():
             return
         for number, block in enumerate(self.plan.blocks()):
-            keys = [row.key for row in block]
-            # Most of a plan has ended, and is not looked up one by one again.
-            if (among is not None and number not in among) or (open_keys is not None and open_keys.isdisjoint(keys)):
+            if among is not None and number not in among:
                 continue
-            found = await self._many.look_up(keys, with_decisions=self._only_failed)
+            # Most of a plan has ended, and is not looked up one by one again.
+            keys = {row.key for row in block}
+            keys = keys - await self._many.ended_keys(keys) if open_keys is None else keys & open_keys
+            if not keys:
+                continue
+            rows = [row for row in block if row.key in keys]
+            found = await self._many.look_up([row.key for row in rows], with_decisions=self._only_failed)
             if any(self._is_others(each) for each in found):
                 self._others.add(number)
                 continue
-            for row, on_record in zip(block, found, strict=True):
+            for row, on_record in zip(rows, found, strict=True):
                 if wanted(on_record) and row.key not in self._tried:
                     yield row
 
