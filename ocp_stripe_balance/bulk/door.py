@@ -151,11 +151,12 @@ class Bulk:
                 journal cannot be used.
         """
         self._check_scope(plan)
-        await asyncio.to_thread(plan.check)
         question, many = question_of(plan), self._api.many
+        is_ours = await many.has_planned(plan.key)
+        await asyncio.to_thread(plan.check, is_ours=is_ours)
         await many.decide(question, approver, asks_always=asks_always)
         await many.note(question, "begun")
-        rows, is_ours = Rows(plan), await many.has_planned(plan.key)
+        rows = Rows(plan)
         api = StripeAPI(self._options(plan=rows))
         self._others.append(api)
         return Run(api, plan, rows, is_ours=is_ours, limit=limit, only_failed=only_failed, max_failed=max_failed)

@@ -197,14 +197,18 @@ class Run:
         self, wanted: Callable[[OnRecord], bool], among: set[int] | None
     ) -> AsyncGenerator[PlannedRow, None]:
         open_keys = await self._many.open_keys() if wanted is _is_open else None
-        if open_keys == set():
-            return
         for number, block in enumerate(self.plan.blocks()):
+            if open_keys == set():
+                return
             if among is not None and number not in among:
                 continue
             # Most of a plan has ended, and is not looked up one by one again.
             keys = {row.key for row in block}
-            keys = keys - await self._many.ended_keys(keys) if open_keys is None else keys & open_keys
+            if open_keys is None:
+                keys -= await self._many.ended_keys(keys)
+            else:
+                keys &= open_keys
+                open_keys -= keys
             if not keys:
                 continue
             rows = [row for row in block if row.key in keys]
