@@ -53,8 +53,9 @@ chaos-postgres: .venv/tools .venv/wheel ## the same on a server: two hosts with 
 	$(BIN)/python tests/chaos.py --journal postgres --calls 10000 --workers 4 --kills 60 --faults 0.3 --stops 5 --ends 60 --timeout 5 --seeds 1 2 3
 	$(BIN)/python tests/chaos.py --journal postgres --race 500 --processes 16
 
-chaos-bulk: .venv/tools .venv/wheel ## one plan of 2,000 rows, four workers, 40 kills, a failing Stripe, three witnesses
+chaos-bulk: .venv/tools .venv/wheel ## one plan of 2,000 rows, four workers, 40 kills, a failing Stripe, three witnesses; then on two hosts
 	$(BIN)/python tests/chaos_bulk.py --rows 2000 --workers 4 --kills 40 --faults 0.3 --seeds 1 2 3
+	$(BIN)/python tests/chaos_bulk.py --rows 2000 --workers 4 --kills 40 --faults 0.3 --seeds 1 2 3 --journal postgres
 
 chaos-mcp: .venv/tools .venv/wheel ## MCP sessions that are killed each second for a minute: 100 over HTTP, then 20 servers
 	$(BIN)/python tests/chaos_mcp_http.py --sessions 100 --seconds 60

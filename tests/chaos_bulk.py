@@ -1,9 +1,11 @@
 """
-The chaos run of bulk: workers that run one plan at once, are killed and begin again, against a Stripe that fails.
+The chaos run of bulk: workers that run one plan at once, are killed and begin again, against a Stripe that fails; with
+the journal on a server, on two hosts with wrong clocks.
 
 At the end, three witnesses must agree to the minor unit: the report, the journal, the ledger.
 
     python tests/chaos_bulk.py --rows 2000 --workers 4 --kills 40 --faults 0.3 --seeds 1 2 3
+    python tests/chaos_bulk.py --journal postgres
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import programs
-from chaos import DRAWN, executions
+from chaos import DRAWN, Place, executions
+from chaos_journals import FileJournal, ServerJournal, opened
 
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance._domain import State
-from ocp_stripe_balance._journal import Journal
 from ocp_stripe_balance.bulk import Bulk, Common, open_plan
 from ocp_stripe_balance.errors import NotSentError
 from ocp_stripe_balance.sandbox import FaultKind, Sandbox
@@ -34,26 +36,15 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.bulk import Plan
 
 
-def settings_of(stripe: Sandbox | tuple[str, str], folder: Path) -> Settings:
-    url, api_key = stripe if isinstance(stripe, tuple) else (stripe.url, stripe.api_key)
-    return Settings(
-        api_key=api_key,
-        api_base=url,
-        journal=str(folder / "journal.sqlite3"),
-        rate_limit="off",
-        timeout=8,
-        policy={"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "999999999.00"}}]},
-    )
-
-
-def work(address: tuple[str, str], folder: str) -> None:
+def work(place: Place, path: Path) -> None:
     """
     A worker: the plan, again and again until nothing is to do; what is unknown by then, one more run finds out.
     """
+    place.enter()
 
     async def main() -> None:
-        plan = open_plan(Path(folder) / "in.plan")
-        async with Bulk(settings_of(address, Path(folder)), user="worker") as bulk:
+        plan = open_plan(path)
+        async with Bulk(settings_of(place), user="worker") as bulk:
             while True:
                 try:
                     async for _ in await bulk.run(plan, max_failed=1.0):
@@ -67,15 +58,34 @@ def work(address: tuple[str, str], folder: str) -> None:
     asyncio.run(main())
 
 
+def settings_of(place: Place) -> Settings:
+    return Settings(
+        api_key=place.api_key,
+        api_base=place.url,
+        journal=place.journal,
+        rate_limit="off",
+        timeout=place.timeout_s,
+        policy={"budgets": [{"per": "all", "window": "1h", "credit": {"usd": "999999999.00"}}]},
+    )
+
+
 class Chaos:
     """
     One run of it.
     """
 
-    def __init__(self, stripe: Sandbox, folder: Path, seed: int) -> None:
+    def __init__(self, stripe: Sandbox, folder: Path, seed: int, *, on_server: bool) -> None:
         self.stripe, self.folder = stripe, folder
+        self.journal = ServerJournal() if on_server else FileJournal(folder)
         self.chance = random.Random(seed)
         self.kills = 0
+
+    def place(self, number: int = 0) -> Place:
+        """
+        The place of a worker: the hosts take turns.
+        """
+        host = self.journal.hosts[number % len(self.journal.hosts)]
+        return Place(self.stripe.url, self.stripe.api_key, self.journal.name, 8, 2, *host, counts=True)
 
     def plan(self, rows: int) -> Plan:
         """
@@ -90,7 +100,7 @@ class Chaos:
         source.write_text("\n".join(lines))
 
         async def made() -> Plan:
-            async with Bulk(settings_of(self.stripe, self.folder)) as bulk:
+            async with Bulk(settings_of(self.place())) as bulk:
                 common = Common(reference="outage", currency="usd")
                 return await bulk.plan(source, self.folder / "in.plan", common=common)
 
@@ -109,10 +119,13 @@ class Chaos:
         """
         Run the plan by so many workers at once, and kill one again and again.
         """
-        context, arguments = programs.processes(), ((self.stripe.url, self.stripe.api_key), str(self.folder))
-        running = [context.Process(target=work, args=arguments) for _ in range(workers)]
-        for each in running:
-            each.start()
+
+        def begun(number: int) -> Any:
+            worker = programs.processes().Process(target=work, args=(self.place(number), self.folder / "in.plan"))
+            worker.start()
+            return worker
+
+        running = [begun(number) for number in range(workers)]
         while any(each.is_alive() for each in running):
             time.sleep(self.chance.uniform(0.05, 0.5))
             victim = self.chance.randrange(workers)
@@ -120,8 +133,7 @@ class Chaos:
                 running[victim].kill()
                 running[victim].join()
                 self.kills += 1
-                running[victim] = context.Process(target=work, args=arguments)
-                running[victim].start()
+                running[victim] = begun(victim)
         assert [0] * workers == [each.exitcode for each in running]
 
     def finish(self) -> None:
@@ -129,7 +141,10 @@ class Chaos:
         Run it once more, by a Stripe that does not fail: what stays unknown has an error stored under its key.
         """
         self.stripe.faults.clear()
-        work((self.stripe.url, self.stripe.api_key), str(self.folder))
+        last = programs.processes().Process(target=work, args=(self.place(), self.folder / "in.plan"))
+        last.start()
+        last.join()
+        assert 0 == last.exitcode
 
     def witnesses(self, plan: Plan) -> dict[str, Any]:
         """
@@ -164,13 +179,13 @@ class Chaos:
 
     async def _reported(self, plan: Plan) -> list[dict[str, str]]:
         target = self.folder / "report.csv"
-        async with Bulk(settings_of(self.stripe, self.folder)) as bulk:
+        async with Bulk(settings_of(self.place())) as bulk:
             await bulk.report(plan, target)
         with target.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
 
     async def _journalled(self) -> dict[str, Any]:
-        journal = Journal(self.folder / "journal.sqlite3")
+        journal = opened(self.journal.name)
         try:
             return {call.key: call for call in await journal.run(lambda book: book.calls())}
         finally:
@@ -185,9 +200,11 @@ class Chaos:
         return found
 
 
-def run(folder: Path, *, rows: int, workers: int, kills: int, faults: float, seed: int) -> dict[str, Any]:
+def run(
+    folder: Path, *, rows: int, workers: int, kills: int, faults: float, seed: int, on_server: bool = False
+) -> dict[str, Any]:
     with Sandbox(seed=seed) as stripe:
-        chaos = Chaos(stripe, folder, seed)
+        chaos = Chaos(stripe, folder, seed, on_server=on_server)
         plan = chaos.plan(rows)
         chaos.fail(faults)
         chaos.drive(workers, kills)
@@ -197,6 +214,7 @@ def run(folder: Path, *, rows: int, workers: int, kills: int, faults: float, see
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="workers on one plan that are killed, three witnesses")
+    parser.add_argument("--journal", choices=("file", "postgres"), default="file")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--kills", type=int, default=40)
@@ -214,6 +232,7 @@ def main() -> int:
                 kills=options.kills,
                 faults=options.faults,
                 seed=seed,
+                on_server=options.journal == "postgres",
             )
         sys.stdout.write(f"seed {seed}, {time.monotonic() - began:.0f} s: {found}\n")
         sys.stdout.flush()

@@ -127,18 +127,6 @@ async def test_a_key_of_another_caller_moves_nothing_and_tells_nothing(stripe: S
     assert 1 == len(await ledger(stripe, customer))
 
 
-async def test_a_key_of_another_callers_proposal_tells_nothing_of_it(stripe: Sandbox, customer: str) -> None:
-    """Whoever asked is told what else waits under that key."""
-    tokens = Tokens(Settings())
-    ada, bob = (as_caller(tokens.create(name)) | {"Idempotency-Key": "k-1"} for name in ("ada", "bob"))
-    async with client(settings_for(stripe, policy=ASKS)) as http:
-        waiting = await http.post(CALL, json=order(customer, -2500), headers=ada)
-        own, other = [await http.post(CALL, json=order(customer, -2600), headers=each) for each in (ada, bob)]
-    assert [202, 422, 422] == [each.status_code for each in (waiting, own, other)]
-    assert [True, False] == ["25.00 usd" in each.text for each in (own, other)]
-    assert customer not in other.text
-
-
 async def test_what_another_caller_asked_first_is_waited_for_too(stripe: Sandbox, customer: str) -> None:
     """One decision is put to a person once; whoever was told of it may hold for it, and look what became of it."""
     tokens = Tokens(Settings())
