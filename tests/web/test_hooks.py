@@ -280,6 +280,31 @@ async def test_servers_share_the_work(
     assert "budget.nearly_spent" == receiver.kinds[-1]
 
 
+@pytest.mark.parametrize("where", ["_collect", "_tell"])
+async def test_fault_of_ours_ends_no_telling(
+    desk: Desk, receiver: Receiver, customer: str, monkeypatch: pytest.MonkeyPatch, caplog: Any, where: str
+) -> None:
+    """It is in the log, without a secret, and what it kept is told a little later."""
+    real, faults = getattr(Courier, where), iter([f"broken by {desk.stripe.api_key}"])
+
+    def fails_once(*args: Any, **more: Any) -> Any:
+        for fault in faults:
+            raise ValueError(fault)
+        return real(*args, **more)
+
+    monkeypatch.setattr(Courier, where, fails_once)
+    monkeypatch.setattr(courier, "_LOOK_S", 0.01)
+    monkeypatch.setattr(courier, "_LEASE_S", 0)
+    desk.endpoints.add(Endpoint(name="hook", url=receiver.url))
+    await desk.call(customer, -30_00)
+    async with desk.journal() as journal, Courier(desk.settings, journal, desk.endpoints).at_work():
+        async with asyncio.timeout(30):
+            await receiver.came.wait()
+    assert "webhooks wait: Traceback" in caplog.text
+    assert "broken by" in caplog.text
+    assert desk.stripe.api_key not in caplog.text
+
+
 @pytest.mark.promise("hooks.told")
 async def test_message_of_a_killed_process_is_sent_again(desk: Desk, receiver: Receiver, customer: str) -> None:
     """kill -9 in the middle: the next process sends the same under the same ID, and says that it is the second time."""

@@ -11,12 +11,14 @@ import contextlib
 import logging
 import secrets
 import time
+import traceback
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ocp_stripe_balance._domain import Money
 from ocp_stripe_balance._journal.deliveries import AT_ONCE, COLLECTING, DELIVERIES, Deliveries
 from ocp_stripe_balance._policy import to_minor
+from ocp_stripe_balance._text.secrets import redact
 from ocp_stripe_balance.errors import ConfigurationError, NotSentError
 from ocp_stripe_balance.web.hooks import events, sending
 
@@ -189,6 +191,8 @@ def _told_in_the_log() -> Iterator[None]:
         yield
     except (ConfigurationError, NotSentError) as error:
         _log.warning("webhooks wait: %s", error.args[0])
+    except Exception:  # noqa: BLE001  its text may have anything in it
+        _log.error("webhooks wait: %s", redact(traceback.format_exc()))
 
 
 async def ping(settings: Settings, endpoint: Endpoint) -> sending.Sent:
