@@ -280,7 +280,7 @@ async def test_servers_share_the_work(
     assert "budget.nearly_spent" == receiver.kinds[-1]
 
 
-@pytest.mark.parametrize("where", ["_collect", "_tell"])
+@pytest.mark.parametrize("where", ["_collected", "_tell"])
 async def test_fault_of_ours_ends_no_telling(
     desk: Desk, receiver: Receiver, customer: str, monkeypatch: pytest.MonkeyPatch, caplog: Any, where: str
 ) -> None:
