@@ -197,8 +197,9 @@ def write_plan(path: Path, scope: Scope, facts: dict[str, Any], rows: Iterable[P
                 number += len(block)
         head = {"kind": _KIND, "format": _FORMAT, **facts, "tool": tool, "scope": scope._asdict()}
         head |= {"rows": number, "blocks": blocks}
+        digest = _digest(head)
         with _created(path) as file, unfinished.open("rb") as spool:
-            file.write(_to_json({**head, "digest": _digest(head)}))
+            file.write(_to_json({**head, "digest": digest}))
             while part := spool.read(1 << 20):
                 file.write(part)
             file.flush()
@@ -211,7 +212,10 @@ def write_plan(path: Path, scope: Scope, facts: dict[str, Any], rows: Iterable[P
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-    return open_plan(path)
+    made = open_plan(path)
+    if made.digest != digest:  # it is put on record as made here
+        raise _changed(path, "another is in its place")
+    return made
 
 
 def refuse_existing(path: Path) -> None:

@@ -13,7 +13,7 @@ from helpers import UNGUARDED, client, connect
 
 from ocp_stripe_balance import Settings
 from ocp_stripe_balance._domain import Money
-from ocp_stripe_balance.bulk import Bulk, Common, Expected, open_plan
+from ocp_stripe_balance.bulk import Bulk, Common, Expected, open_plan, plan
 from ocp_stripe_balance.bulk.plan import question_of
 from ocp_stripe_balance.bulk.planning import total_of
 from ocp_stripe_balance.errors import InvalidFileError, NotSentError
@@ -224,6 +224,21 @@ async def test_a_plan_that_was_changed_is_refused(stripe: Sandbox, tmp_path: Pat
     made.path.write_text(json.dumps({**json.loads(head), "format": 2}) + "\n")
     with pytest.raises(NotSentError, match="has format 2"):
         open_plan(made.path)
+
+
+async def test_another_plan_that_was_put_in_its_place_is_not_taken_for_the_one_made_here(
+    stripe: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the journal knows as made here is not added up again before it is sent."""
+    other = await planned(stripe, write(tmp_path, f"{stripe.create_customer()},9.00"), name="other.plan")
+
+    def swapped(path: Path) -> Plan:
+        other.path.replace(path)
+        return open_plan(path)
+
+    monkeypatch.setattr(plan, "open_plan", swapped)
+    with pytest.raises(NotSentError, match="another is in its place"):
+        await planned(stripe, write(tmp_path, f"{stripe.create_customer()},1.00"))
 
 
 @pytest.mark.parametrize("where", [".", "plans"])
