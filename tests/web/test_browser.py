@@ -153,8 +153,10 @@ async def faults(page: Page) -> list[str]:
 async def test_a_call_comes_in_by_itself_and_is_approved_by_keyboard(console: Console) -> None:
     page = await console.of("ada")
     await expect(page.locator("article.ask")).to_have_count(0)
+    await expect(page.locator("#bulk")).to_be_hidden()
     reference = await console.ask()
     await expect(card(page, reference)).to_be_visible()
+    await expect(page.locator("#bulk")).to_be_visible()
     await expect(card(page, reference)).to_contain_text("Ada <b>Lovelace</b>")
     await expect(card(page, reference).locator(".untrusted")).to_contain_text("<i>sorry</i>")
     await page.keyboard.press("j")
