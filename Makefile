@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := $(shell find ocp_stripe_balance schemas shim -type f -not -name '*.pyc') tool_manifest.json pyproject.toml
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo console pictures check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp chaos-web bench bench-quick bench-pace bench-compare docs docs-serve docs-reference format clean
+.PHONY: all help demo console pictures check test test-postgres test-floors test-clients test-crewai chaos chaos-postgres chaos-bulk chaos-mcp chaos-web bench bench-quick bench-pace bench-bulk bench-compare docs docs-serve docs-reference format clean
 
 all: check test ## lint, format, types and tests
 
@@ -72,6 +72,9 @@ bench-quick: .venv/tools .venv/wheel ## the same with short slices
 
 bench-pace: .venv/tools .venv/wheel ## twice the rate limit offered to a sandbox that limits as Stripe does
 	$(BIN)/python benchmarks/pacing.py
+
+bench-bulk: .venv/tools .venv/wheel ## a list of 100,000 rows, planned and run by processes that are killed 20 times, in five minutes
+	$(BIN)/python benchmarks/bulk.py --rows 100000 --kills 20
 
 bench-compare: .venv/tools ## the working tree beside another revision: make bench-compare REF=main
 	@test -n "$(REF)" || { echo "Say beside which revision: make bench-compare REF=main"; exit 2; }

@@ -136,7 +136,7 @@ class Sandbox:
         """
         return f"http://127.0.0.1:{self._port}"
 
-    def create_customer(self, **fields: str) -> str:
+    def create_customer(self, **fields: str | int) -> str:
         """
         The ID of a new customer, made without HTTP; *fields* as Stripe takes them, such as ``name`` and ``email``.
         """

@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import bulk
 import compare
 import pacing
 import pytest
@@ -137,3 +138,15 @@ def test_the_pace_is_measured_against_the_sandbox(
     monkeypatch.setattr(sys, "argv", ["pacing.py", "--seconds", "0.5", "--limits", "100", "--hosts"])
     pacing.main()
     assert ["yes", "no"] == [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_list_is_planned_and_run_by_processes_that_are_killed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bulk.py", "--rows", "60", "--kills", "1"])
+    assert 0 == bulk.main()
+    planned, killed, run, wrong = capsys.readouterr().out.splitlines()
+    assert ["planned 60", "kill 1", "run in", "not credited exactly once: 0"] == [
+        planned[:10], killed[:6], run[:6], wrong,
+    ]  # fmt: skip
