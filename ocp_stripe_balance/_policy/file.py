@@ -334,7 +334,7 @@ def load_policy(source: object) -> Policy:
     except UnicodeDecodeError:
         raise ConfigurationError(f"The policy {shown(source)} is not UTF-8 text; save it as such.") from None
     except (OSError, RuntimeError, ValueError) as error:
-        hint = "OCP_STRIPE_POLICY, or policy=, is the path of a TOML file."
+        hint = "A policy is the path of a TOML file: in OCP_STRIPE_POLICY, policy= or --policy."
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(f"The policy {source} cannot be read: {why}.", hint=hint) from None
     try:
