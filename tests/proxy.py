@@ -55,7 +55,7 @@ class Proxy:
                 if self.is_deaf:
                     client.close()
                     continue
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as a server does, or each answer waits 40 ms
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else answers wait 40 ms
                 self._wires.append(client)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
