@@ -36,6 +36,10 @@ hypothesis.settings.register_profile("ours", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("ours")
 
 
+# Each process of a run would take seven seconds to make the tests' assertions tell their values, each time.
+sys.dont_write_bytecode = False
+
+
 # Tests press Ctrl-C in processes they start; a test run started in the background would hand down its deafness to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
