@@ -262,6 +262,7 @@ async def test_a_server_that_stands_still_before_a_call(own: Server) -> None:
 async def test_a_server_that_fails_while_a_request_is_out(own: Server, how: str) -> None:
     """The success is told, with a warning; it is on record as soon as the server is there again."""
     url = new_database(own.url)
+    execute(url, "CHECKPOINT")  # or a start after a kill takes seconds
 
     def handler(request: httpx.Request) -> httpx.Response:
         if how == "stands still":
@@ -294,6 +295,7 @@ def go_on(server: Server, how: str) -> None:
 async def test_what_a_killed_server_did_not_record_is_found(own: Server, stripe: Sandbox, customer: str) -> None:
     """The process ends before the server is there again: the next start reads Stripe's ledger."""
     url = new_database(own.url)
+    execute(url, "CHECKPOINT")  # or a start after a kill takes seconds
     try:
         async with await connect(stripe, journal=url, timeout=5) as agent:
             stripe.faults.add("stall", seconds=0.5, executed=True, path="balance")
