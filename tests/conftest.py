@@ -58,9 +58,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    State machines have no fixtures that would tell them.
+    State machines have no fixtures that would tell them the engine, and several workers share what forks programs.
     """
     places_module.usual_engine = config.getoption("engine")
+    if (config.getoption("numprocesses", None) or 0) > 1:
+        programs.share()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
