@@ -36,6 +36,10 @@ hypothesis.settings.register_profile("ours", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("ours")
 
 
+# Each process of a run would take seven seconds to make the tests' assertions tell their values, each time.
+sys.dont_write_bytecode = False
+
+
 # Tests press Ctrl-C in processes they start; a test run started in the background would hand down its deafness to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -54,9 +58,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    State machines have no fixtures that would tell them.
+    State machines have no fixtures that would tell them the engine, and several workers share what forks programs.
     """
     places_module.usual_engine = config.getoption("engine")
+    if (config.getoption("numprocesses", None) or 0) > 1:
+        programs.share()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -125,17 +131,19 @@ def _usual_journal(
 
 
 @pytest.fixture(autouse=True)
-def _new_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    New journals are copies of one. How they are made is tested in the journal's room, and by programs.
+    No power fails here, so nobody waits for the disk: who does is tested in the journal's room, as is how new journals
+    are made, and by programs. Elsewhere they are copies of one.
     """
-    if request.path.parent.name == "_journal":
-        return
+    is_copied = request.path.parent.name != "_journal"
 
     def opened(path: Path | None, *more: Any, **how: Any) -> sqlite3.Connection:
-        if path is not None:
+        if path is not None and is_copied:
             put_journal(path)
-        return open_database(path, *more, **how)
+        db = open_database(path, *more, **how)
+        db.execute("PRAGMA synchronous = OFF")
+        return db
 
     monkeypatch.setattr(sqlite, "open_database", opened)
 

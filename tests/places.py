@@ -120,6 +120,7 @@ def look(place: Place | None) -> Iterator[Any]:
     if isinstance(place, Path):
         with contextlib.closing(sqlite3.connect(place, isolation_level=None, timeout=5, check_same_thread=False)) as db:
             db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = OFF")
             yield db
     else:
         words = {"options": "-c search_path=ocp_stripe_balance", "row_factory": _rows}

@@ -71,7 +71,9 @@ def folder() -> Path:
     """
     Where shells find the command line that is started at once, and a ``python`` that starts what it takes so.
     """
-    where = Path(_address()).parent
+    made = TemporaryDirectory(prefix="ocp-")
+    atexit.register(made.cleanup)
+    where = Path(made.name)
     for name, words in (("ocp-stripe-balance", [*started(), CLI]), ("python", started())):
         program = where / name
         program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
@@ -95,11 +97,20 @@ def _imports() -> list[str]:
     return [*(module.name for module in modules if not module.name.endswith("__main__")), *_LATE]
 
 
+def share() -> None:
+    """
+    Let processes that this one starts find the process that forks here: its imports take two seconds.
+    """
+    os.environ["TEST_PROGRAMS"] = _address()
+
+
 @cache
 def _address() -> str:
     """
-    Where the process that forks is found; it ends with this one.
+    Where the process that forks is found; it ends with the one that started it.
     """
+    if given := os.environ.get("TEST_PROGRAMS"):
+        return given
     made = TemporaryDirectory(prefix="ocp-")
     address = str(Path(made.name) / "socket")
     with socket.socket(socket.AF_UNIX) as listening:

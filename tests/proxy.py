@@ -55,6 +55,7 @@ class Proxy:
                 if self.is_deaf:
                     client.close()
                     continue
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else answers wait 40 ms
                 self._wires.append(client)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 

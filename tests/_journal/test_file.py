@@ -205,7 +205,7 @@ def test_a_child_by_a_fork_that_python_is_not_told_of_refuses(field: Field) -> N
 
 def test_a_fork_waits_for_no_other_program(field: Field) -> None:
     """Somebody holds the database's lock, and a call waits for it: the fork goes on at once, and so does the child."""
-    parent = field.payer(timeout=3)
+    parent = field.payer(timeout=1)
     assert "succeeded" == parent.pay("a")
     with contextlib.closing(field.look()) as db:
         db.execute("BEGIN IMMEDIATE")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from helpers import TOOL, UNGUARDED, answered, connect, ledger, order, run, scripted
-from places import locked, look
+from places import Places, locked, look
 from postgres import Server, as_role, new_database, own_server
 from programs import started
 from proxy import between
@@ -51,7 +51,22 @@ def own() -> Iterator[Server]:
 
 @pytest.fixture
 def url() -> str:
+    """
+    A database with nothing in it.
+    """
     return new_database()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[str]:
+    """
+    A database with a journal in it, for tests that leave nothing there but rows: to make one takes longer than a test.
+    """
+    places = Places("postgres", tmp_path)
+    place = places("journal")
+    assert isinstance(place, DatabaseURL)
+    yield place.reveal()
+    places.close()
 
 
 @pytest.fixture
@@ -207,9 +222,9 @@ async def test_a_newer_format_is_refused_undamaged(url: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
-async def test_texts_that_no_database_takes(url: str, text: str) -> None:
+async def test_texts_that_no_database_takes(kept: str, text: str) -> None:
     """Each is its caller's trouble: it is told, nothing is sent, and the next call is served."""
-    async with await scripted(answered, journal=url) as agent:
+    async with await scripted(answered, journal=kept) as agent:
         for more in ({"description": text}, {"reference": text}, {"metadata": {"a": text}}):
             with pytest.raises(NotSentError):
                 await agent.call_tool(TOOL, order(**more))
@@ -247,6 +262,7 @@ async def test_a_server_that_stands_still_before_a_call(own: Server) -> None:
 async def test_a_server_that_fails_while_a_request_is_out(own: Server, how: str) -> None:
     """The success is told, with a warning; it is on record as soon as the server is there again."""
     url = new_database(own.url)
+    execute(url, "CHECKPOINT")  # or a start after a kill takes seconds
 
     def handler(request: httpx.Request) -> httpx.Response:
         if how == "stands still":
@@ -279,6 +295,7 @@ def go_on(server: Server, how: str) -> None:
 async def test_what_a_killed_server_did_not_record_is_found(own: Server, stripe: Sandbox, customer: str) -> None:
     """The process ends before the server is there again: the next start reads Stripe's ledger."""
     url = new_database(own.url)
+    execute(url, "CHECKPOINT")  # or a start after a kill takes seconds
     try:
         async with await connect(stripe, journal=url, timeout=5) as agent:
             stripe.faults.add("stall", seconds=0.5, executed=True, path="balance")
@@ -299,30 +316,30 @@ async def test_what_a_killed_server_did_not_record_is_found(own: Server, stripe:
     assert 1 == len(await ledger(stripe, customer))
 
 
-async def test_a_session_that_is_ended_while_idle_is_no_trouble(url: str) -> None:
+async def test_a_session_that_is_ended_while_idle_is_no_trouble(kept: str) -> None:
     """As a server does that restarts, or a person at it."""
-    async with await scripted(answered, journal=url) as agent:
+    async with await scripted(answered, journal=kept) as agent:
         for _ in range(3):
             assert (await agent.call_tool(TOOL, order())).ok
-            for pid in sessions(url):
-                execute(url, f"SELECT pg_terminate_backend({pid}, 5000)")
-    assert ["succeeded"] * 3 == await states(url)
+            for pid in sessions(kept):
+                execute(kept, f"SELECT pg_terminate_backend({pid}, 5000)")
+    assert ["succeeded"] * 3 == await states(kept)
 
 
-async def test_a_session_that_is_ended_in_a_transaction(url: str) -> None:
+async def test_a_session_that_is_ended_in_a_transaction(kept: str) -> None:
     """Nothing of it holds, and it is begun again."""
-    journal, begun = Journal(DatabaseURL(url)), []
+    journal, begun = Journal(DatabaseURL(kept)), []
 
     def work(book: Any) -> int:
         begun.append(True)
         if len(begun) == 1:
-            execute(url, f"SELECT pg_terminate_backend({sessions(url)[0]}, 5000)")
+            execute(kept, f"SELECT pg_terminate_backend({sessions(kept)[0]}, 5000)")
         book.keep(77.0)
         return len(book.calls())
 
     await journal.run(lambda book: book.check())
     assert 0 == await journal.run(work)
-    with look(DatabaseURL(url)) as db:
+    with look(DatabaseURL(kept)) as db:
         assert [77.0] == [seconds for (seconds,) in db.execute("SELECT longest_s FROM windows")]
     await journal.aclose()
 
@@ -360,10 +377,10 @@ async def test_a_hot_standby_is_told_apart(own: Server) -> None:
 @pytest.mark.parametrize("fault", ["cut before", "cut after", "silent after"])
 @pytest.mark.usefixtures("hasty")
 async def test_an_admission_whose_commit_is_not_answered(
-    stripe: Sandbox, customer: str, url: str, fault: Fault
+    stripe: Sandbox, customer: str, kept: str, fault: Fault
 ) -> None:
     """Whether it came about is found out; the money moves once, or nothing was sent and nothing is on record."""
-    with between(url) as proxy:
+    with between(kept) as proxy:
         async with await connect(stripe, journal=proxy.url, policy=POLICY) as agent:
             await agent.call_tool(TOOL, order(customer, reference="first"))
             proxy.faults[proxy.commits + 1] = fault
@@ -371,47 +388,47 @@ async def test_an_admission_whose_commit_is_not_answered(
             assert {} == proxy.faults
             is_told = not isinstance(told[0], NotSentError)
             assert is_told or "cut before" == fault
-            assert ["succeeded"] * (1 + is_told) == await states(url)
+            assert ["succeeded"] * (1 + is_told) == await states(kept)
             again = await agent.call_tool(TOOL, order(customer, reference="t"))
             assert ("succeeded", is_told) == (again.outcome, again.replayed)
-    assert ["succeeded"] * 2 == await states(url)
+    assert ["succeeded"] * 2 == await states(kept)
     assert 2 == len(await ledger(stripe, customer))
 
 
 @pytest.mark.parametrize("fault", ["cut before", "cut after", "silent after"])
 @pytest.mark.usefixtures("hasty")
-async def test_an_outcome_whose_commit_has_no_answer(stripe: Sandbox, customer: str, url: str, fault: Fault) -> None:
+async def test_an_outcome_whose_commit_has_no_answer(stripe: Sandbox, customer: str, kept: str, fault: Fault) -> None:
     """It is written again, which changes nothing where it was written."""
-    with between(url) as proxy:
+    with between(kept) as proxy:
         async with await connect(stripe, journal=proxy.url) as agent:
             await agent.call_tool(TOOL, order(customer, reference="first"))
             proxy.faults[proxy.commits + 2] = fault
             assert "succeeded" == (await agent.call_tool(TOOL, order(customer, reference="t"))).outcome
             assert {} == proxy.faults
-    assert ["succeeded"] * 2 == await states(url)
+    assert ["succeeded"] * 2 == await states(kept)
 
 
 @pytest.mark.promise("outcomes.no-fifth")
 @pytest.mark.parametrize("fault", ["cut before", "cut after"])
 @pytest.mark.usefixtures("hasty")
 async def test_a_rejection_whose_commit_has_no_answer_is_told_as_one(
-    stripe: Sandbox, customer: str, url: str, fault: Fault
+    stripe: Sandbox, customer: str, kept: str, fault: Fault
 ) -> None:
     """Nobody else has the call: it is what this one has on record."""
-    with between(url) as proxy:
+    with between(kept) as proxy:
         async with await connect(stripe, journal=proxy.url) as agent:
             await agent.call_tool(TOOL, order(customer, reference="first"))
             proxy.faults[proxy.commits + 2] = fault
             with pytest.raises(ResourceMissingError) as caught:
                 await agent.call_tool(TOOL, order("cus_none"))
             assert ({}, "rejected") == (proxy.faults, caught.value.outcome)
-    assert ["succeeded", "rejected"] == await states(url)
+    assert ["succeeded", "rejected"] == await states(kept)
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_a_commit_of_which_nobody_can_be_asked(stripe: Sandbox, customer: str, url: str) -> None:
+async def test_a_commit_of_which_nobody_can_be_asked(stripe: Sandbox, customer: str, kept: str) -> None:
     """Nothing is sent, and it is told; what is on record says so once the server is there again."""
-    with between(url) as proxy:
+    with between(kept) as proxy:
         async with await connect(stripe, journal=proxy.url, timeout=2) as agent:
             await agent.call_tool(TOOL, order(customer, reference="first"))
             proxy.faults[proxy.commits + 1] = "cut after"
@@ -427,9 +444,9 @@ async def test_a_commit_of_which_nobody_can_be_asked(stripe: Sandbox, customer: 
 # What a connection is like: another one for each transaction, another clock, another process, other defaults
 
 
-async def test_a_pooler_that_hands_out_sessions_by_the_transaction(stripe: Sandbox, customer: str, url: str) -> None:
+async def test_a_pooler_that_hands_out_sessions_by_the_transaction(stripe: Sandbox, customer: str, kept: str) -> None:
     """Nothing is kept in a session from one transaction to the next, or it is done without."""
-    with between(url, sessions=3) as pooler:
+    with between(kept, sessions=3) as pooler:
         async with await connect(stripe, journal=pooler.url, policy=POLICY) as agent:
             outcomes = []
             for number in range(25):
@@ -440,7 +457,7 @@ async def test_a_pooler_that_hands_out_sessions_by_the_transaction(stripe: Sandb
                 else:
                     outcomes.append("warned" if result.warnings else "succeeded")
     assert ["succeeded"] * 25 == outcomes
-    assert ["succeeded"] * 25 == await states(url)
+    assert ["succeeded"] * 25 == await states(kept)
     assert 25 == len(await ledger(stripe, customer))
 
 
@@ -476,13 +493,13 @@ assert [0, 0] == [os.waitpid(child, 0)[1] for child in children]
 """
 
 
-def test_a_process_that_forks_with_an_open_connection(stripe_thread: Sandbox, url: str) -> None:
+def test_a_process_that_forks_with_an_open_connection(stripe_thread: Sandbox, kept: str) -> None:
     """Parent and children each have their own from then on, and all pay."""
     customer = stripe_thread.create_customer()
-    words = [*started(), "-c", FORKED, stripe_thread.url, stripe_thread.api_key, url, customer]
+    words = [*started(), "-c", FORKED, stripe_thread.url, stripe_thread.api_key, kept, customer]
     subprocess.run(words, check=True, timeout=50)  # noqa: S603  ours
     assert 16 == len(asyncio.run(ledger(stripe_thread, customer)))
-    assert ["succeeded"] * 16 == asyncio.run(states(url))
+    assert ["succeeded"] * 16 == asyncio.run(states(kept))
 
 
 DEFAULTS = {
@@ -534,16 +551,16 @@ HOSTILE = ["a\0b", "\ud800", "'; DROP TABLE calls; --", "%s %(key)s :key ? $1", 
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-async def test_a_user_whose_name_is_no_plain_text(stripe: Sandbox, customer: str, url: str, text: str) -> None:
+async def test_a_user_whose_name_is_no_plain_text(stripe: Sandbox, customer: str, kept: str, text: str) -> None:
     """What no database takes is told before anything is sent; the rest is on record as it is."""
     is_taken = not {"\0", "\ud800"} & {*text}
-    values = {"api_key": stripe.api_key, "api_base": stripe.url, "journal": url, **UNGUARDED}
+    values = {"api_key": stripe.api_key, "api_base": stripe.url, "journal": kept, **UNGUARDED}
     async with OCPAgent(user=text, settings=Settings(**values)) as agent:
         await agent.register_api("stripe")
         told = await asyncio.gather(agent.call_tool(TOOL, order(customer)), return_exceptions=True)
     assert is_taken is not isinstance(told[0], NotSentError), told
     assert is_taken or "cannot be used" in str(told[0])
     assert "\0" not in text or "leave it out" in str(told[0])
-    with look(DatabaseURL(url)) as db:
+    with look(DatabaseURL(kept)) as db:
         assert [text] * is_taken == [user for (user,) in db.execute('SELECT "user" FROM calls')]
     assert is_taken == len(await ledger(stripe, customer))

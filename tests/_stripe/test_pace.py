@@ -51,7 +51,7 @@ class Ticks(selectors.DefaultSelector):
         self.late_s: Callable[[], float] = lambda: 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        found = super().select(0)
+        found = super().select(0) if timeout != 0 else []
         if not found:
             assert timeout is not None, "everything waits for ever"
             # What is computed takes time too, and a sum of floats is reached at last.
@@ -197,6 +197,7 @@ REQUESTS = st.builds(
     template=st.sampled_from(["/t", "/u"]),
 )
 ARRIVALS = st.lists(st.tuples(st.floats(0, 0.3), st.integers(1, 12), REQUESTS, st.floats(0, 0.4)), max_size=25)
+CHANCE = st.randoms(use_true_random=True)  # drawn once, not for each number
 LIMITS = st.sampled_from([(3.0, 3.0), (10.0, 4.0), TEST_LIMITS, LIVE_LIMITS, (2.5, 2.5)])
 
 
@@ -224,7 +225,7 @@ async def test_processes_of_one_journal_divide_the_limit(limit: float, number: i
     await hosts[0].stop()
 
 
-@given(LIMITS, ARRIVALS, st.sampled_from([0.0, 0.01, 0.05]), st.randoms())
+@given(LIMITS, ARRIVALS, st.sampled_from([0.0, 0.01, 0.05]), CHANCE)
 @in_fake_time
 async def test_never_too_many_and_never_two_writes_at_once(
     limits: tuple[float, float], arrivals: list[Any], late_s: float, chance: random.Random
@@ -271,7 +272,7 @@ async def test_the_limit_is_used_and_kept_although_network_and_loop_are_late(lim
     chance = random.Random(seed)
     fake_loop().ticks.late_s = lambda: chance.uniform(0, 0.005)
     traffic = Traffic((limit_per_s, limit_per_s))
-    for _ in range(60):
+    for _ in range(40):
         traffic.offer(*[to_stripe(customer=f"cus_{chance.randrange(40)}") for _ in range(int(limit_per_s / 5))])
         await asyncio.sleep(0.1)
     await traffic.end()
@@ -302,12 +303,12 @@ async def test_endpoints_together_use_the_limit_of_the_account() -> None:
     """Six that are offered too much share 100 a second, none above 25."""
     traffic = Traffic(LIVE_LIMITS)
     templates = [f"/{number}" for number in range(6)]
-    traffic.offer(*[to_stripe("GET", f"cus_{each}{at}", at) for each in range(150) for at in templates])
-    await asyncio.sleep(5)
-    assert 0.95 * 500 < len(traffic.sent) <= 500
+    traffic.offer(*[to_stripe("GET", f"cus_{each}{at}", at) for each in range(60) for at in templates])
+    await asyncio.sleep(3)
+    assert 0.95 * 300 < len(traffic.sent) <= 300
     counts = [len(traffic.times("GET", at)) for at in templates]
-    assert min(counts) > 60
-    assert max(counts) <= 125
+    assert min(counts) > 36
+    assert max(counts) <= 75
     await traffic.end()
 
 
@@ -375,7 +376,7 @@ async def test_reads_have_a_turn_among_many_writes() -> None:
 # Who goes away.
 
 
-@given(st.lists(st.tuples(REQUESTS, st.integers(0, 40), st.booleans()), min_size=1, max_size=40), st.randoms())
+@given(st.lists(st.tuples(REQUESTS, st.integers(0, 40), st.booleans()), min_size=1, max_size=40), CHANCE)
 @in_fake_time
 async def test_the_cancelled_leave_no_trace(offers: list[Any], chance: random.Random) -> None:
     """Before their turn, at its very moment, or under way: everyone else is served, and the next comer too."""
@@ -488,15 +489,15 @@ async def test_the_reason_says_which_rate_is_lowered(
     for template, limit_per_s in (("/slow", endpoint_per_s), ("/other", 25)):
         traffic = Traffic(LIVE_LIMITS, f"https://{template}.test")
         traffic.pacer.slow_down(to_stripe(template="/slow"), reason)
-        traffic.offer(*[to_stripe(customer=f"cus_{each}", template=template) for each in range(200)])
-        await asyncio.sleep(4)
-        assert pytest.approx(4 * limit_per_s, rel=0.1) == len(traffic.sent)
+        traffic.offer(*[to_stripe(customer=f"cus_{each}", template=template) for each in range(60)])
+        await asyncio.sleep(2)
+        assert pytest.approx(2 * limit_per_s, rel=0.1) == len(traffic.sent)
         await traffic.stop()
     traffic = Traffic(LIVE_LIMITS, "https://all.test")
     traffic.pacer.slow_down(to_stripe(template="/slow"), reason)
-    traffic.offer(*[to_stripe(customer=f"cus_{each}", template=f"/{each % 6}") for each in range(600)])
-    await asyncio.sleep(4)
-    assert pytest.approx(4 * total_per_s, rel=0.1) == len(traffic.sent)
+    traffic.offer(*[to_stripe(customer=f"cus_{each}", template=f"/{each % 6}") for each in range(240)])
+    await asyncio.sleep(2)
+    assert pytest.approx(2 * total_per_s, rel=0.1) == len(traffic.sent)
     await traffic.stop()
 
 
@@ -775,14 +776,14 @@ async def test_the_lowest_of_several_settings_holds(
     for rate_limit in rate_limits:
         traffic.pacer = pacer_of(rate_limit, key=key)
     assert endpoint_per_s == await rate_now(traffic.pacer, to_stripe())
-    traffic.offer(*[to_stripe(customer=f"cus_{each}") for each in range(200)])
-    await asyncio.sleep(3)
-    assert pytest.approx(3 * endpoint_per_s, rel=0.1) == len(traffic.sent)
+    traffic.offer(*[to_stripe(customer=f"cus_{each}") for each in range(120)])
+    await asyncio.sleep(2)
+    assert pytest.approx(2 * endpoint_per_s, rel=0.1) == len(traffic.sent)
     assert most_in_a_second(traffic.times()) <= endpoint_per_s
-    traffic.offer(*[to_stripe(customer=f"cus_{each}", template=f"/{each % 5}") for each in range(500)])
+    traffic.offer(*[to_stripe(customer=f"cus_{each}", template=f"/{each % 5}") for each in range(240)])
     before = len(traffic.sent)
-    await asyncio.sleep(3)
-    assert pytest.approx(3 * total_per_s, rel=0.1) == len(traffic.sent) - before
+    await asyncio.sleep(2)
+    assert pytest.approx(2 * total_per_s, rel=0.1) == len(traffic.sent) - before
     assert most_in_a_second(traffic.times()) <= total_per_s
     await traffic.stop()
 

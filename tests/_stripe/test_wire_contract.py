@@ -625,7 +625,7 @@ async def test_each_fault_is_told_for_what_it_is_and_sends_once(http: Wire, name
             if fault.is_on_reuse:
                 await http.exchange(request_to(to), 5)
             with pytest.raises((UnsentError, LostError, TimeoutError)) as caught:
-                await http.exchange(request_to(to)._replace(method=method), 0.6)
+                await http.exchange(request_to(to)._replace(method=method), 0.4)
         await http.aclose()
     assert fault.is_unsent == isinstance(caught.value, UnsentError)
     assert len(heard) <= (0 if fault.is_unsent else 1)
@@ -790,7 +790,7 @@ async def test_the_deadline_holds_in_the_head(http: Wire, sent: bytes) -> None:
 
     async with serving(handle) as url:
         with pytest.raises(TimeoutError):
-            await http.exchange(request_to(url), 0.6)
+            await http.exchange(request_to(url), 0.4)
 
 
 async def test_the_deadline_holds_in_the_body(http: Wire) -> None:
@@ -802,7 +802,7 @@ async def test_the_deadline_holds_in_the_body(http: Wire) -> None:
         await reader.read()
 
     async with serving(handle) as url:
-        received = await http.exchange(request_to(url), 0.6)
+        received = await http.exchange(request_to(url), 0.4)
     assert (200, b"hello") == (received.status, received.body)
     assert "deadline" in (received.lost_body or "")
 
@@ -905,11 +905,11 @@ async def test_closing_ends_calls_under_way_truthfully(http: Wire) -> None:
         await silence(reader, writer, number)
 
     async with serving(handle) as url:
-        sent = asyncio.create_task(http.exchange(request_to(url), 2))
-        connecting = asyncio.create_task(http.exchange(request_to(url.replace("http", "https")), 0.6))
+        sent = asyncio.create_task(http.exchange(request_to(url), 1))
+        connecting = asyncio.create_task(http.exchange(request_to(url.replace("http", "https")), 0.4))
         async with asyncio.timeout(20):
             await heard.wait()
-        waiting = asyncio.create_task(http.exchange(request_to(url), 2))
+        waiting = asyncio.create_task(http.exchange(request_to(url), 1))
         await turns()
         await http.aclose()
         ends = await asyncio.gather(sent, connecting, waiting, return_exceptions=True)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ POLICY = Policy(
         {"per": per, "window": f"{window}s", "credit": {"usd": f"{limit / 100:.2f}"}} for per, window, limit in BUDGETS
     ],
 )
+FATES = ["succeeded", "rejected", "not_sent", "unknown", "unknown, executed", "crash", "crash, executed"]
 KEYS = st.sampled_from([f"k{number}" for number in range(25)])
 
 
@@ -79,6 +81,8 @@ class Spending(RuleBasedStateMachine):
     def start_workers(self) -> None:
         self.journals = [self.open() for _ in range(2)]
         self.other = Other(self.places("journal"))
+        self.looking = contextlib.ExitStack()
+        self.seen = self.looking.enter_context(look(self.places("journal")))
 
     def read(self, read: Callable[[Book], Any]) -> Any:
         """
@@ -89,30 +93,18 @@ class Spending(RuleBasedStateMachine):
     def open(self) -> Journal:
         return Journal(self.places("journal"), clock=lambda: self.now, open_database=opened)
 
+    # Few choices among many: to draw each part takes longer than the call.
     @rule(
         key=KEYS,
-        cents=st.sampled_from([50, 200, 300, 400, 550, 601]),
-        customer=st.sampled_from(["a", "b"]),
-        user=st.sampled_from(["ann", "bob", None]),
-        worker=st.integers(0, 1),
-        fate=st.sampled_from(
-            ["succeeded", "rejected", "not_sent", "unknown", "unknown, executed", "crash", "crash, executed"]
-        ),
+        what=st.sampled_from(list(product([50, 200, 300, 400, 550, 601], ["a", "b"], ["ann", "bob", None]))),
+        how=st.sampled_from(list(product([0, 1], FATES))),
         seconds=st.floats(0, LEASE),
         share=st.floats(0, 1),
     )
     def call(
-        self,
-        key: str,
-        cents: int,
-        customer: str,
-        user: str | None,
-        worker: int,
-        fate: str,
-        seconds: float,
-        share: float,
+        self, key: str, what: tuple[int, str, str | None], how: tuple[int, str], seconds: float, share: float
     ) -> None:
-        self.issue(key, cents, customer, user, worker, fate, seconds, share)
+        self.issue(key, *what, *how, seconds, share)
 
     def issue(
         self,
@@ -193,8 +185,7 @@ class Spending(RuleBasedStateMachine):
         """
         Owners that are no more, so that crashed calls can be taken over at once.
         """
-        with look(self.places("journal")) as db:
-            db.execute("UPDATE calls SET owner_pid = ? WHERE owner != ''", (2**22 + 1,))
+        self.seen.execute("UPDATE calls SET owner_pid = ? WHERE owner != ''", (2**22 + 1,))
 
     @invariant()
     def no_budget_is_exceeded(self) -> None:
@@ -217,6 +208,7 @@ class Spending(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.journals:
+            self.looking.close()
             self.other.close()
         for journal in self.journals:
             self.loop.run_until_complete(journal.aclose())
