@@ -13,16 +13,14 @@ import hypothesis
 import places as places_module
 import programs
 import pytest
-from helpers import connect, put_journal
+from helpers import connect
 from places import Places
 
 import ocp_stripe_balance
 from ocp_stripe_balance._journal import sqlite
-from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -127,17 +125,10 @@ def _usual_journal(
 @pytest.fixture(autouse=True)
 def _new_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    New journals are copies of one. How they are made is tested in the journal's room, and by programs.
+    Journals wait for no disk, and new ones are copies. How they are made and written is tested in the journal's room.
     """
-    if request.path.parent.name == "_journal":
-        return
-
-    def opened(path: Path | None, *more: Any, **how: Any) -> sqlite3.Connection:
-        if path is not None:
-            put_journal(path)
-        return open_database(path, *more, **how)
-
-    monkeypatch.setattr(sqlite, "open_database", opened)
+    if request.path.parent.name != "_journal":
+        monkeypatch.setattr(sqlite, "open_database", places_module.opened)
 
 
 @pytest.fixture
