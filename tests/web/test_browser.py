@@ -143,11 +143,7 @@ async def faults(page: Page) -> list[str]:
     """
     await page.evaluate(Path(AXE_FILE_PATH).read_text("utf-8"))
     found = await page.evaluate("axe.run({resultTypes: ['violations']}).then(found => found.violations)")
-    return [
-        f"{each['id']}: {each['nodes'][0]['html']}"
-        for each in found
-        if each["impact"] in {"serious", "critical"}
-    ]
+    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in {"serious", "critical"}]
 
 
 async def test_a_call_comes_in_by_itself_and_is_approved_by_keyboard(console: Console) -> None:
