@@ -20,6 +20,7 @@ pytest.importorskip("argon2")
 pytest.importorskip("playwright")
 pytest.importorskip("axe_playwright_python")
 from axe_playwright_python.base import AXE_FILE_PATH
+from comers import hash_cheaply
 from helpers import ledger
 from playwright.async_api import async_playwright, expect
 
@@ -106,6 +107,7 @@ class Console:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def console(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Console]:
     async with contextlib.AsyncExitStack() as stack:
+        hash_cheaply(stack.enter_context(pytest.MonkeyPatch.context()))
         playwright = await stack.enter_async_context(async_playwright())
         path = shutil.which("chromium") or shutil.which("google-chrome") or playwright.chromium.executable_path
         if not Path(path).exists():
