@@ -7,22 +7,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import hypothesis
 import places as places_module
 import programs
 import pytest
-from helpers import connect, put_journal
+from helpers import connect
 from places import Places
 
 import ocp_stripe_balance
 from ocp_stripe_balance._journal import sqlite
-from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -137,15 +136,7 @@ def _quick_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     are made, and by programs. Elsewhere they are copies of one.
     """
     is_copied = request.path.parent.name != "_journal"
-
-    def opened(path: Path | None, *more: Any, **how: Any) -> sqlite3.Connection:
-        if path is not None and is_copied:
-            put_journal(path)
-        db = open_database(path, *more, **how)
-        db.execute("PRAGMA synchronous = OFF")
-        return db
-
-    monkeypatch.setattr(sqlite, "open_database", opened)
+    monkeypatch.setattr(sqlite, "open_database", partial(places_module.opened, is_copied=is_copied))
 
 
 @pytest.fixture

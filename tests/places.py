@@ -186,13 +186,13 @@ class Other:
         self._book.close() if self._store is None else self._store.close()
 
 
-def opened(path: Path | None) -> sqlite3.Connection:
+def opened(path: Path | None, *more: Any, is_copied: bool = True, **how: Any) -> sqlite3.Connection:
     """
-    A file, without waiting for the disk: no power fails here.
+    A file, a new one copied, without waiting for the disk: no power fails here.
     """
-    if path is not None:
+    if path is not None and is_copied:
         put_journal(path)
-    db = open_database(path)
+    db = open_database(path, *more, **how)
     db.execute("PRAGMA synchronous = OFF")
     return db
 

@@ -29,6 +29,7 @@ from importlib import import_module
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
 import at_once
@@ -153,6 +154,9 @@ def be_impatient() -> None:
     Waits between attempts take a tenth of their time: how long they are is tested with a clock of the test's own.
     """
     SystemClock.sleep = staticmethod(lambda seconds: asyncio.sleep(seconds / 10))  # type: ignore[arg-type]  # by another name
+    with contextlib.suppress(ImportError):  # an extra that is not installed
+        server: Any = import_module("uvicorn.server")
+        server.asyncio = SimpleNamespace(**{**vars(asyncio), "sleep": SystemClock.sleep})
 
 
 def _attend(connection: socket.socket) -> NoReturn:

@@ -14,6 +14,7 @@ import pytest
 from helpers import (
     STRIPES,
     TOOL,
+    client,
     connect,
     decisions,
     ledger,
@@ -44,12 +45,17 @@ UPDATE = "postCustomersCustomerBalanceTransactionsTransaction"
 CUSTOMER = "getCustomersCustomer"
 
 
-async def entries(agent: OCPAgent, customer: str, count: int) -> list[str]:
+async def entries(stripe: Sandbox, customer: str, count: int, **fields: str) -> list[str]:
     """
     The IDs of new entries of -1, -2, …, the newest first.
     """
-    made = [await agent.call_tool(TOOL, order(customer, -1 - n)) for n in range(count)]
-    return [result.data["id"] for result in reversed(made)]
+    ids: list[str] = []
+    async with client(stripe) as http:
+        for amount in range(-1, -1 - count, -1):
+            entry = {"amount": amount, "currency": "usd", **fields}
+            made = await http.post(f"/v1/customers/{customer}/balance_transactions", data=entry)
+            ids.insert(0, made.json()["id"])
+    return ids
 
 
 def counted(sent: list[httpx.Request]) -> Callable[[httpx.Request], httpx.Response]:
@@ -162,7 +168,7 @@ async def test_a_list_that_comes_to_no_end_is_none() -> None:
 
 async def test_a_list_pages_by_itself(stripe: Sandbox, agent: OCPAgent, customer: str) -> None:
     """As many as the limit says, in one answer, with the order and has_more of a single page."""
-    ids = await entries(agent, customer, 205)
+    ids = await entries(stripe, customer, 205)
 
     async def listed(**more: Any) -> tuple[list[str], bool, int]:
         stripe.requests.clear()
@@ -185,7 +191,7 @@ async def test_a_list_pages_by_itself(stripe: Sandbox, agent: OCPAgent, customer
 
 async def test_a_list_is_an_async_iterator(stripe: Sandbox, agent: OCPAgent, customer: str) -> None:
     """A page at a time, and no page that nobody asks for."""
-    ids = await entries(agent, customer, 120)
+    ids = await entries(stripe, customer, 120)
     stripe.requests.clear()
     seen = [item["id"] async for item in agent.iterate_tool(LIST, {"customer": customer})]
     assert (ids, 2) == (seen, len(stripe.requests))
@@ -204,9 +210,9 @@ async def test_a_list_is_an_async_iterator(stripe: Sandbox, agent: OCPAgent, cus
         await anext(agent.iterate_tool(LIST, {"customer": customer, "size": 3}))
 
 
-async def test_a_list_narrows_by_time(agent: OCPAgent, customer: str) -> None:
+async def test_a_list_narrows_by_time(stripe: Sandbox, agent: OCPAgent, customer: str) -> None:
     """Bounds as Stripe writes them."""
-    await entries(agent, customer, 2)
+    await entries(stripe, customer, 2)
     moment = (await agent.call_tool(LIST, {"customer": customer})).data["data"][0]["created"]
     for created, count in (({"gte": moment - 60}, 2), ({"gt": moment + 60}, 0), ({"lt": moment - 60}, 0)):
         result = await agent.call_tool(LIST, {"customer": customer, "created": created})
@@ -393,9 +399,7 @@ async def test_a_list_with_a_page_that_cannot_be_read_is_none() -> None:
 async def test_pages_that_are_too_large_are_read_in_smaller_ones(stripe: Sandbox, agent: OCPAgent) -> None:
     """Entries of 20 kB each: a hundred of them are past what one response may have."""
     customer = stripe.create_customer()
-    words = {f"k{n}": "x" * 490 for n in range(45)}
-    for amount in range(1, 62):
-        await agent.call_tool(TOOL, order(customer, -amount, metadata=words))
+    await entries(stripe, customer, 61, **{f"metadata[k{n}]": "x" * 490 for n in range(45)})
     found = [item["amount"] async for item in agent.iterate_tool(LIST, {"customer": customer})]
     assert list(range(-61, 0)) == found
     listed = await agent.call_tool(LIST, {"customer": customer, "limit": 100})

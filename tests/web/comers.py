@@ -112,13 +112,17 @@ class Browser(httpx.AsyncClient):
         return await self.post(path, data=form, headers={"Origin": self.site.url, **headers})
 
 
+def hash_cheaply(monkeypatch: pytest.MonkeyPatch) -> None:
+    cheap = partial(PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "PasswordHasher", cheap)
+
+
 @contextlib.asynccontextmanager
 async def console(monkeypatch: pytest.MonkeyPatch, *, proxy: Any = None, **settings: Any) -> AsyncIterator[Site]:
     """
     The whole server, with a page for anybody who is in, and one for each role; hashes are cheap.
     """
-    cheap = partial(PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "PasswordHasher", cheap)
+    hash_cheaply(monkeypatch)
     gateway, clock = Gateway(Settings(**settings)), Clock()
     gateway.journal._clock = clock
     app = application(gateway)

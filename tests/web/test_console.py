@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 pytest.importorskip("argon2")
-from comers import Browser, Site, console
+from comers import Browser, Site, console, hash_cheaply
 from helpers import ledger
 from places import ON_BOTH, look
 from terminal import at_terminal
@@ -391,7 +391,8 @@ def test_no_page_reads_a_whole_table(tmp_path: Path) -> None:
     db.close()
 
 
-async def test_the_demo_shows_everything_within_a_minute(tmp_path: Path) -> None:
+async def test_the_demo_shows_everything_within_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hash_cheaply(monkeypatch)
     async with demo(tmp_path) as shown:
         await work(shown, every_s=0, number=14)
         office = shown.gateway.office
@@ -402,7 +403,8 @@ async def test_the_demo_shows_everything_within_a_minute(tmp_path: Path) -> None
         await shown.gateway.journal.aclose()
 
 
-async def test_the_demo_ends_also_while_a_call_is_under_way(tmp_path: Path) -> None:
+async def test_the_demo_ends_also_while_a_call_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hash_cheaply(monkeypatch)
     async with demo(tmp_path) as shown:
         shown.stripe.faults.add("stall", times=None, path="balance_transactions")
         working = asyncio.create_task(work(shown, every_s=0))

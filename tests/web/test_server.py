@@ -425,6 +425,13 @@ async def test_there_are_only_so_many_connections(
         assert [201, 201] == [each.status_code for each in await asyncio.gather(*calls)]
 
 
+def test_the_body_of_an_answer_does_not_wait_until_the_head_has_arrived() -> None:
+    """What asyncio sees to for other sockets; clients are slow to say that something has come."""
+    listener, _ = listening_http.listening("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_connections_leave_files_for_the_journal_and_for_stripe(monkeypatch: pytest.MonkeyPatch) -> None:
     resource, asked = pytest.importorskip("resource"), []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 600))
