@@ -356,26 +356,6 @@ def test_a_second_interrupt_changes_nothing(stripe_thread: Sandbox) -> None:
     assert "calls resume" in stderr
 
 
-async def test_a_full_output_does_not_hide_what_was_done(stripe_thread: Sandbox) -> None:
-    """Standard output on a full disk: the outcome and the key go to stderr, and the exit code is the outcome's."""
-    customer = stripe_thread.create_customer()
-    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url}
-    with open("/dev/full", "w") as full:  # noqa: PTH123, ASYNC230
-        done = subprocess.run(  # noqa: S603
-            [CLI, "call", TOOL, f"customer={customer}", "amount=-500", "currency=usd", "--idempotency-key", "call_5"],
-            stdin=subprocess.DEVNULL,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            env={**os.environ, **variables},
-        )
-    assert 0 == done.returncode
-    assert "was credited 5.00 usd" in done.stderr
-    assert "call_5" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 async def test_any_terminal_encoding_will_do(stripe_thread: Sandbox) -> None:
     """ASCII terminals see escapes, no tracebacks."""
     customer = stripe_thread.create_customer()

@@ -28,7 +28,7 @@ def marked() -> dict[str, list[str]]:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 continue
             for mark in node.decorator_list:
-                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.promise":
+                if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute) and mark.func.attr == "promise":
                     found.setdefault(ast.literal_eval(mark.args[0]), []).append(f"{path.name}::{node.name}")
     return found
 
