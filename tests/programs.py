@@ -193,6 +193,7 @@ def _become(words: list[str], environment: dict[str, str], where: str, streams: 
     os.environ.update(environment)
     time.tzset()
     code, sys.argv = 0, words
+    sys.executable = environment.get("PYTHON_AT_ONCE", sys.executable)
     if words[0] == CLI:
         code = main()
     elif words[0] == "-c":
