@@ -13,6 +13,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -306,13 +307,11 @@ class GatewayCall:
     A call through the gateway, by one agent after the other.
     """
 
-    def __init__(
-        self, session: aiohttp.ClientSession, served: Mapping[str, Any], pid: int, customers: Customers
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, served: Mapping[str, Any], customers: Customers) -> None:
         """
-        Call the server of that process, as whoever has one of its tokens.
+        Call that server, as whoever has one of its tokens.
         """
-        self._session, self._pid, self._customers = session, pid, customers
+        self._session, self._pid, self._customers = session, served["pid"], customers
         self._url = f"{served['url']}/tools/{TOOL}"
         self._headers = [{"Authorization": f"Bearer {token}"} for token in served["tokens"]]
 
@@ -332,10 +331,9 @@ class GatewayCall:
         What the server's process used so far; whose load this is, is another matter.
         """
         try:
-            facts = Path(f"/proc/{self._pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        except FileNotFoundError:
+            return time.clock_gettime((~self._pid << 3) | 2)  # as clock_getcpuclockid numbers the clock of a process
+        except OSError:
             return math.nan
-        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.asynccontextmanager
@@ -352,7 +350,7 @@ async def gateway(url: str, folder: Path, customers: Customers) -> AsyncIterator
         connector = aiohttp.TCPConnector(limit=_MAX_IN_FLIGHT)
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
-                yield GatewayCall(session, served, process.pid, customers)
+                yield GatewayCall(session, served, customers)
         finally:
             process.terminate()
 

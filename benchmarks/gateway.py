@@ -1,13 +1,14 @@
 """
 The gateway in a process of its own, with a token for each of 256 agents; set up as the README sets the package up.
 
-The first line out is JSON: its address, and the tokens.
+The first line out is JSON: its address, its process, and the tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ async def main(url: str, folder: Path) -> None:
     settings = agent_settings(url, journal=journal, policy=README_POLICY, customer_check="on")
     tokens = [Tokens(settings).create(f"agent-{number}") for number in range(AGENTS)]
     listener, address = listening("127.0.0.1", 0)
-    print(json.dumps({"url": address, "tokens": tokens}), flush=True)
+    print(json.dumps({"url": address, "pid": os.getpid(), "tokens": tokens}), flush=True)
     await serve(application(Gateway(settings)), listener)
 
 

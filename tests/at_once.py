@@ -12,14 +12,17 @@ from array import array
 
 class Started:
     """
-    A program in that environment, with those streams and in the folder at hand.
+    A program in that environment, with those streams and in the folder at hand; a stream is closed that is no file.
     """
 
     def __init__(self, address: str, words: list[str], environment: dict[str, str], streams: list[int]) -> None:
+        opened = [number for number, stream in enumerate(streams) if is_open(stream)]
         self._server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._server.connect(address)
-        self._server.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", streams))])
-        asked = marshal.dumps((words, environment, os.getcwd()))  # noqa: PTH109  as said above
+        self._server.sendmsg(
+            [b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [streams[n] for n in opened]))]
+        )
+        asked = marshal.dumps((words, environment, os.getcwd(), opened))  # noqa: PTH109  as said above
         self._server.sendall(len(asked).to_bytes(4, "big") + asked)
         self.pid = int(self._server.recv(8))
 
@@ -39,6 +42,14 @@ class Started:
         code = int(self._server.recv(8))
         self._server.close()
         return code
+
+
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def run() -> int:

@@ -142,9 +142,10 @@ def _quick_journals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The Python that is started, and the command line beside it, have the imports behind them.
+    The Python that is started, and the command line beside it, have the imports behind them; in such a Python too.
     """
     monkeypatch.setattr(sys, "executable", str(programs.folder() / "python"))
+    monkeypatch.setenv("PYTHON_AT_ONCE", sys.executable)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance.sandbox import Sandbox
 
 # Reading the certificates takes 30 ms each time, and the sandbox speaks plain HTTP.
-_NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 TOOL = "postCustomersCustomerBalanceTransactions"
 TOOLS = [tool.name for tool in load_manifest().tools]
@@ -54,7 +54,7 @@ def client(stripe: Sandbox) -> httpx.AsyncClient:
     """
     A plain HTTP client with the sandbox's secret key.
     """
-    return httpx.AsyncClient(base_url=stripe.url, auth=(stripe.api_key, ""), verify=_NO_AUTHORITIES)
+    return httpx.AsyncClient(base_url=stripe.url, auth=(stripe.api_key, ""), verify=NO_AUTHORITIES)
 
 
 async def ledger(stripe: Sandbox, customer: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from helpers import NO_AUTHORITIES
 
 pytest.importorskip("mcp")
 import httpx2
@@ -66,7 +67,7 @@ async def connected(url: str, token: str | None = None, **options: Any) -> Async
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
-        httpx2.AsyncClient(headers=headers, trust_env=False, timeout=30) as http,
+        httpx2.AsyncClient(headers=headers, trust_env=False, timeout=30, verify=NO_AUTHORITIES) as http,
         Client(streamable_http_client(url, http_client=http), **options) as client,
     ):
         yield client
@@ -76,7 +77,7 @@ def plain() -> httpx.AsyncClient:
     """
     A client that knows nothing of MCP.
     """
-    return httpx.AsyncClient(headers=HEADERS, trust_env=False, timeout=30)
+    return httpx.AsyncClient(headers=HEADERS, trust_env=False, timeout=30, verify=NO_AUTHORITIES)
 
 
 def message(method: str, **params: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """
 Programs at once: a process that has imported the package forks one for each start.
 
-Imports are nine tenths of the time of a short program. What happens at the start itself, and with streams that are
-closed then, is tested with the real program, `CLI`.
+Imports are nine tenths of the time of a short program. What happens at the start and the end of Python itself is tested
+with the real program, `CLI`.
 """
 
 from __future__ import annotations
@@ -165,12 +165,12 @@ def _attend(connection: socket.socket) -> NoReturn:
     """
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     asked = connection.makefile("rb")
-    words, environment, where = marshal.loads(asked.read(int.from_bytes(asked.read(4), "big")))  # noqa: S302  our own
+    words, environment, where, opened = marshal.loads(asked.read(int.from_bytes(asked.read(4), "big")))  # noqa: S302  our own
     program = os.fork()
     if program == 0:
         asked.close()
         connection.close()
-        _become(words, environment, where, streams)
+        _become(words, environment, where, dict(zip(opened, streams, strict=True)))
     connection.sendall(b"%8d" % program)
     threading.Thread(target=_end_with, args=(connection, program), daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
@@ -188,22 +188,27 @@ def _end_with(connection: socket.socket, program: int) -> None:
             os.kill(program, signal.SIGKILL)
 
 
-def _become(words: list[str], environment: dict[str, str], where: str, streams: list[int]) -> NoReturn:
+def _become(words: list[str], environment: dict[str, str], where: str, streams: dict[int, int]) -> NoReturn:
     """
     Be a program as if it had been started anew.
     """
-    for number, stream in enumerate(streams):
+    for number in range(3):
+        os.close(number)
+    for number, stream in streams.items():
         os.dup2(stream, number)
         os.close(stream)
     encoding, _, errors = environment.get("PYTHONIOENCODING", "utf-8").partition(":")
-    sys.stdin = open(0, encoding=encoding, errors=errors or None, closefd=False)  # noqa: SIM115  to its end
-    sys.stdout = open(1, "w", encoding=encoding, errors=errors or None, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    how: dict[str, Any] = {"encoding": encoding, "errors": errors or None, "closefd": False}
+    sys.stdin = open(0, **how) if 0 in streams else None  # noqa: SIM115  to its end
+    sys.stdout = open(1, "w", **how) if 1 in streams else None  # noqa: SIM115
+    how |= {"errors": "backslashreplace", "buffering": 1}
+    sys.stderr = open(2, "w", **how) if 2 in streams else None  # noqa: SIM115
     os.chdir(where)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
     code, sys.argv = 0, words
+    sys.executable = environment.get("PYTHON_AT_ONCE", sys.executable)
     if words[0] == CLI:
         code = main()
     elif words[0] == "-c":
@@ -212,7 +217,7 @@ def _become(words: list[str], environment: dict[str, str], where: str, streams: 
     else:
         sys.path.insert(0, str(Path(words[0]).parent))
         runpy.run_path(words[0], run_name="__main__")
-    if words[0] != CLI:
+    if words[0] != CLI and sys.stdout:
         sys.stdout.flush()
     # As Python ends a program, but for taking it apart: that would copy all there is.
     threading._shutdown()  # type: ignore[attr-defined]

@@ -22,10 +22,10 @@ from pydantic import TypeAdapter
 from strategies import any_parameters, json_values, valid_parameters
 
 from ocp_stripe_balance import Settings, register
-from ocp_stripe_balance._text.placeholders import says_nothing
+from ocp_stripe_balance._text.placeholders import is_unfilled, says_nothing
 from ocp_stripe_balance._tools.dialects import arguments_of
 from ocp_stripe_balance._tools.manifest import load_manifest
-from ocp_stripe_balance._tools.validation import ParameterValidator
+from ocp_stripe_balance._tools.validation import parameter_validator
 from ocp_stripe_balance.backoffice import BackOffice
 from ocp_stripe_balance.exports import FORMATS, Format, export_tools, langchain_tools, run_tool_call
 
@@ -522,11 +522,12 @@ def test_what_we_take_can_be_said(form: Format, parameters: dict[str, Any]) -> N
     """In every format, but for what the notes name; and comes back as the same call."""
     if any(is_noted(parameters) for is_noted in NOTES.values()) or any(map(says_nothing, parameters.values())):
         return
+    if is_unfilled(parameters.get("description"), "description"):
+        return
     schema = schema_of(form, TOOL)
     said = in_dialect(schema, parameters)
     jsonschema.Draft202012Validator(schema).validate(said)
-    validator = ParameterValidator(SPECS[TOOL].parameters_json_schema)
-    back, problems = validator.check(arguments_of(SPECS[TOOL], said))
+    back, problems = parameter_validator(SPECS[TOOL]).check(arguments_of(SPECS[TOOL], said))
     assert ([], parameters) == (problems, back)
 
 
@@ -580,7 +581,8 @@ calls = st.tuples(st.just(TOOL), near | any_parameters) | st.sampled_from(TOOLS)
 @hypothesis.given(made=calls)
 def test_what_a_schema_lets_through_and_we_refuse_is_explained(form: Format, made: tuple[str, dict[str, Any]]) -> None:
     """Never sent: a message with what was wrong, in every format, for every tool."""
-    pytest.importorskip(PACKAGES[form])
+    if form == "langchain":  # the others' messages are plain
+        pytest.importorskip("langchain_core")
     name, given = made
     said = {**dict.fromkeys(schema_of(form, name)["required"]), **given}
     sent: list[httpx.Request] = []
@@ -597,9 +599,8 @@ def test_what_a_schema_lets_through_and_we_refuse_is_explained(form: Format, mad
 
     message = asyncio.run(main())
     text = message.content if form == "langchain" else json.dumps(message)
-    schema = SPECS[name].parameters_json_schema
     try:
-        is_accepted = not ParameterValidator(schema).check(arguments_of(SPECS[name], said))[1]
+        is_accepted = not parameter_validator(SPECS[name]).check(arguments_of(SPECS[name], said))[1]
     except ValueError:
         is_accepted = False
     if not is_accepted:
@@ -650,7 +651,8 @@ async def test_langchain_tools_run(stripe: Sandbox, customer: str) -> None:
 @pytest.mark.parametrize("call", [None, {}, {"function": None}, {"id": 5, "call_id": [], "name": {}, "args": 5}, "x"])
 async def test_whatever_a_model_sends_is_answered(form: Format, call: Any) -> None:
     """With a message, also by an agent of the SDK; never with an exception, and nothing is sent."""
-    pytest.importorskip(PACKAGES[form])
+    if form == "langchain":  # the others' messages are plain
+        pytest.importorskip("langchain_core")
     sent: list[httpx.Request] = []
 
     def handler(request: httpx.Request) -> httpx.Response:

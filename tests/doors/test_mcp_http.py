@@ -190,7 +190,7 @@ async def test_a_token_is_in_no_log_no_answer_and_no_row(
     answers = []
     async with served(settings_for(stripe), tokens) as url:
         caplog.clear()
-        async with httpx.AsyncClient(headers=HEADERS, trust_env=False, timeout=30) as http:
+        async with plain() as http:
             let_in = {"Authorization": f"Bearer {token}"}
             session = (await http.post(url, json=hello(), headers=let_in)).headers["mcp-session-id"]
             for mode in VERSIONS:

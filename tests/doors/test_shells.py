@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 
 def shell(line: str, stripe: Sandbox, *, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
     """
-    A line of a shell as it ended; ``ours`` in it is our program, started anew where a stream is closed or a locale odd.
+    A line of a shell as it ended; ``ours`` in it is our program, started at once, and ``really ours`` started anew.
     """
-    is_odd = "&-" in line or {"LC_ALL", "PYTHONPATH"} & set(environment)
-    program = [CLI] if is_odd else [*started(), CLI]
+    line = line.replace("really ours ", f"{shlex.quote(CLI)} ")
     variables = {"STRIPE_SECRET_KEY": stripe.api_key, "STRIPE_API_BASE": stripe.url, "OCP_STRIPE_MAX_ATTEMPTS": "1"}
     done = subprocess.run(  # noqa: S603  our own program
-        ["/bin/sh", "-c", line.replace("ours ", f"{shlex.join(program)} ", 1)],
+        ["/bin/sh", "-c", line.replace("ours ", f"{shlex.join([*started(), CLI])} ", 1)],
         input=stdin,
         capture_output=True,
         check=False,
@@ -58,21 +57,24 @@ CREDIT = f"ours call {TOOL} customer={{customer}} amount=-500 currency=usd --ide
 
 
 @pytest.mark.parametrize(
-    ("streams", "told"),
+    ("program", "streams", "told"),
     [
-        (">&-", "stderr"),
-        (">/dev/full", "stderr"),
-        ("2>&-", "stdout"),
-        ("<&- 2>/dev/full", "stdout"),
-        (">&- 2>&- <&-", None),
-        ("| true", "stderr"),
+        ("ours", ">&-", "stderr"),
+        ("really ours", ">/dev/full", "stderr"),
+        ("ours", "2>&-", "stdout"),
+        ("ours", "<&- 2>/dev/full", "stdout"),
+        ("really ours", ">&- 2>&- <&-", None),
+        ("ours", "| true", "stderr"),
     ],
 )
-async def test_money_that_moved_is_told(stripe_thread: Sandbox, tmp_path: Path, streams: str, told: str | None) -> None:
+async def test_money_that_moved_is_told(
+    stripe_thread: Sandbox, tmp_path: Path, program: str, streams: str, told: str | None
+) -> None:
     """On stderr where stdout is gone; the exit code says that it moved, and the journal is no place for output."""
     customer = stripe_thread.create_customer()
     redirected, _, piped = streams.partition("|")
-    line = f"({CREDIT.format(customer=customer)} {redirected}; echo $? >{tmp_path}/code) | {piped or 'cat'}"
+    words = CREDIT.format(customer=customer).replace("ours", program)
+    line = f"({words} {redirected}; echo $? >{tmp_path}/code) | {piped or 'cat'}"
     done = shell(line, stripe_thread)
     assert "0" == (tmp_path / "code").read_text().strip()
     assert 1 == len(await ledger(stripe_thread, customer))
@@ -83,12 +85,12 @@ async def test_money_that_moved_is_told(stripe_thread: Sandbox, tmp_path: Path, 
     assert "succeeded" in run("calls", "show", "k7").stdout
 
 
-@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full"])
-async def test_what_may_have_moved_is_told_somewhere(stripe_thread: Sandbox, streams: str) -> None:
+@pytest.mark.parametrize(("program", "streams"), [("really ours", "2>&-"), ("ours", "2>/dev/full")])
+async def test_what_may_have_moved_is_told_somewhere(stripe_thread: Sandbox, program: str, streams: str) -> None:
     """Without standard error, the outcome and the key go to standard output, which has nothing else then."""
     customer = stripe_thread.create_customer()
     stripe_thread.faults.add("reset", path="balance", times=None)
-    done = shell(f"{CREDIT.format(customer=customer)} {streams}", stripe_thread)
+    done = shell(f"{CREDIT.format(customer=customer).replace('ours', program)} {streams}", stripe_thread)
     assert 4 == done.returncode
     assert b"unknown: " in done.stdout
     assert b"calls resume k7" in done.stdout
@@ -102,7 +104,7 @@ async def test_what_may_have_moved_is_told_somewhere(stripe_thread: Sandbox, str
         (f"ours call {TOOL} --json - <&-", 2),
         ("ours tools >/dev/full", 1),
         ("ours --help >&-", 1),
-        ("ours nonsense 2>&-", 2),
+        ("really ours nonsense 2>&-", 2),
         ("ours tools --json | head -1", 0),
     ],
 )
@@ -135,22 +137,36 @@ LOCALES: list[dict[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("source", ["file", "-", "words"])
+# One call after the other, each word of which is a line.
+CALLS = "import sys; from ocp_stripe_balance.cli import main; sys.exit(max(main(c.splitlines()) for c in sys.argv[1:]))"
+
+
 @pytest.mark.parametrize("locale", LOCALES, ids=lambda each: ",".join(each.values()))
 async def test_what_is_read_is_utf_8_in_every_locale(
-    stripe_thread: Sandbox, tmp_path: Path, locale: dict[str, str], source: str
+    stripe_thread: Sandbox, tmp_path: Path, locale: dict[str, str]
 ) -> None:
     """Files, standard input and words; with the mark that some editors begin a file with."""
-    customer, words = stripe_thread.create_customer(), "Grüße, 東京 €"
-    text = json.dumps({"customer": customer, "amount": -5, "currency": "usd", "description": words}, ensure_ascii=False)
-    data = b"\xef\xbb\xbf" + text.encode()
-    (tmp_path / "call.json").write_bytes(data)
-    line = f"ours call {TOOL} --json {tmp_path / 'call.json' if source == 'file' else '-'}"
-    if source == "words":
-        line = f"ours call {TOOL} customer={customer} amount=-5 currency=usd 'description={words}'"
-    done = shell(line, stripe_thread, stdin=data, **locale)
+    words = "Grüße, 東京 €"
+    first, second, third = (
+        {"customer": stripe_thread.create_customer(), "amount": -5, "currency": "usd", "description": words}
+        for _ in range(3)
+    )
+    data = [b"\xef\xbb\xbf" + json.dumps(each, ensure_ascii=False).encode() for each in (first, second)]
+    (tmp_path / "call.json").write_bytes(data[0])
+    calls = [
+        ["--json", str(tmp_path / "call.json")],
+        ["--json", "-"],
+        [f"{name}={each}" for name, each in third.items()],
+    ]
+    lines = ["\n".join(["call", TOOL, *each]) for each in calls]
+    python = [sys.executable] if "LC_ALL" in locale else started()
+    variables = {"STRIPE_SECRET_KEY": stripe_thread.api_key, "STRIPE_API_BASE": stripe_thread.url, **locale}
+    done = subprocess.run(  # noqa: S603  our own program
+        [*python, "-c", CALLS, *lines], input=data[1], capture_output=True, check=False, env={**os.environ, **variables}
+    )
     assert 0 == done.returncode
-    assert [words] == [entry["description"] for entry in await ledger(stripe_thread, customer)]
+    for call in (first, second, third):
+        assert [words] == [entry["description"] for entry in await ledger(stripe_thread, str(call["customer"]))]
 
 
 def test_what_is_not_utf_8_is_refused(stripe_thread: Sandbox, tmp_path: Path) -> None:
@@ -269,7 +285,7 @@ async def test_at_the_question_nothing_was_sent(stripe_thread: Sandbox, name: st
 def test_ctrl_c_in_the_first_moments_is_quiet(tmp_path: Path, stripe_thread: Sandbox) -> None:
     """While modules are imported, nobody could say more than a traceback."""
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    done = shell("ours tools; exit $?", stripe_thread, PYTHONPATH=str(tmp_path))
+    done = shell("really ours tools; exit $?", stripe_thread, PYTHONPATH=str(tmp_path))
     assert (130, b"", b"") == (done.returncode, done.stdout, done.stderr)
 
 
@@ -292,7 +308,8 @@ def test_a_signal_after_the_result_changes_nothing(
 
 def test_the_sandbox_ends_in_peace() -> None:
     """As docker stop and systemd end it."""
-    with subprocess.Popen([CLI, "sandbox", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
+    words = [*started(), CLI, "sandbox", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
@@ -343,8 +360,7 @@ def test_known_errors_of_a_process_without_streams(stripe_thread: Sandbox) -> No
     program += "sys.exit(cli.main())"
     done: Any = subprocess.run(  # noqa: S603
         [
-            sys.executable,
-            "-P",
+            *started(),
             "-c",
             program,
             *shlex.split(CREDIT.format(customer=stripe_thread.create_customer()))[1:],

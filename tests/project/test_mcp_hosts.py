@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 from pages import DOCS, README, ROOT, block
-from programs import CLI
+from programs import CLI, started
 
 from ocp_stripe_balance import ConfigurationError
 from ocp_stripe_balance._text.secrets import holds_key
@@ -139,7 +139,7 @@ async def test_the_server_that_they_start_answers(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(block(DOCS / "policy.md", "policy"))
     variables = {"STRIPE_SECRET_KEY": _KEY, "OCP_STRIPE_POLICY": str(tmp_path / "policy.toml"), "HOME": str(tmp_path)}
     server = await asyncio.create_subprocess_exec(
-        CLI, "mcp", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=variables
+        *started(), CLI, "mcp", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=variables
     )
     about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}

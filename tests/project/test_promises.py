@@ -24,11 +24,14 @@ def marked() -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        text = path.read_text("utf-8")
+        tree = ast.parse(text) if "promise(" in text else ast.Module([], [])
+        inner = [child for node in tree.body if isinstance(node, ast.ClassDef) for child in node.body]
+        for node in [*tree.body, *inner]:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 continue
             for mark in node.decorator_list:
-                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.promise":
+                if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute) and mark.func.attr == "promise":
                     found.setdefault(ast.literal_eval(mark.args[0]), []).append(f"{path.name}::{node.name}")
     return found
 
