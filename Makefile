@@ -25,9 +25,6 @@ check: .venv/tools ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Compiled tests are kept for the next run, whatever the environment says: to compile them takes each worker five seconds.
-test test-postgres: export PYTHONDONTWRITEBYTECODE :=
-
 test: .venv/tools .venv/wheel ## all tests, against the wheel
 	$(BIN)/pytest -n 2 --dist worksteal
 

@@ -35,7 +35,7 @@ hypothesis.settings.register_profile("ours", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("ours")
 
 
-# Each process of a run would take seven seconds to make the tests' assertions tell their values, each time.
+# Compiled tests are kept, whatever the environment says: to compile them takes each worker seven seconds.
 sys.dont_write_bytecode = False
 
 
