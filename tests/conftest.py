@@ -4,6 +4,7 @@ Fixtures own lifetimes: every test has its own Stripe, its own agent and an envi
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 programs.be_impatient()
 
+gc.disable()  # until all is imported and collected, which stays
+
 
 _NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
 
@@ -71,6 +74,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items if config.getoption("engine") == "postgres" else ():
         if mark := item.get_closest_marker("file_only"):
             item.add_marker(pytest.mark.skip(reason=f"a file alone has this: {mark.args[0]}"))
+
+
+def pytest_collection_finish() -> None:
+    """
+    No search for garbage looks at the hundred thousands of things again that were collected.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header() -> str:
