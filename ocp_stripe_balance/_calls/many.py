@@ -14,6 +14,7 @@ from ocp_stripe_balance._calls.order import Order
 from ocp_stripe_balance._calls.planned import Plans
 from ocp_stripe_balance._domain import Caller, Intent, Key, Origin
 from ocp_stripe_balance._journal import READING
+from ocp_stripe_balance._journal.keys import ended_keys, open_keys
 from ocp_stripe_balance.models import PLAN
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Many:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        return await self.journal.run(lambda book: book.open_keys(self.scope), reach=READING)
+        return await self.journal.run(lambda book: open_keys(book, self.scope), reach=READING)
 
     async def ended_keys(self, keys: Collection[str]) -> set[str]:
         """
@@ -186,4 +187,4 @@ class Many:
         Raises:
             NotSentError: the journal cannot be read.
         """
-        return await self.journal.run(lambda book: book.ended_keys(keys, self.scope), reach=READING)
+        return await self.journal.run(lambda book: ended_keys(book, keys, self.scope), reach=READING)

@@ -26,7 +26,7 @@ from ocp_stripe_balance._journal.totals import WrongTotal, forget_totals, wrong_
 from ocp_stripe_balance._journal.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from ocp_stripe_balance._domain import Intent, Payload, Ruling, Scope
     from ocp_stripe_balance._journal.records import Decision
@@ -126,18 +126,6 @@ class Book(Transaction):
         Calls whose outcome is to be found out, oldest first.
         """
         return self._all("open_calls", {"base_url": base_url, "mode": mode})
-
-    def open_keys(self, scope: Scope) -> set[str]:
-        """
-        The keys under which `find_key` finds a call whose outcome is to be found out.
-        """
-        return {row["key"] for row in self._run("open_keys", scope._asdict())}
-
-    def ended_keys(self, keys: Collection[str], scope: Scope) -> set[str]:
-        """
-        The keys, of some, whose own calls ended for good.
-        """
-        return {row["key"] for row in self._run("ended_keys", {"keys": json.dumps([*keys]), **scope._asdict()})}
 
     def customer_of(self, transaction_id: str, scope: Scope) -> str | None:
         """

@@ -77,20 +77,6 @@ SELECT * FROM calls WHERE reference = :reference ORDER BY created_at, id
 SELECT * FROM calls
 WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode ORDER BY created_at, id
 
--- open_keys:
--- The keys under which calls are found whose outcome is to be found out: their own, and those that joined one.
-SELECT key FROM calls
-WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode AND account = :account
-UNION SELECT joined.key FROM calls JOIN joined USING (base_url, mode, account)
-WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode AND account = :account
-    AND first_key = calls.key
-
--- ended_keys:
--- The keys, of some, whose own calls ended for good.
-SELECT key FROM calls
-WHERE base_url = :base_url AND mode = :mode AND account = :account AND is_final
-    AND key IN (SELECT value FROM json_each(:keys))
-
 -- any_call:
 -- Whether the table can be read.
 SELECT 1 FROM calls LIMIT 1
