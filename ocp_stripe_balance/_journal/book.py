@@ -135,7 +135,7 @@ class Book(Transaction):
 
     def ended_keys(self, keys: Collection[str], scope: Scope) -> set[str]:
         """
-        The keys, of some, whose own calls ended for good.
+        The keys, of some that follow from what is asked, whose own calls ended for good.
         """
         return {row["key"] for row in self._run("ended_keys", {"keys": json.dumps([*keys]), **scope._asdict()})}
 

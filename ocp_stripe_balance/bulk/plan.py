@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocp_stripe_balance._calls.planned import Question
-from ocp_stripe_balance._domain import Direction, Money, Scope
+from ocp_stripe_balance._domain import Direction, Money, Origin, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.spelling import one_spelling
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import BinaryIO
+
+    from ocp_stripe_balance._domain import Intent
 
 _KIND = "ocp-stripe-balance plan"
 _FORMAT = 1
@@ -55,6 +57,16 @@ class PlannedRow(NamedTuple):
     """Of the tool."""
     is_billed: bool
     """Whether Stripe bills the customer in this currency, which nothing changes."""
+
+    def is_call(self, intent: Intent) -> bool:
+        """
+        Whether a call that is found under its key is this entry: a program may have given the key to another one.
+        """
+        if (self.customer, self.moved) != (intent.customer, intent.money):
+            return False
+        if "transaction" in self.parameters:
+            return intent.key.origin is Origin.REVERSAL
+        return intent.reference == one_spelling(self.reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

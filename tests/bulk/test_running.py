@@ -15,6 +15,7 @@ import pytest
 from helpers import UNGUARDED, connect, draft, ledger
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
+from ocp_stripe_balance._calls.call import reversal_key
 from ocp_stripe_balance._calls.many import Many
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
@@ -667,3 +668,82 @@ async def test_customers_whose_currency_is_fixed_are_not_read_again(desk: Desk) 
     await desk.run(plan, {"customer_check": "on"})
     read = {each.target.rpartition("/")[2] for each in desk.stripe.requests if each.method == "GET"}
     assert set(desk.customers[1:]) == read
+
+
+# Rows and calls of others
+
+
+async def told(desk: Desk, plan: Plan) -> list[tuple[str, str]]:
+    """
+    What became of each row, and why, as the report has it.
+    """
+    async with desk.bulk() as bulk:
+        await bulk.report(plan, desk.folder / "told.csv")
+    with (desk.folder / "told.csv").open(encoding="utf-8-sig", newline="") as file:
+        return [(row["outcome"], row["reason"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.promise("once.origin")
+async def test_a_call_that_a_program_gave_a_rows_key_is_not_that_row(desk: Desk) -> None:
+    """Neither is the row taken for paid then, nor an entry for taken back; the others are."""
+    plan = await desk.plan()
+    ((first, second, *_),) = plan.blocks()
+    async with await connect(desk.stripe, **desk.values) as agent:
+        await agent.credit(first.customer, "0.01", "usd", idempotency_key=first.key)
+        await agent.credit(second.customer, "5.00", "usd", reference="other", idempotency_key=second.key)
+        for _ in range(2):
+            assert 2 == (await desk.run(plan, max_failed=1)).done["not_sent"]
+        refused = "refused", f"its key belongs to another call (credit 0.01 usd for {first.customer}, succeeded)"
+        assert [
+            refused,
+            ("refused", refused[1].replace("0.01", "5.00").replace(first.customer, second.customer)),
+            *[("succeeded", "")] * 3,
+        ] == await told(desk, plan)
+        assert 2 == (await desk.run(plan, only_failed=True, max_failed=1)).done["not_sent"]
+        assert [[-1], [-500], [-500], [-500], [-500]] == await desk.paid()
+        entry = (await ledger(desk.stripe, desk.customers[2]))[0]["id"]
+        await agent.credit(desk.customers[2], "0.01", "usd", idempotency_key=reversal_key(plan.scope, entry))
+    async with desk.bulk() as bulk:
+        assert 0 == (await bulk.status(plan)).taken_back
+        assert 3 == (await bulk.reverse(plan, desk.folder / "back.plan")).number
+
+
+async def test_report_says_why_a_row_was_refused_that_the_policy_was_not_asked_about(desk: Desk) -> None:
+    """The reason was used for another amount since it was planned; an entry was taken back by somebody else."""
+    plan = await desk.plan()
+    async with await connect(desk.stripe, **desk.values) as agent:
+        await agent.credit(desk.customers[0], "7.00", "usd", reference="outage")
+    assert {"not_sent": 1, "succeeded": 4} == dict((await desk.run(plan)).done)
+    ((outcome, reason), *_) = await told(desk, plan)
+    assert ("refused", True) == (outcome, "the reference 'outage' already belongs to another entry" in reason)
+    async with desk.bulk() as bulk:
+        back = await bulk.reverse(plan, desk.folder / "back.plan")
+    entry = (await ledger(desk.stripe, desk.customers[1]))[0]["id"]
+    async with await connect(desk.stripe, **{**desk.values, "journal": str(desk.folder / "other")}) as agent:
+        await agent.reverse(entry, customer=desk.customers[1])
+    assert {"not_sent": 1, "succeeded": 3} == dict((await desk.run(back)).done)
+    ((outcome, reason), *_) = await told(desk, back)
+    assert ("refused", True) == (outcome, reason.startswith(f"{entry} was reversed already"))
+
+
+async def test_report_says_what_was_decided_last_and_here(desk: Desk) -> None:
+    """A refusal after the row was stopped; not one of another server's row, and no person's yes."""
+    plan = await desk.plan()
+    await desk.run(plan, limit=1)
+    denied = {"policy": {"customers": {"deny": desk.customers}, "duplicate_window": "off"}}
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute("UPDATE calls SET state = 'not_sent', is_final = 0, note = 'stopped', answer = NULL")
+    assert ("not_sent", "stopped") == (await told(desk, plan))[0]
+    await desk.run(plan, denied, max_failed=1)
+    assert {"refused"} == {outcome for outcome, _ in await told(desk, plan)}
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute("UPDATE decisions SET base_url = 'https://other.test'")
+    assert [("not_sent", "stopped"), *[("to_do", "")] * 4] == await told(desk, plan)
+    async with await connect(
+        desk.stripe, **{**desk.values, "policy": {"approval": {"always": True, "queue": True}}}
+    ) as agent:
+        with pytest.raises(ApprovalRequiredError) as caught:
+            await agent.credit(desk.customers[1], "5.00", "usd", reference="outage")
+    assert "refused" == (await told(desk, plan))[1][0]
+    await decide(desk, caught.value.proposal_id)
+    assert ("to_do", "") == (await told(desk, plan))[1]
