@@ -361,16 +361,17 @@ async def test_yes_to_a_call_with_a_plans_name_for_its_key_is_none_to_the_plan(d
     assert 0 == desk.posts()
 
 
-def forged(plan: Plan, change: Callable[[dict[str, Any]], object]) -> Plan:
+def forged(plan: Plan, change: Callable[[dict[str, Any]], object], **more: Any) -> Plan:
     """
-    The plan with other rows under the head that a person reads, its hashes made anew.
+    The plan with other rows under the head that a person reads, its hashes made anew; of *more*, None takes away.
     """
     lines = [json.loads(line) for line in plan.path.read_bytes().splitlines()]
     for row in lines[1:]:
         change(row)
     rows = [_to_json(row) for row in lines[1:]]
-    head = {**lines[0], "blocks": [_hash(rows)]}
-    del head["digest"]
+    head = {**lines[0], "blocks": [_hash(rows)], **more}
+    for name in ("digest", *(name for name, value in more.items() if value is None)):
+        del head[name]
     plan.path.write_bytes(_to_json({**head, "digest": _digest(head)}) + b"".join(rows))
     return open_plan(plan.path)
 
@@ -390,6 +391,56 @@ async def test_nobody_is_asked_about_sums_that_are_not_those_of_the_rows(
         await waiting(desk, plan)
     async with BackOffice(desk.settings) as office:
         assert [] == await office.proposals()
+
+
+FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "the key of another": lambda row: row.update(key=row["key"][:-3] + row["key"][:3]),
+    "no key": lambda row: row.update(key=None),
+    "NUL in the key": lambda row: row.update(key="\0"),
+    "a name of its own for the call": lambda row: row["call"].update(idempotency_key="own"),
+    "twice": lambda row: row.update(TWICE),
+    "no call": lambda row: row.pop("call"),
+}
+TWICE: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+async def test_no_row_is_believed_that_does_not_say_what_it_makes(
+    desk: Desk, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """Else it would be told as paid that another one was, or as to do for ever."""
+    plan = await desk.plan()
+    TWICE.update(json.loads(plan.path.read_bytes().splitlines()[1]))
+    with pytest.raises(NotSentError, match="not as it was made: a row says"):
+        await desk.run(forged(plan, change))
+    assert 0 == desk.posts()
+
+
+async def test_plan_that_takes_back_says_what_it_takes(desk: Desk) -> None:
+    """A person would be told less than its rows move: of how much an entry is, the row's own words are the proof."""
+    plan = await desk.plan()
+    await desk.run(plan)
+    async with desk.bulk() as bulk:
+        back = await bulk.reverse(plan, desk.folder / "back.plan")
+    kept, sums = back.path.read_bytes(), [{**back.facts["sums"][0], "amount": 5, "largest": 1}]
+    for effect in ("debit 5.00 usd", None):
+
+        def change(row: dict[str, Any], effect: str | None = effect) -> None:
+            row.update(amount=1)
+            row["call"].update(stated_effect=effect)
+
+        back.path.write_bytes(kept)
+        with pytest.raises(NotSentError, match="not as it was made: a row says"):
+            await desk.run(forged(back, change, sums=sums))
+    back.path.write_bytes(kept)
+    assert {"succeeded": 5} == dict((await desk.run(back, {"journal": str(desk.folder / "other")})).done)
+
+
+@pytest.mark.parametrize("head", [{"tool": "getBalanceCalls"}, {"sums": None}])
+async def test_no_head_is_believed_that_no_plan_has(desk: Desk, head: dict[str, Any]) -> None:
+    plan = await desk.plan()
+    with pytest.raises(NotSentError, match="not as it was made: its head"):
+        forged(plan, lambda _: None, **head)
 
 
 async def test_what_a_plan_says_of_customers_is_taken_only_where_it_was_made_here(desk: Desk) -> None:
