@@ -4,8 +4,10 @@ What became of each row of a plan, as the journal has it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -19,7 +21,7 @@ from ocp_stripe_balance._text.cells import as_cell
 from ocp_stripe_balance._text.plain import moment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
     from typing import TextIO
 
@@ -196,12 +198,25 @@ async def write_report(many: Many, plan: Plan, target: Path) -> Status:
     return status
 
 
-def _created(target: Path) -> TextIO:
+@contextlib.contextmanager
+def _created(target: Path) -> Iterator[TextIO]:
     """
-    A file that nobody else may read; an older report is written over.
+    A file that nobody else may read, whole or not at all: until then an older report stays.
     """
-    target.touch(mode=0o600)
-    return target.open("w", encoding="utf-8-sig", newline="")
+    if target.exists() and not target.is_file():  # a device, or a pipe
+        with target.open("w", encoding="utf-8-sig", newline="") as file:
+            yield file
+        return
+    place = target.resolve()  # where a link leads
+    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    try:
+        unfinished.touch(mode=0o600, exist_ok=False)
+        with unfinished.open("w", encoding="utf-8-sig", newline="") as file:
+            yield file
+        unfinished.replace(place)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _cells(standing: Standing) -> list[str]:

@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import json
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +29,6 @@ from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from ocp_stripe_balance._calls.many import OnRecord
     from ocp_stripe_balance.bulk import Run
@@ -568,6 +568,24 @@ async def test_report_is_not_written_over_the_plan_its_list_or_the_journal(desk:
             with pytest.raises(NotSentError, match="is the plan, its list or the journal itself"):
                 await bulk.report(plan, target)
     assert {"succeeded": 5} == await desk.became(plan)
+
+
+async def test_report_that_cannot_be_finished_leaves_the_last_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a report would say less than was paid; one into a pipe or a device is written as it comes."""
+    monkeypatch.setattr(plans, "BLOCK", 2)
+    plan, target, link = await desk.plan(), desk.folder / "report.csv", desk.folder / "link"
+    link.symlink_to(target.name)
+    async with desk.bulk() as bulk:
+        await bulk.report(plan, link)
+        whole, names = target.read_bytes(), sorted(desk.folder.iterdir())
+        kept = plan.path.read_bytes()
+        plan.path.write_bytes(kept[:-2])
+        with pytest.raises(NotSentError, match="one of the rows 5 to 5"):
+            await bulk.report(plan, link)
+        assert (whole, names) == (target.read_bytes(), sorted(desk.folder.iterdir()))
+        plan.path.write_bytes(kept)
+        with pytest.raises(NotSentError, match="No report was written to /dev/full: No space left"):
+            await bulk.report(plan, Path("/dev/full"))
 
 
 def test_report_has_no_text_that_begins_a_formula() -> None:
