@@ -36,6 +36,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = {".jsonl", ".ndjson"}
 _NAMES_OF = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _MAX_CELL = 10_000  # characters: the longest that any column takes is 500
+_MAX_COLUMNS = 1000
 _MAX_LINE = 1_000_000  # bytes
 _SAVE_AS = "in the spreadsheet, save it as 'CSV UTF-8'"
 
@@ -214,6 +215,11 @@ def _columns(line: int, names: Sequence[str], form: Form, mistakes: Mistakes) ->
     if len(spelt) == 1 and (other := next((each for each in _NAMES_OF if each in names[0]), None)):
         option = "$'\\t'" if other == "\t" else f"'{other}'"
         mistakes.note(line, "", f"is one cell, parted by {_NAMES_OF[other]}", f"pass --separator {option}")
+        return None
+    if len(spelt) > _MAX_COLUMNS:
+        mistakes.note(
+            line, "", f"has {len(spelt):,} cells", "it names the columns, one a cell: keep those that are needed"
+        )
         return None
     _note_twice(line, spelt, mistakes)
     columns = []
