@@ -131,6 +131,16 @@ def reversal_key(scope: Scope, transaction: str) -> str:
     return "rev-" + hashlib.sha256(json.dumps([scope.account, scope.mode, transaction]).encode()).hexdigest()
 
 
+def reference_key(scope: Scope, tool: str, customer: str | None, moved: Money | None, reference: str) -> str:
+    """
+    The key of a call for a business reason, in its one spelling, whoever asks.
+    """
+    amount, currency = moved or (0, "")
+    # Words that a model may choose anew (description, metadata) are no part of the reason.
+    reason = (scope.account, scope.mode, tool, customer, currency, amount, reference)
+    return "ref-" + hashlib.sha256(json.dumps(reason).encode()).hexdigest()
+
+
 def reverses(found: Intent, customer: str | None) -> bool:
     """
     Whether what stands under the key of an entry's reversal is that reversal, and no other call of the same key.
@@ -144,7 +154,4 @@ def _new_key(tool: ToolSpec, scope: Scope, customer: str | None, moved: Money | 
     """
     if reference is None:
         return Key(str(uuid.uuid4()), Origin.DRAWN)
-    amount, currency = moved or (0, "")
-    # Words that a model may choose anew (description, metadata) are no part of the reason.
-    reason = (scope.account, scope.mode, tool.name, customer, currency, amount, reference)
-    return Key("ref-" + hashlib.sha256(json.dumps(reason).encode()).hexdigest(), Origin.REFERENCE)
+    return Key(reference_key(scope, tool.name, customer, moved, reference), Origin.REFERENCE)

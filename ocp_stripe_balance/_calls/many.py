@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ocp_stripe_balance._policy import Finding, Policy
     from ocp_stripe_balance._stripe.access import Access
     from ocp_stripe_balance._tools.manifest import ToolSpec
+    from ocp_stripe_balance.errors import ToolError
 
 _NO_KEY = Key("", Origin.DRAWN)  # which no call has
 
@@ -42,6 +43,16 @@ class OnRecord(NamedTuple):
     record: Record | None
     decision: Decision | None
     """The last one about a call that was not sent."""
+    other: Record | None = None
+    """Another call that has the key."""
+
+    @property
+    def was_refused(self) -> bool:
+        """
+        Whether the call was not let through when that was asked last.
+        """
+        decision = self.decision
+        return self.other is not None or (decision is not None and decision.decision not in {"allowed", "approved"})
 
 
 class Many:
@@ -138,6 +149,19 @@ class Many:
             lambda book: book.note(intent, ruling, now(), rule="plan", who=who, reason=effect), reach=READING
         )
 
+    async def note_refusal(self, tool: ToolSpec, key: str, wanted: tuple[str, Money], error: ToolError) -> None:
+        """
+        Put on record why a call was not made; *wanted* is its customer and what it would have moved.
+
+        Raises:
+            NotSentError: the journal cannot be used.
+        """
+        intent = Intent(self.scope, self._caller, Key(key, Origin.REFERENCE), tool.name, *wanted, None, "{}")
+        rule, reason, now = getattr(error, "rule", error.code_for_model), error.why.rstrip("."), self.journal.now
+        await self.journal.run(
+            lambda book: book.note(intent, "refused", now(), rule=rule, reason=reason), reach=READING
+        )
+
     async def has_planned(self, key: str) -> bool:
         """
         Whether the plan of that key was made with this journal.
@@ -166,7 +190,8 @@ class Many:
         def one(book: Book, key: str) -> OnRecord:
             record = book.find_key(key, self.scope)
             decided = book.decisions(key) if with_decisions and (record is None or record.state.nothing_moved) else []
-            last = [each for each in decided if each.rule != "calls_per_minute"]  # for which a row only waits
+            here = [each for each in decided if each.scope == self.scope]
+            last = [each for each in here if each.rule != "calls_per_minute"]  # for which a row only waits
             return OnRecord(record, last[-1] if last else None)
 
         return await self.journal.run(lambda book: [one(book, key) for key in keys], reach=READING)
@@ -182,7 +207,7 @@ class Many:
 
     async def ended_keys(self, keys: Collection[str]) -> set[str]:
         """
-        The keys, of some, whose own calls ended for good.
+        The keys, of some that follow from what is asked, whose own calls ended for good.
 
         Raises:
             NotSentError: the journal cannot be read.

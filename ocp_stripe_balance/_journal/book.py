@@ -187,11 +187,8 @@ class Book(Transaction):
         Add a decision to the audit.
         """
         facts = {"at": now, "decision": ruling, "rule": rule, "who": who, "reason": reason}
-        self._noting = (
-            self._run("insert_decision", {**about(intent), **facts}),
-            intent.key.text,
-            intent.caller.context_id,
-        )
+        entry = self._run("insert_decision", {**about(intent), **facts})
+        self._noting = entry, intent.key.text, intent.caller.context_id
 
     def decisions(self, key: str | None = None) -> list[Decision]:
         """

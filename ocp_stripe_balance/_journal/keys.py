@@ -25,7 +25,7 @@ def open_keys(book: Book, scope: Scope) -> set[str]:
 
 def ended_keys(book: Book, keys: Collection[str], scope: Scope) -> set[str]:
     """
-    The keys, of some, whose own calls ended for good.
+    The keys, of some that follow from what is asked, whose own calls ended for good.
     """
     values = {"keys": json.dumps([*keys]), **scope._asdict()}
     return {row["key"] for row in book.db.execute(statements("keys")["ended_keys"], values)}

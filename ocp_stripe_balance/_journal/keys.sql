@@ -7,7 +7,7 @@ WHERE state IN ('sending', 'unknown') AND base_url = :base_url AND mode = :mode 
     AND first_key = calls.key
 
 -- ended_keys:
--- The keys, of some, whose own calls ended for good.
+-- The keys, of some, whose own calls ended for good; not those that a program gave to a call of its own.
 SELECT key FROM calls
 WHERE base_url = :base_url AND mode = :mode AND account = :account AND is_final
-    AND key IN (SELECT value FROM json_each(:keys))
+    AND key_origin IN ('reference', 'reversal') AND key IN (SELECT value FROM json_each(:keys))

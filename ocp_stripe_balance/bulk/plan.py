@@ -12,23 +12,28 @@ import hashlib
 import json
 import os
 import secrets
+import sqlite3
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ocp_stripe_balance._calls.call import reference_key, reversal_key
 from ocp_stripe_balance._calls.planned import Question
-from ocp_stripe_balance._domain import Direction, Money, Scope
+from ocp_stripe_balance._domain import Direction, Money, Origin, Scope
 from ocp_stripe_balance._text import money
 from ocp_stripe_balance._text.parsing import parsed
 from ocp_stripe_balance._text.spelling import one_spelling
+from ocp_stripe_balance._tools.validation import KEY_PARAMETER
 from ocp_stripe_balance.errors import NotSentError
-from ocp_stripe_balance.verbs import CREATE
+from ocp_stripe_balance.verbs import CREATE, REVERSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import BinaryIO
+
+    from ocp_stripe_balance._domain import Intent
 
 _KIND = "ocp-stripe-balance plan"
 _FORMAT = 1
@@ -36,6 +41,10 @@ BLOCK = 500
 """Rows under one hash."""
 _MAX_HEAD, _MAX_ROW = 50_000_000, 1_000_000
 _Side = tuple[str, Direction]
+_FACTS = {
+    *("tool", "rows", "blocks", "sums", "source", "reference", "customers", "customers_twice", "customers_read"),
+    *("customers_without_currency", "paid_already", "outliers", "far_from_median"),
+}
 _ANEW = "Plan the list again: what is paid already is paid once."
 
 
@@ -55,6 +64,16 @@ class PlannedRow(NamedTuple):
     """Of the tool."""
     is_billed: bool
     """Whether Stripe bills the customer in this currency, which nothing changes."""
+
+    def is_call(self, intent: Intent) -> bool:
+        """
+        Whether a call that is found under its key is this entry: a program may have given the key to another one.
+        """
+        if (self.customer, self.moved) != (intent.customer, intent.money):
+            return False
+        if "transaction" in self.parameters:
+            return intent.key.origin is Origin.REVERSAL
+        return intent.reference == one_spelling(self.reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,18 +149,44 @@ class Plan:
             for _ in self._proven():
                 pass
             return
+        try:
+            self._add_up()
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise _changed(self.path, "a row says no entry") from None
+
+    def _add_up(self) -> None:
         number, amounts, largest = Counter[_Side](), Counter[_Side](), Counter[_Side]()
-        for block in self.blocks():
-            for row in block:
-                moved = row.moved
-                kind = moved.currency, moved.direction
-                number[kind] += 1
-                amounts[kind] += moved.amount
-                largest[kind] = max(largest[kind], abs(moved.amount))
+        are_own = True
+        with contextlib.closing(sqlite3.connect("")) as seen:  # on the disk: memory does not grow with them
+            seen.execute("CREATE TABLE rows (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            for block in self.blocks():
+                for row in block:
+                    moved = row.moved
+                    kind = moved.currency, moved.direction
+                    number[kind] += 1
+                    amounts[kind] += moved.amount
+                    largest[kind] = max(largest[kind], abs(moved.amount))
+                    are_own = are_own and self._is_own(row)
+                if are_own:
+                    seen.executemany("INSERT OR IGNORE INTO rows VALUES (?)", [(row.key,) for row in block])
+            ((distinct,),) = seen.execute("SELECT COUNT(*) FROM rows")
         ours = sorted((kind[0], amounts[kind], number[kind], largest[kind]) for kind in number)
         names = ("currency", "amount", "number", "largest")
         if (number.total(), ours) != (self.number, sorted(tuple(map(each.get, names)) for each in self.facts["sums"])):
             raise _changed(self.path, "its head says other sums than its rows")
+        if not are_own or distinct != self.number:
+            raise _changed(self.path, "a row says another entry than it makes, or one that stands there twice")
+
+    def _is_own(self, row: PlannedRow) -> bool:
+        """
+        Whether a row has the key that its call will have, and moves what it says.
+        """
+        given = row.parameters
+        key = reference_key(self.scope, self.tool, row.customer, row.moved, one_spelling(row.reference))
+        if self.tool == REVERSE:
+            key = reversal_key(self.scope, given["transaction"])
+        is_said = given["stated_effect"] == money.stated_effect(*row.moved)
+        return is_said and row.key == key and KEY_PARAMETER not in given
 
     def _proven(self) -> Iterator[list[bytes]]:
         with _opened(self.path) as file:
@@ -174,7 +219,7 @@ def open_plan(path: Path) -> Plan:
     if form != _FORMAT:
         hint = f"Another version made it; this one reads format {_FORMAT}."
         raise NotSentError(f"The plan {path} has format {form}.", hint=hint)
-    if digest != _digest(head):
+    if digest != _digest(head) or not head.keys() >= _FACTS or head["tool"] not in {CREATE, REVERSE}:
         raise _changed(path, "its head")
     return Plan(path=path, digest=digest, tool=head["tool"], scope=scope, facts=head)
 

@@ -36,6 +36,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = {".jsonl", ".ndjson"}
 _NAMES_OF = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _MAX_CELL = 10_000  # characters: the longest that any column takes is 500
+_MAX_COLUMNS = 1000
 _MAX_LINE = 1_000_000  # bytes
 _SAVE_AS = "in the spreadsheet, save it as 'CSV UTF-8'"
 
@@ -108,6 +109,8 @@ def _refuse_other_kind(kind: str, beginning: bytes) -> None:
         raise unusable(message, "save it as .xlsx" if is_zip else "give it the ending of what it is, such as .csv")
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise unusable("is UTF-16, which some spreadsheets call Unicode text", _SAVE_AS)
+    if kind != ".xlsx" and b"\0" in beginning:
+        raise unusable("has bytes of zero, as UTF-16 has, and files that are no text", _SAVE_AS)
 
 
 def _texts(file: BinaryIO, form: Form, mistakes: Mistakes) -> Iterator[str]:
@@ -206,9 +209,17 @@ def _columns(line: int, names: Sequence[str], form: Form, mistakes: Mistakes) ->
     """
     before = mistakes.number
     spelt = [_spelt(name) for name in names]
+    if spelt[0].startswith("sep="):
+        mistakes.note(line, "", "is no line of names: it tells a spreadsheet how cells are parted", "take it out")
+        return None
     if len(spelt) == 1 and (other := next((each for each in _NAMES_OF if each in names[0]), None)):
         option = "$'\\t'" if other == "\t" else f"'{other}'"
         mistakes.note(line, "", f"is one cell, parted by {_NAMES_OF[other]}", f"pass --separator {option}")
+        return None
+    if len(spelt) > _MAX_COLUMNS:
+        mistakes.note(
+            line, "", f"has {len(spelt):,} cells", "it names the columns, one a cell: keep those that are needed"
+        )
         return None
     _note_twice(line, spelt, mistakes)
     columns = []
@@ -291,7 +302,9 @@ def _is_readable(line: int, cells: dict[str, Any], mistakes: Mistakes) -> bool:
         if len(text) > _MAX_CELL:
             hint = "a quotation mark may lack its other"
             mistakes.note(line, name, f"has {len(text):,} characters", hint)
-        elif not text.isprintable() and (hidden := re.search(r"[^\S\n\r\t ]|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]", text)):
+        elif not text.isprintable() and (
+            hidden := re.search(r"[^\S\n\r\t ]|[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", text)
+        ):
             code = f"U+{ord(hidden[0]):04X}"
             mistakes.note(line, name, f"has a character that is not seen ({code})", "type the cell anew")
         elif name not in {"amount", "customer"} and text[0] in "=+-@\t\r":

@@ -4,13 +4,16 @@ What became of each row of a plan, as the journal has it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ocp_stripe_balance._calls.call import reversal_key
+from ocp_stripe_balance._calls.call import reversal_key, reverses
+from ocp_stripe_balance._calls.many import OnRecord
 from ocp_stripe_balance._domain import State
 from ocp_stripe_balance._journal import is_alive
 from ocp_stripe_balance._text import money
@@ -18,12 +21,15 @@ from ocp_stripe_balance._text.cells import as_cell
 from ocp_stripe_balance._text.plain import moment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
     from typing import TextIO
 
-    from ocp_stripe_balance._calls.many import Many, OnRecord
+    from ocp_stripe_balance._calls.many import Many
+    from ocp_stripe_balance._journal import Decision, Record
+    from ocp_stripe_balance._tools.manifest import ToolSpec
     from ocp_stripe_balance.bulk.plan import Plan, PlannedRow
+    from ocp_stripe_balance.errors import ToolError
 
 Became = Literal["succeeded", "rejected", "refused", "not_sent", "unknown", "under_way", "to_do"]
 _COLUMNS = (
@@ -97,26 +103,70 @@ async def standings(many: Many, plan: Plan) -> AsyncIterator[Standing]:
         NotSentError: the plan was changed, or the journal cannot be read.
     """
     for block in plan.blocks():
-        found = await many.look_up([row.key for row in block], with_decisions=True)
+        found = await look_up(many, block, with_decisions=True)
         found_so = [_standing(*each, many.journal.now()) for each in zip(block, found, strict=True)]
-        made = [each.entry for each in found_so if each.entry]
-        opposites = await many.look_up([reversal_key(plan.scope, entry) for entry in made])
-        reversals = {entry: _entry_of(each) for entry, each in zip(made, opposites, strict=True)}
+        made = [each for each in found_so if each.entry]
+        opposites = await many.look_up([reversal_key(plan.scope, each.entry or "") for each in made])
+        reversals = {each.entry: _reversal(each.row, other) for each, other in zip(made, opposites, strict=True)}
         for standing in found_so:
-            yield standing._replace(reversed_by=reversals.get(standing.entry or ""))
+            yield standing._replace(reversed_by=reversals.get(standing.entry))
 
 
-def _entry_of(on_record: OnRecord) -> str | None:
+async def look_up(many: Many, rows: Sequence[PlannedRow], *, with_decisions: bool = False) -> list[OnRecord]:
+    """
+    What is on record of each row; *with_decisions*, also of those that were not sent.
+
+    Raises:
+        NotSentError: the journal cannot be read.
+    """
+    found = await many.look_up([row.key for row in rows], with_decisions=with_decisions)
+    return [
+        each if each.record is None or row.is_call(each.record.intent) else OnRecord(None, None, each.record)
+        for row, each in zip(rows, found, strict=True)
+    ]
+
+
+async def note_unless_told(many: Many, tool: ToolSpec, row: PlannedRow, error: ToolError, since: float) -> None:
+    """
+    Put on record why a row was not sent in a run, where nothing from *since* then says it.
+
+    Raises:
+        NotSentError: the journal cannot be used.
+    """
+    (found,) = await look_up(many, [row], with_decisions=True)
+    times = [found.record.updated_at] if found.record is not None else []
+    times += [found.decision.at] if found.decision is not None else []
+    if found.other is None and max(times, default=0.0) < since:
+        await many.note_refusal(tool, row.key, (row.customer, row.moved), error)
+
+
+def _reversal(row: PlannedRow, on_record: OnRecord) -> str | None:
+    """
+    The entry that took back that of a row.
+    """
     record = on_record.record
-    return record.outcome.transaction_id if record is not None and record.state is State.SUCCEEDED else None
+    is_it = record is not None and record.state is State.SUCCEEDED and reverses(record.intent, row.customer)
+    return record.transaction_id if record is not None and is_it else None
 
 
 def _standing(row: PlannedRow, on_record: OnRecord, now: float) -> Standing:
-    record, decision = on_record
-    if record is None:
-        if decision is None or decision.decision == "allowed":
-            return Standing(row, "to_do")
+    record, decision, other = on_record
+    if other is not None:
+        why = f"its key belongs to another call ({other.intent.effect} for {other.intent.customer}, {other.state})"
+        return Standing(row, "refused", None, why, other.updated_at)
+    if decision is not None and on_record.was_refused and (record is None or _is_older(record, decision)):
         return Standing(row, "refused", None, f"{decision.reason} ({decision.rule})", decision.at)
+    return Standing(row, "to_do") if record is None else _called(row, record, now)
+
+
+def _is_older(record: Record, decision: Decision) -> bool:
+    """
+    Whether it was refused since it was not sent.
+    """
+    return record.state is State.NOT_SENT and record.updated_at < decision.at
+
+
+def _called(row: PlannedRow, record: Record, now: float) -> Standing:
     if is_alive(record, now):
         return Standing(row, "under_way", None, "", record.updated_at)
     state = State.UNKNOWN if record.state is State.SENDING else record.state
@@ -148,12 +198,25 @@ async def write_report(many: Many, plan: Plan, target: Path) -> Status:
     return status
 
 
-def _created(target: Path) -> TextIO:
+@contextlib.contextmanager
+def _created(target: Path) -> Iterator[TextIO]:
     """
-    A file that nobody else may read; an older report is written over.
+    A file that nobody else may read, whole or not at all: until then an older report stays.
     """
-    target.touch(mode=0o600)
-    return target.open("w", encoding="utf-8-sig", newline="")
+    if target.exists() and not target.is_file():  # a device, or a pipe
+        with target.open("w", encoding="utf-8-sig", newline="") as file:
+            yield file
+        return
+    place = target.resolve()  # where a link leads
+    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    try:
+        unfinished.touch(mode=0o600, exist_ok=False)
+        with unfinished.open("w", encoding="utf-8-sig", newline="") as file:
+            yield file
+        unfinished.replace(place)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _cells(standing: Standing) -> list[str]:

@@ -18,9 +18,11 @@ from ocp_stripe_balance._calls.admission import OF_PLAN
 from ocp_stripe_balance._domain import State, sent
 from ocp_stripe_balance._journal import is_alive
 from ocp_stripe_balance._tools.manifest import tool_named
+from ocp_stripe_balance.bulk.report import look_up, note_unless_told
 from ocp_stripe_balance.errors import (
     AuthenticationError,
     ConfigurationError,
+    NotSentError,
     OutcomeUnknownError,
     PermissionDeniedError,
     PolicyRefusedError,
@@ -212,7 +214,7 @@ class Run:
             if not keys:
                 continue
             rows = [row for row in block if row.key in keys]
-            found = await self._many.look_up([row.key for row in rows], with_decisions=self._only_failed)
+            found = await look_up(self._many, rows, with_decisions=self._only_failed)
             if any(self._is_others(each) for each in found):
                 self._others.add(number)
                 continue
@@ -226,7 +228,7 @@ class Run:
         """
         record = on_record.record
         if record is None:
-            return not self._only_failed or on_record.decision is not None
+            return not self._only_failed or on_record.was_refused
         return not record.outcome.is_final
 
     def _is_others(self, on_record: OnRecord) -> bool:
@@ -301,20 +303,22 @@ class Run:
         What becomes of one row.
         """
         sent.set(is_sent)
+        begun = self._many.journal.now()
         while True:
             await asyncio.sleep(self._not_before - self._many.journal.now())
             try:
                 if row.is_billed and self._is_ours:
                     self._many.know(row.customer, row.moved.currency)
                 result = await self._api.call(self._tool, row.parameters, headers=None, idempotency_key=None)
-            except PolicyRefusedError as error:
-                if error.rule != "calls_per_minute" or error.free_at is None:
-                    return RowResult(row, error.outcome, error=error)
-                self._not_before = max(self._not_before, _seconds(error.free_at))
             except OutcomeUnknownError as error:
                 return await self._found_out(row, error)
             except ToolError as error:
-                return RowResult(row, error.outcome, error=error)
+                free_at = _free_at(error)
+                if free_at is None:
+                    with contextlib.suppress(NotSentError):  # the journal may be what failed
+                        await note_unless_told(self._many, self._tool, row, error, begun)
+                    return RowResult(row, error.outcome, error=error)
+                self._not_before = max(self._not_before, free_at)
             else:
                 return RowResult(row, "succeeded", str(result.data.get("id")))
 
@@ -327,7 +331,7 @@ class Run:
         look = tool_named(self._api.tools, _LOOK)
         with contextlib.suppress(ToolError):
             await self._api.call(look, {"key": row.key}, headers=None, idempotency_key=None)
-            record = (await self._many.look_up([row.key]))[0].record
+            record = (await look_up(self._many, [row]))[0].record
             if record is not None and record.state is State.SUCCEEDED:
                 return RowResult(row, "succeeded", record.transaction_id)
         return RowResult(row, "unknown", error=error)
@@ -340,5 +344,10 @@ def _is_open(on_record: OnRecord) -> bool:
     return on_record.record is not None and on_record.record.state.is_open
 
 
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
+def _free_at(error: ToolError) -> float | None:
+    """
+    When a row may be sent that only waits for the minute of the policy's ``calls_per_minute``.
+    """
+    if not isinstance(error, PolicyRefusedError) or error.rule != "calls_per_minute" or error.free_at is None:
+        return None
+    return datetime.fromisoformat(error.free_at).replace(tzinfo=UTC).timestamp()

@@ -5,6 +5,7 @@ The lines of a spreadsheet (.xlsx), as far as they are values: no formula, no da
 from __future__ import annotations
 
 import zipfile
+import zlib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _MAX_UNPACKED, _MAX_TEXTS = 500_000_000, 60_000_000
 _MAX_LINES = 1 << 20  # of any sheet
 _CUT_OFF = "is not a whole spreadsheet: it is cut off, or damaged"
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, LookupError, SyntaxError, ValueError, TypeError, AttributeError),
+    RuntimeError,  # a part with a password, or packed in a way that zipfile does not know
+)
 _NO_VALUES = {
     "f": ("is a formula", "copy the column, and paste it as values"),
     "d": ("is a date", "write it as a text, or give the column the format 'text'"),
@@ -49,7 +54,7 @@ def lines_of(file: BinaryIO, form: Form, mistakes: Mistakes) -> Iterator[tuple[i
         yield from _lines(_sheet(book, form), mistakes)
     except InvalidFileError:  # which says more
         raise
-    except (zipfile.BadZipFile, EOFError, KeyError, SyntaxError, ValueError, TypeError, AttributeError):
+    except _DAMAGED:
         raise unusable(_CUT_OFF, "save it again from the spreadsheet, and copy the whole file") from None
 
 
@@ -103,5 +108,8 @@ def _value(line: int, cell: Any, mistakes: Mistakes) -> Cell | None:
         mistakes.note(line, f"column {cell.column_letter}", message, hint)
         return None
     if isinstance(value, int | float):
+        if "%" in cell.number_format:  # 5 % is 0.05
+            mistakes.note(line, f"column {cell.column_letter}", "is a percentage", "write the amount in a currency")
+            return None
         return Decimal(repr(value))
     return str(value)

@@ -61,6 +61,7 @@ from ocp_stripe_balance import (
 )
 from ocp_stripe_balance._domain import Scope, State
 from ocp_stripe_balance._journal import Journal
+from ocp_stripe_balance._journal.keys import open_keys
 from ocp_stripe_balance._journal.sqlite import open_database
 from ocp_stripe_balance._journal.statements import migrations
 from ocp_stripe_balance._text.spelling import one_spelling
@@ -253,9 +254,9 @@ async def test_open_calls_are_found_by_their_keys_and_by_those_that_joined_them(
     ready = await admit(journal, draft("first", reference="r"))
     await admit(journal, draft("joined", reference="r"))
     await admit(journal, draft("elsewhere", mode="live"))
-    assert {"first", "joined"} == await journal.run(lambda book: book.open_keys(scope))
+    assert {"first", "joined"} == await journal.run(lambda book: open_keys(book, scope))
     await settle(journal, ready.record, State.SUCCEEDED)
-    assert set() == await journal.run(lambda book: book.open_keys(scope))
+    assert set() == await journal.run(lambda book: open_keys(book, scope))
     await journal.aclose()
 
 

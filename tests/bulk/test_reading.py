@@ -4,8 +4,10 @@ What people are told of files and cells that are wrong: by line and column, with
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
+import re
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +65,17 @@ CASES: dict[str, tuple[str | bytes, str, str, Form | None]] = {
     "spreadsheet named csv": (b"PK\x03\x04", "in.csv", "is a spreadsheet or an archive, whatever its name", None),
     "csv named spreadsheet": (HEAD, "in.xlsx", "is no spreadsheet, whatever its name says", None),
     "old xls": (b"\xd0\xcf\x11\xe0\xa1\xb1", "in.xlsx", "is an old .xls, or a spreadsheet with a password", None),
+    "UTF-16 without a mark": (HEAD.encode("utf-16-le"), "in.csv", "list: has bytes of zero, as UTF-16 has", None),
+    "zeros": (bytes(100), "in.jsonl", "list: has bytes of zero", None),
+    "gzip": (b"\x1f\x8b\x08\x00", "in.csv", "has bytes of zero, as UTF-16 has, and files that are no text", None),
+    "Shift JIS": (HEAD.encode() + "\u8fd4\u91d1".encode("shift_jis"), "in.csv", "line 2: has the byte 0x95", None),
     "old Mac": (HEAD.replace("\n", "\r") + GOOD, "in.csv", "line 1: has line ends of old Macs", None),
     "NUL": (HEAD + "cus_1,5\0.00,usd,credit,t-1", "in.csv", "line 2, amount: has a character that is not seen", None),
     # quotes
     "text behind a quote": (HEAD + 'cus_1,"5"0,usd,credit,t', "in.csv", "line 2: has text behind a quotation", None),
     "quote never ends": (HEAD + 'cus_1,"5.00,usd\n', "in.csv", "line 2: begins a text in quotation marks that", None),
+    "quotation mark in an amount": (HEAD + 'cus_1,5"0,usd,credit,t', "in.csv", "amount: '5\"0' is not an amount", None),
+    "single quotes": (line(currency="'usd'"), "in.csv", "currency: \"'usd'\" is not a currency", None),
     "10 MB line": (HEAD + "c" * 10_000_000, "in.csv", "line 2: has more than 1,000,000 bytes", None),
     "10 MB cell": (HEAD + '"' + "c\n" * 5_000_000 + '"', "in.csv", "has a cell of more than 1,000,000 char", None),
     "long cell": (line(reference="x" * 10_001), "in.csv", "line 2, reference: has 10,001 characters", None),
@@ -76,6 +84,10 @@ CASES: dict[str, tuple[str | bytes, str, str, Form | None]] = {
     "tabs": (HEAD.replace(",", "\t"), "in.csv", "is one cell, parted by a tab; pass --separator $'\\t'", None),
     "commas in tsv": (HEAD, "in.tsv", "is one cell, parted by a comma; pass --separator ','", None),
     "bars": (HEAD.replace(",", "|"), "in.csv", "parted by a bar", None),
+    "sep=": ("sep=;\ncustomer;amount\n", "in.csv", "line 1: is no line of names: it tells a spreadsheet", None),
+    "sep= of its own": ("sep=;\ncustomer;amount\n", "in.csv", "line 1: is no line of names", COMMA),
+    "100,000 columns": (",".join(f"c{each}" for each in range(100_000)), "in.csv", "line 1: has 100,000 cells", None),
+    "twice in another case": ("customer,amount,Amount \n", "in.csv", "line 1, amount: is the name of 2 columns", None),
     "twice": ("customer,amount,amount\n", "in.csv", "line 1, amount: is the name of 2 columns", None),
     "twice by alias": ("customer,amount,E-mail\n", "in.csv", "line 1, customer: is the name of 2 columns", None),
     "misspelt": ("customer,amuont\n", "in.csv", "amuont: is no column that is known; did you mean amount?", None),
@@ -104,6 +116,23 @@ CASES: dict[str, tuple[str | bytes, str, str, Form | None]] = {
     "typographic minus": (amount("\u22125.00"), "in.csv", "has a sign", None),
     "plus": (amount("+5"), "in.csv", "'+5' has a sign", None),
     "in brackets": (amount("(5.00)"), "in.csv", "'(5.00)' is not an amount", None),
+    "plus zero": (amount("+0"), "in.csv", "'+0' has a sign", None),
+    "minus behind": (amount("5.00-"), "in.csv", "'5.00-' is not an amount", None),
+    "accountants' minus": (amount("5.00CR"), "in.csv", "'5.00CR' is more than a number", None),
+    "exponent of a spreadsheet": (amount("1.5E+03"), "in.csv", "'1.5E+03' is more than a number", None),
+    "hexadecimal": (amount("0x10"), "in.csv", "'0x10' is more than a number", None),
+    "underscore": (amount("1_000.00"), "in.csv", "'1_000.00' has more than one separator", None),
+    "Swiss thousands": (amount("1'234.56"), "in.csv", "has more than one separator", None),
+    "Indian thousands": (amount("1,00,000.00"), "in.csv", "'1,00,000.00' has more than one separator", None),
+    "French thousands": (amount("1\u202f234,56"), "in.csv", "has a character that is not seen (U+202F)", None),
+    "Arabic separator": (amount("5\u066b00"), "in.csv", "is not an amount", None),
+    "wide digits": (amount("\uff15.\uff10\uff10"), "in.csv", "is not an amount", None),
+    "a half": (amount("\xbd"), "in.csv", "is not an amount", None),
+    "no digit before the point": (amount(".50"), "in.csv", "'.50' is not an amount", None),
+    "no digit behind the point": (amount("5."), "in.csv", "'5.' is not an amount", None),
+    "a date of a spreadsheet": (amount("29-Nov"), "in.csv", "'29-Nov' is more than a number", None),
+    "an American date": (amount("11/29/2026"), "in.csv", "'11/29/2026' is not an amount", None),
+    "an error of a spreadsheet": (amount("#N/A"), "in.csv", "'#N/A' is not an amount", None),
     "zero": (amount("0.00"), "in.csv", "'0.00' is no money", None),
     "no-break space": (amount("1\xa0000"), "in.csv", "amount: has a character that is not seen (U+00A0)", None),
     "space": (amount("1 000"), "in.csv", "'1 000' has more than one separator", None),
@@ -135,7 +164,14 @@ CASES: dict[str, tuple[str | bytes, str, str, Form | None]] = {
     "at": (line(reference="@SUM(1)"), "in.csv", "line 2, reference: begins with '@'", None),
     "dash": (line(reference="-1+cmd"), "in.csv", "line 2, reference: begins with '-'", None),
     "zero width": (line(reference="t\u200b-1\x07"), "in.csv", "is not seen (U+0007)", None),
+    "no-break space in a customer": (line(customer="cus\xa0_1"), "in.csv", "customer: has a character that is", None),
     # JSON lines
+    "half a character": ('{"customer": "c", "amount": "5", "key": "\\ud800"}', "in.jsonl",
+                         "line 1, key: has a character that is not seen (U+D800)", None),
+    "deep": ("[" * 100_000, "in.jsonl", "line 1: is not JSON", None),
+    "over several lines": ('[\n{"customer": "c"}]', "in.jsonl", "write one object a line, on one line each", None),
+    "NaN as a number": ('{"amount": NaN}', "in.jsonl", "is not JSON (NaN is not a number that JSON has)", None),
+    "a number of 5,000 digits": ('{"amount": ' + "9" * 5000 + "}", "in.jsonl", "line 1: is not JSON", None),
     "no JSON": ("{customer: 1}", "in.jsonl", "line 1: is not JSON", None),
     "a list": ("[1]", "in.jsonl", "line 1: is a list, not an object", None),
     "a name twice": ('{"amount": "1", "amount": "2"}', "in.jsonl", "is not JSON ('amount' is given twice)", None),
@@ -159,8 +195,8 @@ def test_bad_file_is_refused_with_what_would_be_right(
     assert said in told(path, form=form)
 
 
-def test_the_table_has_at_least_sixty_cases() -> None:
-    assert 60 <= len(CASES)
+def test_the_table_has_at_least_a_hundred_cases() -> None:
+    assert 100 <= len(CASES)
 
 
 def sheet(change: Callable[[Any], None]) -> bytes:
@@ -176,15 +212,30 @@ def sheet(change: Callable[[Any], None]) -> bytes:
     return made.getvalue()
 
 
-def set_cell(name: str, value: Any) -> Callable[[Any], None]:
+def set_cell(name: str, value: Any, form: str | None = None) -> Callable[[Any], None]:
     def change(book: Any) -> None:
         book.active[name] = value
+        book.active[name].number_format = form or book.active[name].number_format
 
     return change
 
 
 SHEETS: dict[str, tuple[Callable[[Any], None], str]] = {
     "formula": (set_cell("B2", "=2+3"), "line 2, column B: is a formula; copy the column, and paste it as values"),
+    "date": (set_cell("B2", dt.date(2026, 11, 29)), "line 2, column B: is a date; write it as a text, or give"),
+    "time": (set_cell("B2", dt.time(5)), "line 2, column B: is a date"),
+    "date as reference": (set_cell("E2", dt.datetime(2026, 11, 29, 5)), "line 2, column E: is a date"),  # noqa: DTZ001
+    "error": (set_cell("B2", "#DIV/0!"), "line 2, column B: is an error of the spreadsheet; mend the formula"),
+    "percentage": (set_cell("B2", 0.05, "0%"), "line 2, column B: is a percentage; write the amount in a currency"),
+    "far too much": (set_cell("B2", 1e300), "line 2, amount: 1E+300 is not an amount"),
+    "minus zero": (set_cell("B2", -0.0), "line 2, amount: 0 is no money"),
+    "decimal comma": (set_cell("B2", "5,00"), "line 2, amount: '5,00' may mean 5.00 or 500.00"),
+    "no-break space": (set_cell("B2", "1\xa0000"), "line 2, amount: has a character that is not seen (U+00A0)"),
+    "formula as reference": (set_cell("E2", "=HYPERLINK(1)"), "line 2, column E: is a formula"),
+    "long cell": (set_cell("E2", "x" * 32_000), "line 2, reference: has 32,000 characters"),
+    "twice": (set_cell("C1", "Amount"), "line 1, amount: is the name of 2 columns"),
+    "no name": (set_cell("F2", "x"), "line 2: has 6 cells, and the first line 5"),
+    "empty": (lambda book: book.active.delete_rows(1, 2), "list: has only empty lines"),
     "true": (set_cell("B2", True), "line 2, column B: is true or false"),  # noqa: FBT003  a cell
     "fraction of a cent": (
         set_cell("B2", 5.005),
@@ -210,6 +261,47 @@ def test_spreadsheet_that_is_cut_off_or_no_spreadsheet_is_refused(tmp_path: Path
     with zipfile.ZipFile(tmp_path / "in.xlsx", "w") as archive:
         archive.writestr("readme.txt", "no spreadsheet")
     assert "is not a whole spreadsheet" in told(tmp_path / "in.xlsx")
+
+
+def marked(content: bytes, at: int, byte: int) -> bytes:
+    """
+    An archive with a byte of each part's head, in its place and in the list at the end, set to another one.
+    """
+    made = bytearray(content)
+    for begins, place in ((b"PK\x03\x04", at), (b"PK\x01\x02", at + 2)):
+        for found in re.finditer(begins, content):
+            made[found.start() + place] = byte
+    return bytes(made)
+
+
+def test_spreadsheet_that_is_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None:
+    """Whatever a reader of archives or of XML says: of a password, another packing, of bytes that are lost."""
+    whole, refused = sheet(lambda _: None), 0
+    lost = [whole[:at] + b"\xa5" * 4 + whole[at + 4 :] for at in range(0, len(whole), 97)]
+    for content in (marked(whole, 6, 1), marked(whole, 8, 99), *lost):
+        (tmp_path / "in.xlsx").write_bytes(content)
+        try:
+            read(tmp_path / "in.xlsx")
+        except InvalidFileError:
+            refused += 1
+    assert refused > len(lost) / 4
+
+
+def test_spreadsheet_of_entities_is_not_unfolded(tmp_path: Path) -> None:
+    """Neither those that grow to gigabytes, nor those that are another file."""
+    (tmp_path / "secret").write_text("cus_secret")
+    growing = [f'<!ENTITY e{each} "{f"&e{each - 1};" * 10 if each else "x" * 100}">' for each in range(9)]
+    for entities in (growing, [f'<!ENTITY e8 SYSTEM "{(tmp_path / "secret").as_uri()}">']):
+        document = f"<!DOCTYPE x [{''.join(entities)}]>".encode()
+        with (
+            zipfile.ZipFile(io.BytesIO(sheet(lambda _: None))) as whole,
+            zipfile.ZipFile(tmp_path / "in.xlsx", "w") as bad,
+        ):
+            for part in whole.namelist():
+                found = whole.read(part)
+                is_sheet = b"cus_1" in found
+                bad.writestr(part, document + found.replace(b"cus_1", b"&e8;") if is_sheet else found)
+        assert "is not a whole spreadsheet" in told(tmp_path / "in.xlsx")
 
 
 def test_spreadsheet_that_is_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

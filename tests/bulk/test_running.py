@@ -9,12 +9,14 @@ import csv
 import dataclasses
 import json
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import UNGUARDED, connect, draft, ledger
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
+from ocp_stripe_balance._calls.call import reversal_key
 from ocp_stripe_balance._calls.many import Many
 from ocp_stripe_balance._domain import Key, Money, Origin
 from ocp_stripe_balance.backoffice import BackOffice
@@ -27,7 +29,6 @@ from ocp_stripe_balance.errors import ConfigurationError, InvalidFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from ocp_stripe_balance._calls.many import OnRecord
     from ocp_stripe_balance.bulk import Run
@@ -360,16 +361,17 @@ async def test_yes_to_a_call_with_a_plans_name_for_its_key_is_none_to_the_plan(d
     assert 0 == desk.posts()
 
 
-def forged(plan: Plan, change: Callable[[dict[str, Any]], object]) -> Plan:
+def forged(plan: Plan, change: Callable[[dict[str, Any]], object], **more: Any) -> Plan:
     """
-    The plan with other rows under the head that a person reads, its hashes made anew.
+    The plan with other rows under the head that a person reads, its hashes made anew; of *more*, None takes away.
     """
     lines = [json.loads(line) for line in plan.path.read_bytes().splitlines()]
     for row in lines[1:]:
         change(row)
     rows = [_to_json(row) for row in lines[1:]]
-    head = {**lines[0], "blocks": [_hash(rows)]}
-    del head["digest"]
+    head = {**lines[0], "blocks": [_hash(rows)], **more}
+    for name in ("digest", *(name for name, value in more.items() if value is None)):
+        del head[name]
     plan.path.write_bytes(_to_json({**head, "digest": _digest(head)}) + b"".join(rows))
     return open_plan(plan.path)
 
@@ -389,6 +391,56 @@ async def test_nobody_is_asked_about_sums_that_are_not_those_of_the_rows(
         await waiting(desk, plan)
     async with BackOffice(desk.settings) as office:
         assert [] == await office.proposals()
+
+
+FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "the key of another": lambda row: row.update(key=row["key"][:-3] + row["key"][:3]),
+    "no key": lambda row: row.update(key=None),
+    "NUL in the key": lambda row: row.update(key="\0"),
+    "a name of its own for the call": lambda row: row["call"].update(idempotency_key="own"),
+    "twice": lambda row: row.update(TWICE),
+    "no call": lambda row: row.pop("call"),
+}
+TWICE: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+async def test_no_row_is_believed_that_does_not_say_what_it_makes(
+    desk: Desk, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """Else it would be told as paid that another one was, or as to do for ever."""
+    plan = await desk.plan()
+    TWICE.update(json.loads(plan.path.read_bytes().splitlines()[1]))
+    with pytest.raises(NotSentError, match="not as it was made: a row says"):
+        await desk.run(forged(plan, change))
+    assert 0 == desk.posts()
+
+
+async def test_plan_that_takes_back_says_what_it_takes(desk: Desk) -> None:
+    """A person would be told less than its rows move: of how much an entry is, the row's own words are the proof."""
+    plan = await desk.plan()
+    await desk.run(plan)
+    async with desk.bulk() as bulk:
+        back = await bulk.reverse(plan, desk.folder / "back.plan")
+    kept, sums = back.path.read_bytes(), [{**back.facts["sums"][0], "amount": 5, "largest": 1}]
+    for effect in ("debit 5.00 usd", None):
+
+        def change(row: dict[str, Any], effect: str | None = effect) -> None:
+            row.update(amount=1)
+            row["call"].update(stated_effect=effect)
+
+        back.path.write_bytes(kept)
+        with pytest.raises(NotSentError, match="not as it was made: a row says"):
+            await desk.run(forged(back, change, sums=sums))
+    back.path.write_bytes(kept)
+    assert {"succeeded": 5} == dict((await desk.run(back, {"journal": str(desk.folder / "other")})).done)
+
+
+@pytest.mark.parametrize("head", [{"tool": "getBalanceCalls"}, {"sums": None}])
+async def test_no_head_is_believed_that_no_plan_has(desk: Desk, head: dict[str, Any]) -> None:
+    plan = await desk.plan()
+    with pytest.raises(NotSentError, match="not as it was made: its head"):
+        forged(plan, lambda _: None, **head)
 
 
 async def test_what_a_plan_says_of_customers_is_taken_only_where_it_was_made_here(desk: Desk) -> None:
@@ -516,6 +568,24 @@ async def test_report_is_not_written_over_the_plan_its_list_or_the_journal(desk:
             with pytest.raises(NotSentError, match="is the plan, its list or the journal itself"):
                 await bulk.report(plan, target)
     assert {"succeeded": 5} == await desk.became(plan)
+
+
+async def test_report_that_cannot_be_finished_leaves_the_last_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a report would say less than was paid; one into a pipe or a device is written as it comes."""
+    monkeypatch.setattr(plans, "BLOCK", 2)
+    plan, target, link = await desk.plan(), desk.folder / "report.csv", desk.folder / "link"
+    link.symlink_to(target.name)
+    async with desk.bulk() as bulk:
+        await bulk.report(plan, link)
+        whole, names = target.read_bytes(), sorted(desk.folder.iterdir())
+        kept = plan.path.read_bytes()
+        plan.path.write_bytes(kept[:-2])
+        with pytest.raises(NotSentError, match="one of the rows 5 to 5"):
+            await bulk.report(plan, link)
+        assert (whole, names) == (target.read_bytes(), sorted(desk.folder.iterdir()))
+        plan.path.write_bytes(kept)
+        with pytest.raises(NotSentError, match="No report was written to /dev/full: No space left"):
+            await bulk.report(plan, Path("/dev/full"))
 
 
 def test_report_has_no_text_that_begins_a_formula() -> None:
@@ -668,3 +738,82 @@ async def test_customers_whose_currency_is_fixed_are_not_read_again(desk: Desk) 
     await desk.run(plan, {"customer_check": "on"})
     read = {each.target.rpartition("/")[2] for each in desk.stripe.requests if each.method == "GET"}
     assert set(desk.customers[1:]) == read
+
+
+# Rows and calls of others
+
+
+async def told(desk: Desk, plan: Plan) -> list[tuple[str, str]]:
+    """
+    What became of each row, and why, as the report has it.
+    """
+    async with desk.bulk() as bulk:
+        await bulk.report(plan, desk.folder / "told.csv")
+    with (desk.folder / "told.csv").open(encoding="utf-8-sig", newline="") as file:
+        return [(row["outcome"], row["reason"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.promise("once.origin")
+async def test_a_call_that_a_program_gave_a_rows_key_is_not_that_row(desk: Desk) -> None:
+    """Neither is the row taken for paid then, nor an entry for taken back; the others are."""
+    plan = await desk.plan()
+    ((first, second, *_),) = plan.blocks()
+    async with await connect(desk.stripe, **desk.values) as agent:
+        await agent.credit(first.customer, "0.01", "usd", idempotency_key=first.key)
+        await agent.credit(second.customer, "5.00", "usd", reference="other", idempotency_key=second.key)
+        for _ in range(2):
+            assert 2 == (await desk.run(plan, max_failed=1)).done["not_sent"]
+        refused = "refused", f"its key belongs to another call (credit 0.01 usd for {first.customer}, succeeded)"
+        assert [
+            refused,
+            ("refused", refused[1].replace("0.01", "5.00").replace(first.customer, second.customer)),
+            *[("succeeded", "")] * 3,
+        ] == await told(desk, plan)
+        assert 2 == (await desk.run(plan, only_failed=True, max_failed=1)).done["not_sent"]
+        assert [[-1], [-500], [-500], [-500], [-500]] == await desk.paid()
+        entry = (await ledger(desk.stripe, desk.customers[2]))[0]["id"]
+        await agent.credit(desk.customers[2], "0.01", "usd", idempotency_key=reversal_key(plan.scope, entry))
+    async with desk.bulk() as bulk:
+        assert 0 == (await bulk.status(plan)).taken_back
+        assert 3 == (await bulk.reverse(plan, desk.folder / "back.plan")).number
+
+
+async def test_report_says_why_a_row_was_refused_that_the_policy_was_not_asked_about(desk: Desk) -> None:
+    """The reason was used for another amount since it was planned; an entry was taken back by somebody else."""
+    plan = await desk.plan()
+    async with await connect(desk.stripe, **desk.values) as agent:
+        await agent.credit(desk.customers[0], "7.00", "usd", reference="outage")
+    assert {"not_sent": 1, "succeeded": 4} == dict((await desk.run(plan)).done)
+    ((outcome, reason), *_) = await told(desk, plan)
+    assert ("refused", True) == (outcome, "the reference 'outage' already belongs to another entry" in reason)
+    async with desk.bulk() as bulk:
+        back = await bulk.reverse(plan, desk.folder / "back.plan")
+    entry = (await ledger(desk.stripe, desk.customers[1]))[0]["id"]
+    async with await connect(desk.stripe, **{**desk.values, "journal": str(desk.folder / "other")}) as agent:
+        await agent.reverse(entry, customer=desk.customers[1])
+    assert {"not_sent": 1, "succeeded": 3} == dict((await desk.run(back)).done)
+    ((outcome, reason), *_) = await told(desk, back)
+    assert ("refused", True) == (outcome, reason.startswith(f"{entry} was reversed already"))
+
+
+async def test_report_says_what_was_decided_last_and_here(desk: Desk) -> None:
+    """A refusal after the row was stopped; not one of another server's row, and no person's yes."""
+    plan = await desk.plan()
+    await desk.run(plan, limit=1)
+    denied = {"policy": {"customers": {"deny": desk.customers}, "duplicate_window": "off"}}
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute("UPDATE calls SET state = 'not_sent', is_final = 0, note = 'stopped', answer = NULL")
+    assert ("not_sent", "stopped") == (await told(desk, plan))[0]
+    await desk.run(plan, denied, max_failed=1)
+    assert {"refused"} == {outcome for outcome, _ in await told(desk, plan)}
+    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        db.execute("UPDATE decisions SET base_url = 'https://other.test'")
+    assert [("not_sent", "stopped"), *[("to_do", "")] * 4] == await told(desk, plan)
+    async with await connect(
+        desk.stripe, **{**desk.values, "policy": {"approval": {"always": True, "queue": True}}}
+    ) as agent:
+        with pytest.raises(ApprovalRequiredError) as caught:
+            await agent.credit(desk.customers[1], "5.00", "usd", reference="outage")
+    assert "refused" == (await told(desk, plan))[1][0]
+    await decide(desk, caught.value.proposal_id)
+    assert ("to_do", "") == (await told(desk, plan))[1]
