@@ -183,9 +183,10 @@ def _end_with(connection: socket.socket, program: int) -> None:
     """
     Kill the program as soon as what stands in for it is killed.
     """
-    if not connection.recv(1):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(program, signal.SIGKILL)
+    with contextlib.suppress(ConnectionResetError):  # killed before it read what it was told
+        connection.recv(1)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(program, signal.SIGKILL)
 
 
 def _become(words: list[str], environment: dict[str, str], where: str, streams: dict[int, int]) -> NoReturn:

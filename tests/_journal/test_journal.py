@@ -1229,7 +1229,7 @@ def test_closing_in_one_thread_strands_no_work_of_another(place: Place) -> None:
     journal, done = Journal(place), []
 
     async def ask() -> None:
-        for _ in range(200):
+        for _ in range(500):
             await asyncio.wait_for(records(journal), 20)
         done.append(True)
 
