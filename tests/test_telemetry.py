@@ -177,11 +177,11 @@ async def test_details_are_told_only_where_switched_on(
     """Neither amount nor customer nor words, in no span, metric or log line; the API key never."""
     caplog.set_level(logging.DEBUG)
     async with await connect(stripe, trace_details=details, customer_check="on") as agent:
-        await agent.call_tool(TOOL, order(customer, -4321, description="for Ada"), idempotency_key="k")
+        await agent.call_tool(TOOL, order(customer, -98765432, description="for Ada"), idempotency_key="k")
         await agent.call_tool(LIST, {"customer": customer})
     told = [str(dict(span.attributes)) + span.name for span in seen.spans()]
     logged = [record.getMessage() for record in caplog.records if record.name == "ocp_stripe_balance"]
-    for word in (customer, "4321", "for Ada"):
+    for word in (customer, "98765432", "for Ada"):
         assert details is any(word in text for text in told)
         assert not any(word in text for text in [*logged, str(seen.metrics())])
     assert not any(stripe.api_key in text for text in [*told, *logged, str(seen.metrics())])
