@@ -10,7 +10,7 @@ import math
 import os
 import posixpath
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
@@ -348,8 +348,8 @@ def _environment() -> dict[str, str]:
     """
     The variables that may be ours, names in upper case; without those that are empty or describe a service.
     """
-    texts = {name.upper(): text.strip() for name, text in os.environ.items() if text.strip()}
-    texts = {name: text for name, text in texts.items() if name.startswith((_PREFIX, "STRIPE_"))}
+    ours = {name.upper(): text for name, text in os.environ.items() if name.upper().startswith((_PREFIX, "STRIPE_"))}
+    texts = {name: stripped for name, text in ours.items() if (stripped := text.strip())}
     return {name: text for name, text in texts.items() if not is_service_variable(name, text, texts)}
 
 
@@ -483,7 +483,7 @@ def _refuse_unclear(fields: Iterable[str]) -> None:
     Refuse settings that the environment has twice, or has and does not say: silence would take one, or the default.
     """
     known = {name: field for field in fields for name in _variables(field)}
-    found = [(each.upper(), each, text) for each, text in os.environ.items() if text]
+    found = [(upper, each, text) for each, text in os.environ.items() if (upper := each.upper()) in known and text]
     for name, field in known.items():
         texts = {each: text for upper, each, text in found if upper == name}
         blank = [each for each, text in texts.items() if not text.strip()]
@@ -512,6 +512,7 @@ def _refuse_misspelt() -> None:
             raise ConfigurationError(message, hint=hint)
 
 
+@cache
 def _variables(field: str) -> tuple[str, ...]:
     """
     The environment variables of a setting, the one that is named to people first.
