@@ -26,10 +26,10 @@ check: .venv/tools ## lint, format and types
 	$(BIN)/mypy
 
 test: .venv/tools .venv/wheel ## all tests, against the wheel
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 test-postgres: .venv/tools .venv/wheel ## the tests of the promises, the journal and the calls with every journal on a server
-	$(BIN)/pytest -n 2 --dist worksteal --engine postgres tests/promises tests/_journal tests/_calls
+	$(BIN)/pytest -n 4 --dist worksteal --engine postgres tests/promises tests/_journal tests/_calls
 
 test-floors: .venv/wheel ## the tests that need no provider's package, with the oldest dependencies we promise to work with
 	$(PYTHON) tests/floors.py > build/floors.txt

@@ -187,14 +187,17 @@ async def test_two_agents_of_one_process_do_not_close_each_others_file(path: Pat
 
 
 GARBAGE = """
-import asyncio, gc, os, sys, threading, time
+import asyncio, contextlib, gc, os, sys, threading, time
 from helpers import TOOL, order
 from ocp_stripe_balance import OCPAgent, Settings
 url, key, journal, customer = sys.argv[1:]
 
 def opened():
-    return [name for name in map(os.readlink, (f'/proc/self/fd/{n}' for n in os.listdir('/proc/self/fd')
-        if os.path.lexists(f'/proc/self/fd/{n}'))) if os.path.dirname(journal) in name]
+    found = []
+    for number in os.listdir('/proc/self/fd'):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(f'/proc/self/fd/{number}'))
+    return [name for name in found if os.path.dirname(journal) in name]
 
 def is_clean():
     until = time.monotonic() + 5
