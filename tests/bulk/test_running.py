@@ -8,12 +8,12 @@ import asyncio
 import csv
 import dataclasses
 import json
-import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import UNGUARDED, connect, draft, ledger
+from places import look
 
 from ocp_stripe_balance import ApprovalRequiredError, NotSentError, PolicyRefusedError, Settings
 from ocp_stripe_balance._calls.call import reversal_key
@@ -142,7 +142,7 @@ async def test_rows_that_have_ended_are_not_looked_up_again(desk: Desk, looked_u
     await desk.run(plan)
     *_, third = [[row.key for row in block] for block in plan.blocks()]
     looked_up.clear()
-    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+    with look(desk.folder / "journal.sqlite3") as db:
         db.execute("UPDATE calls SET state = 'unknown', is_final = 0 WHERE key = ?", third)
     assert {"succeeded": 1} == dict((await desk.run(plan)).done)
     assert [third] == looked_up
@@ -158,12 +158,12 @@ async def test_rows_that_another_process_is_at_keep_no_others_waiting(
     await desk.run(plan, limit=1)
     looked_up.clear()
     under_way = "UPDATE calls SET state = ?, is_final = ?, owner = 'other', lease_until = ?"
-    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+    with look(desk.folder / "journal.sqlite3") as db:
         db.execute(under_way, ("sending", 0, 1e11))
     async with desk.bulk() as bulk, asyncio.timeout(5):
         results = aiter(await bulk.run(plan))
         assert set(desk.customers[2:]) == {(await anext(results)).row.customer for _ in range(3)}
-        with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        with look(desk.folder / "journal.sqlite3") as db:
             db.execute(f"{under_way} WHERE state = 'sending'", ("succeeded", 1, 0))
         assert desk.customers[1:2] == [result.row.customer async for result in results]
     first, *others = [[row.key for row in block] for block in plan.blocks()]
@@ -212,7 +212,7 @@ async def test_run_waits_where_the_policy_has_a_rate(desk: Desk, monkeypatch: py
     async def sleep(seconds: float) -> None:
         if seconds > 5:
             waits.append(seconds)
-            with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+            with look(desk.folder / "journal.sqlite3") as db:
                 db.execute("UPDATE decisions SET at = at - 61")
                 db.execute("DELETE FROM totalled")
                 db.execute("DELETE FROM totals")
@@ -354,7 +354,7 @@ async def test_yes_to_a_call_with_a_plans_name_for_its_key_is_none_to_the_plan(d
     await decide(desk, await waiting(desk, late))
     async with desk.bulk(**policy) as bulk:
         made = await bulk.run(late)
-        with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        with look(desk.folder / "journal.sqlite3") as db:
             db.execute("UPDATE proposals SET expires_at = 1")
         await approve_call(late.key)
         assert {"not_sent"} == {result.outcome async for result in made}
@@ -471,7 +471,7 @@ async def test_a_no_stands_and_a_yes_is_over_in_time(desk: Desk) -> None:
     other = await desk.plan("other.plan", Common(reference="other", direction="credit", currency="usd"))
     first = await waiting(desk, other)
     await decide(desk, first)
-    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+    with look(desk.folder / "journal.sqlite3") as db:
         db.execute("UPDATE proposals SET expires_at = 1 WHERE id = ?", (first,))
     assert first != await waiting(desk, other)
     assert 0 == desk.posts()
@@ -486,7 +486,7 @@ async def test_approval_that_ends_while_the_plan_runs_stops_it(desk: Desk) -> No
     await decide(desk, caught.value.proposal_id)
     async with desk.bulk(**policy) as bulk:
         made = await bulk.run(plan)
-        with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+        with look(desk.folder / "journal.sqlite3") as db:
             db.execute("UPDATE proposals SET expires_at = 1")
         results = [result async for result in made]
     assert {"not_sent"} == {each.outcome for each in results}
@@ -801,12 +801,12 @@ async def test_report_says_what_was_decided_last_and_here(desk: Desk) -> None:
     plan = await desk.plan()
     await desk.run(plan, limit=1)
     denied = {"policy": {"customers": {"deny": desk.customers}, "duplicate_window": "off"}}
-    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+    with look(desk.folder / "journal.sqlite3") as db:
         db.execute("UPDATE calls SET state = 'not_sent', is_final = 0, note = 'stopped', answer = NULL")
     assert ("not_sent", "stopped") == (await told(desk, plan))[0]
     await desk.run(plan, denied, max_failed=1)
     assert {"refused"} == {outcome for outcome, _ in await told(desk, plan)}
-    with sqlite3.connect(desk.folder / "journal.sqlite3", timeout=5) as db:
+    with look(desk.folder / "journal.sqlite3") as db:
         db.execute("UPDATE decisions SET base_url = 'https://other.test'")
     assert [("not_sent", "stopped"), *[("to_do", "")] * 4] == await told(desk, plan)
     async with await connect(
