@@ -22,7 +22,7 @@ class Started:
         self._server.sendmsg(
             [b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [streams[n] for n in opened]))]
         )
-        asked = marshal.dumps((words, environment, os.getcwd(), opened))  # noqa: PTH109  as said above
+        asked = marshal.dumps((words, environment, os.getcwd(), opened))  # noqa: PTH109  pathlib takes long to import
         self._server.sendall(len(asked).to_bytes(4, "big") + asked)
         self.pid = int(self._server.recv(8))
 

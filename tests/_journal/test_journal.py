@@ -1204,7 +1204,7 @@ def test_the_kernel_is_asked_to_write_before_the_first_byte(stripe_thread: Sandb
     # Stopped at these calls only, which takes a third of the time.
     strace = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "200", "-o", str(trace)]
     strace += ["-e", "trace=write,pwrite64,fsync,fdatasync,sendto"]
-    subprocess.run([*strace, sys.executable, "-c", CALL, *words], check=True)  # noqa: S603
+    subprocess.run([*strace, sys.executable, "-c", CALL, *words], check=True)  # noqa: S603  ours
     lines = trace.read_text().splitlines()
     sent = next(i for i, line in enumerate(lines) if "POST /v1/customers" in line)
     written = max(i for i, line in enumerate(lines[:sent]) if "journal.sqlite3-wal" in line and "write" in line)

@@ -224,7 +224,7 @@ SHEETS: dict[str, tuple[Callable[[Any], None], str]] = {
     "formula": (set_cell("B2", "=2+3"), "line 2, column B: is a formula; copy the column, and paste it as values"),
     "date": (set_cell("B2", dt.date(2026, 11, 29)), "line 2, column B: is a date; write it as a text, or give"),
     "time": (set_cell("B2", dt.time(5)), "line 2, column B: is a date"),
-    "date as reference": (set_cell("E2", dt.datetime(2026, 11, 29, 5)), "line 2, column E: is a date"),  # noqa: DTZ001
+    "date as reference": (set_cell("E2", dt.datetime(2026, 11, 29, 5)), "line 2, column E: is a date"),  # noqa: DTZ001  cells have no zone
     "error": (set_cell("B2", "#DIV/0!"), "line 2, column B: is an error of the spreadsheet; mend the formula"),
     "percentage": (set_cell("B2", 0.05, "0%"), "line 2, column B: is a percentage; write the amount in a currency"),
     "far too much": (set_cell("B2", 1e300), "line 2, amount: 1E+300 is not an amount"),

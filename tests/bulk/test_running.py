@@ -570,6 +570,18 @@ async def test_report_is_not_written_over_the_plan_its_list_or_the_journal(desk:
     assert {"succeeded": 5} == await desk.became(plan)
 
 
+async def test_a_row_that_was_changed_anywhere_stops_a_run_before_the_first(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a plan that was made here, whose sums are not added up again."""
+    monkeypatch.setattr(plans, "BLOCK", 2)
+    plan = await desk.plan()
+    plan.path.write_bytes(plan.path.read_bytes().replace(b'"line":6', b'"line":7'))
+    with pytest.raises(NotSentError, match="one of the rows 5 to 5"):
+        await desk.run(plan)
+    assert 0 == desk.posts()
+
+
 async def test_report_that_cannot_be_finished_leaves_the_last_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a report would say less than was paid; one into a pipe or a device is written as it comes."""
     monkeypatch.setattr(plans, "BLOCK", 2)

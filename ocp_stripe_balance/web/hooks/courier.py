@@ -191,7 +191,7 @@ def _told_in_the_log() -> Iterator[None]:
         yield
     except (ConfigurationError, NotSentError) as error:
         _log.warning("webhooks wait: %s", error.args[0])
-    except Exception:  # noqa: BLE001  its text may have anything in it
+    except Exception:  # noqa: BLE001  one fault must not end all telling; its text may have anything in it
         _log.error("webhooks wait: %s", redact(traceback.format_exc()))
 
 
